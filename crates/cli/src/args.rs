@@ -1,0 +1,155 @@
+//! The command line.
+
+use clap::{Args, Parser, Subcommand};
+use std::path::PathBuf;
+
+/// Trains and serves multi-task and multi-scenario recommendation models.
+#[derive(Debug, Parser)]
+#[command(name = "manygate", version, about, propagate_version = true, arg_required_else_help = true)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Train a model and leave a run folder with the model, its metrics and a report.
+    Train(Train),
+    /// Train the same configuration with several seeds and print the mean and deviation of each metric.
+    Repeat(Repeat),
+    /// Score a trained model on labelled data.
+    Eval(Eval),
+    /// Write a probability column a task for each row of a file.
+    Predict(Predict),
+    /// List the architectures, or describe one.
+    Models(Models),
+    /// Show what a run holds: parameters, shapes, norms, sizes, or its plan.
+    Inspect(Inspect),
+    /// Measure speed.
+    #[command(subcommand)]
+    Bench(Bench),
+}
+
+/// What every training command takes.
+#[derive(Debug, Args)]
+pub(crate) struct Training {
+    /// Configuration file.
+    #[arg(default_value = "configs/quickstart.toml", value_name = "CONFIG.toml")]
+    pub(crate) config: PathBuf,
+    /// Override a key of the configuration, as in `--set model.experts=8`; may be repeated.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub(crate) overrides: Vec<String>,
+    /// Threads [default: one for each core]. The result does not depend on it.
+    #[arg(long, default_value_t = 0, hide_default_value = true, value_name = "N")]
+    pub(crate) threads: usize,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  manygate train configs/quickstart.toml --set model.experts=8 --out runs/eight --seed 7")]
+pub(crate) struct Train {
+    #[command(flatten)]
+    pub(crate) training: Training,
+    /// Run folder [default: runs/<CONFIG>-<number>].
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: Option<PathBuf>,
+    /// Seed, in place of the configuration's.
+    #[arg(long, value_name = "N")]
+    pub(crate) seed: Option<u64>,
+    /// Go on from the last checkpoint of --out [default: of the newest run of this configuration].
+    #[arg(long)]
+    pub(crate) resume: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  manygate repeat configs/quickstart.toml --seeds 1,2,3,4,5")]
+pub(crate) struct Repeat {
+    #[command(flatten)]
+    pub(crate) training: Training,
+    /// The seeds.
+    #[arg(long, value_delimiter = ',', default_value = "1,2,3,4,5", value_name = "N,N,...")]
+    pub(crate) seeds: Vec<u64>,
+    /// Print JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  manygate eval runs/quickstart-1 --data data/quickstart/test.csv.gz")]
+pub(crate) struct Eval {
+    /// Run folder.
+    pub(crate) run: PathBuf,
+    /// Labelled CSV file, plain or gzip [default: the test files of the run's configuration]; may be repeated.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) data: Vec<PathBuf>,
+    /// Print JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Threads [default: one for each core].
+    #[arg(long, default_value_t = 0, hide_default_value = true, value_name = "N")]
+    pub(crate) threads: usize,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  manygate predict runs/quickstart-1 --data data/quickstart/test.csv.gz --out predictions.csv")]
+pub(crate) struct Predict {
+    /// Run folder.
+    pub(crate) run: PathBuf,
+    /// CSV file, plain or gzip; labels are not needed. May be repeated.
+    #[arg(long, value_name = "FILE", required = true)]
+    pub(crate) data: Vec<PathBuf>,
+    /// CSV file to write: a header with the tasks, then a line for each row of the data, in its order.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: PathBuf,
+    /// Threads [default: one for each core].
+    #[arg(long, default_value_t = 0, hide_default_value = true, value_name = "N")]
+    pub(crate) threads: usize,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  manygate models mmoe")]
+pub(crate) struct Models {
+    /// Architecture to describe.
+    pub(crate) name: Option<String>,
+    /// Print JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  manygate inspect runs/quickstart-1 --plan")]
+pub(crate) struct Inspect {
+    /// Run folder.
+    pub(crate) run: PathBuf,
+    /// Show the training plan: steps, buffers, joins, bytes.
+    #[arg(long)]
+    pub(crate) plan: bool,
+    /// Print JSON (of the parameters).
+    #[arg(long, conflicts_with = "plan")]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Bench {
+    /// Training steps on the yardstick's workload: 26 fields of 10 to 1,000,000 rows, Zipf ids, 13 numbers.
+    Train(BenchTrain),
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  manygate bench train --model mmoe --batch 4096 --threads 2 --json")]
+pub(crate) struct BenchTrain {
+    /// Architecture.
+    #[arg(long, default_value = "mmoe", value_name = "NAME")]
+    pub(crate) model: String,
+    /// Rows a step.
+    #[arg(long, default_value_t = 4096, value_name = "N")]
+    pub(crate) batch: usize,
+    /// Threads [default: one for each core].
+    #[arg(long, default_value_t = 0, hide_default_value = true, value_name = "N")]
+    pub(crate) threads: usize,
+    /// Seconds to measure.
+    #[arg(long, default_value_t = 10.0, value_name = "S")]
+    pub(crate) seconds: f64,
+    /// Print JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}

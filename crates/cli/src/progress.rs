@@ -1,0 +1,129 @@
+//! What a run shows while it works: a progress bar on a terminal, plain lines elsewhere, and the same lines in the run
+//! folder's `train.log`.
+
+use indicatif::{ProgressBar, ProgressStyle};
+use manygate_core::{Error, Result};
+use manygate_train::metrics::{ALL, Evaluation};
+use manygate_train::{Event, Observer};
+use std::fs::{File, OpenOptions};
+use std::io::{IsTerminal, Write};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// File of the log in a run folder.
+const LOG_FILE: &str = "train.log";
+/// Between two plain progress lines.
+const INTERVAL: Duration = Duration::from_secs(2);
+
+/// Shows events on stderr and logs them.
+pub(crate) struct Terminal {
+    log: File,
+    bar: Option<ProgressBar>,
+    interactive: bool,
+    started: Instant,
+    /// When steps began, and at which step.
+    stepping: Option<(Instant, u64)>,
+    last_line: Instant,
+    rows: u64,
+    /// Exponential moving average of the loss.
+    loss: Option<f64>,
+}
+
+impl Terminal {
+    /// Logs into `folder`, which is created.
+    pub(crate) fn new(folder: &Path) -> Result<Terminal> {
+        std::fs::create_dir_all(folder).map_err(Error::io("create the folder", folder))?;
+        let path = folder.join(LOG_FILE);
+        let log = OpenOptions::new().create(true).append(true).open(&path).map_err(Error::io("open", &path))?;
+        let now = Instant::now();
+        Ok(Terminal {
+            log,
+            bar: None,
+            interactive: std::io::stderr().is_terminal(),
+            started: now,
+            stepping: None,
+            last_line: now,
+            rows: 0,
+            loss: None,
+        })
+    }
+
+    /// Ends the bar and logs how the run ended.
+    pub(crate) fn finish(&mut self, error: Option<&Error>) {
+        if let Some(bar) = self.bar.take() {
+            bar.finish_and_clear();
+        }
+        match error {
+            Some(error) => self.log_line(&format!("stopped: {error}")),
+            None => self.log_line("finished"),
+        }
+    }
+
+    /// A log that cannot be written must not end a run.
+    fn log_line(&mut self, line: &str) {
+        let _ = writeln!(self.log, "{:9.3} {line}", self.started.elapsed().as_secs_f64());
+    }
+
+    fn line(&mut self, line: &str) {
+        self.log_line(line);
+        match &self.bar {
+            Some(bar) => bar.println(line),
+            None => eprintln!("{line}"),
+        }
+    }
+
+    fn step(&mut self, step: u64, steps: u64, rows: usize, loss: f64) {
+        let (since, first) = *self.stepping.get_or_insert_with(|| (Instant::now(), step - 1));
+        self.rows += rows as u64;
+        let smooth = self.loss.map_or(loss, |old| 0.9 * old + 0.1 * loss);
+        self.loss = Some(smooth);
+        let seconds = since.elapsed().as_secs_f64().max(1e-9);
+        let rate = self.rows as f64 / seconds;
+        let left = seconds / (step - first) as f64 * (steps - step) as f64;
+        if let Some(bar) = &self.bar {
+            bar.set_position(step);
+            bar.set_message(format!("{rate:.0} rows/s  loss {smooth:.4}"));
+        } else if self.last_line.elapsed() >= INTERVAL || step == steps {
+            self.last_line = Instant::now();
+            eprintln!("step {step}/{steps}  {rate:.0} rows/s  loss {smooth:.4}  {left:.0} s left");
+        }
+        self.log_line(&format!("step {step}/{steps} loss {loss:.6} {rate:.0} rows/s"));
+    }
+}
+
+impl Observer for Terminal {
+    fn event(&mut self, event: &Event<'_>) {
+        match event {
+            Event::Reading { .. } => {}
+            Event::Ready {
+                fit_rows, valid_rows, test_rows, model, dense, tables, threads, isa, steps, resumed_at,
+            } => {
+                self.line(&format!("rows: {fit_rows} to fit, {valid_rows} to validate, {test_rows} to test"));
+                self.line(&format!("{model}: {dense} parameters and {tables} in tables; {threads} threads, {isa}"));
+                if let Some(step) = resumed_at {
+                    self.line(&format!("going on after step {step} of {steps}"));
+                }
+                if self.interactive {
+                    let bar = ProgressBar::new(*steps);
+                    let style = ProgressStyle::with_template("{bar:30} {pos}/{len} steps  {msg}  {eta} left");
+                    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+                    bar.set_position(resumed_at.unwrap_or(0));
+                    self.bar = Some(bar);
+                }
+            }
+            Event::Step { step, steps, rows, loss } => self.step(*step, *steps, *rows, *loss),
+            Event::Validated { step, epochs, evaluation, best } => {
+                let mark = if *best { "  best so far" } else { "" };
+                self.line(&format!("epoch {epochs:.1}, step {step}: validation {}{mark}", summary(evaluation)));
+            }
+        }
+    }
+}
+
+/// AUC of every task.
+fn summary(evaluation: &Evaluation) -> String {
+    let auc = |m: Option<f64>| m.map_or_else(|| "-".to_owned(), |v| format!("{v:.4}"));
+    let tasks = evaluation.tasks.iter().filter_map(|(task, slices)| Some((task, slices.get(ALL)?)));
+    let parts: Vec<String> = tasks.map(|(task, m)| format!("{task} {}", auc(m.auc))).collect();
+    format!("AUC {}, mean {}", parts.join(" "), auc(evaluation.mean_auc()))
+}

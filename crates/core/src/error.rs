@@ -1,0 +1,132 @@
+//! The one error type: what went wrong, where, and what to do about it.
+
+use std::path::{Path, PathBuf};
+
+/// Result of everything that can fail.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// What went wrong. Messages name the place and end with the remedy.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// Shapes or kinds do not fit together while a graph is built or a plan is compiled.
+    #[error("{at}: {message}")]
+    Graph {
+        /// The op, layer or parameter.
+        at: String,
+        /// What does not fit, with the shapes.
+        message: String,
+    },
+    /// A configuration that cannot be used.
+    #[error("configuration: {key}: {message}")]
+    Config {
+        /// The dotted key, `model.experts`.
+        key: String,
+        /// What is wrong and what would be right.
+        message: String,
+    },
+    /// A value in a data file that cannot be used.
+    #[error("{}{}{}: {message}", .file.display(), line_suffix(.line), column_suffix(.column))]
+    Data {
+        /// The file.
+        file: PathBuf,
+        /// Line in the file, from 1 (the header is line 1).
+        line: Option<u64>,
+        /// Column name.
+        column: Option<String>,
+        /// What is wrong and what to do.
+        message: String,
+    },
+    /// A file that is damaged, foreign, or of another version.
+    #[error("{}: {message}", .file.display())]
+    Format {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong and what to do.
+        message: String,
+    },
+    /// The operating system refused.
+    #[error("{}: cannot {doing}: {source}", .path.display())]
+    Io {
+        /// What was being done, as a verb phrase: `read`, `create the folder`.
+        doing: &'static str,
+        /// The path.
+        path: PathBuf,
+        /// The system's own words.
+        source: std::io::Error,
+    },
+    /// Training met an infinite or undefined loss; parameters are those before the step.
+    #[error(
+        "the loss of task `{task}` is {loss} at step {step}; the first value that is not finite is the output of \
+         `{op}`. Lower the learning rate, or look for extreme values in the inputs"
+    )]
+    NonFinite {
+        /// Step, counted from 1.
+        step: u64,
+        /// The first task whose loss is not finite.
+        task: String,
+        /// Its loss.
+        loss: f64,
+        /// The first op in plan order with an output that is not finite.
+        op: String,
+    },
+}
+
+fn line_suffix(line: &Option<u64>) -> String {
+    line.map(|l| format!(":{l}")).unwrap_or_default()
+}
+
+fn column_suffix(column: &Option<String>) -> String {
+    column.as_ref().map(|c| format!(": column `{c}`")).unwrap_or_default()
+}
+
+impl Error {
+    /// A graph or plan that does not fit.
+    pub fn graph(at: impl Into<String>, message: impl Into<String>) -> Self {
+        Error::Graph { at: at.into(), message: message.into() }
+    }
+
+    /// A configuration key that cannot be used.
+    pub fn config(key: impl Into<String>, message: impl Into<String>) -> Self {
+        Error::Config { key: key.into(), message: message.into() }
+    }
+
+    /// A value in a data file.
+    pub fn data(
+        file: impl AsRef<Path>,
+        line: Option<u64>,
+        column: Option<&str>,
+        message: impl Into<String>,
+    ) -> Self {
+        Error::Data {
+            file: file.as_ref().to_path_buf(),
+            line,
+            column: column.map(str::to_owned),
+            message: message.into(),
+        }
+    }
+
+    /// A damaged or foreign file.
+    pub fn format(file: impl AsRef<Path>, message: impl Into<String>) -> Self {
+        Error::Format { file: file.as_ref().to_path_buf(), message: message.into() }
+    }
+
+    /// An operating system error, for `map_err(Error::io("read", path))`.
+    pub fn io(doing: &'static str, path: impl AsRef<Path>) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.as_ref().to_path_buf();
+        move |source| Error::Io { doing, path, source }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_data_error_names_file_line_and_column() {
+        let e = Error::data("a.csv", Some(7), Some("age"), "`x` is not a number");
+        assert_eq!(e.to_string(), "a.csv:7: column `age`: `x` is not a number");
+        let e = Error::data("a.csv", None, None, "the file is empty");
+        assert_eq!(e.to_string(), "a.csv: the file is empty");
+    }
+}

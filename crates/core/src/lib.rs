@@ -1,0 +1,15 @@
+//! Foundations of Manygate: errors, batches, aligned memory, counter-based random numbers, the executor.
+
+pub mod arena;
+pub mod batch;
+pub mod divide;
+pub mod error;
+pub mod executor;
+pub mod rng;
+
+pub use arena::Buffer;
+pub use batch::{Bag, Batch};
+pub use divide::run_parts;
+pub use error::{Error, Result};
+pub use executor::{Executor, Joins, Pool, Serial};
+pub use rng::Stream;

@@ -1,0 +1,16 @@
+//! Readers, splits, encoded data sets and the order of batches.
+//!
+//! [`load`] reads the files of a `[data]` section twice, fits an [`Encoder`](manygate_features::Encoder) on the rows
+//! that are trained on, and returns every split encoded. [`encode_file`] encodes files with an encoder that exists.
+//! [`EpochOrder`] says which rows make which batch.
+
+mod config;
+mod csv;
+mod lines;
+mod load;
+mod order;
+
+pub use config::{DataConfig, ValidConfig};
+pub use csv::CsvReader;
+pub use load::{Dataset, Splits, encode_file, load};
+pub use order::EpochOrder;

@@ -1,0 +1,42 @@
+//! Which line a CSV record stands on.
+//!
+//! A CSV parser reports where the search for a record began: blank lines, and the line feed that ends a CRLF pair,
+//! come before the record. Here the parser gets its input in pieces that end with a line feed. When it hands over a
+//! record, the pieces given out are exactly the lines up to the record's last one.
+
+use std::io::{self, BufRead, Read};
+
+/// A reader that never gives out more than the rest of one line at a time.
+pub(crate) struct Lines<R> {
+    inner: R,
+    feeds: u64,
+    inside: bool,
+    ended: bool,
+}
+
+impl<R> Lines<R> {
+    pub(crate) fn new(inner: R) -> Self {
+        Lines { inner, feeds: 0, inside: false, ended: false }
+    }
+
+    /// The line, from 1, of the end of the record that the parser has just handed over. At the end of the file it was
+    /// ended by that, and by no line feed.
+    pub(crate) fn line(&self) -> u64 {
+        self.feeds + u64::from(self.inside || self.ended)
+    }
+}
+
+impl<R: BufRead> Read for Lines<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let available = self.inner.fill_buf()?;
+        let limit = available.len().min(buffer.len());
+        let feed = available[..limit].iter().position(|&byte| byte == b'\n');
+        let n = feed.map_or(limit, |at| at + 1);
+        buffer[..n].copy_from_slice(&available[..n]);
+        self.inner.consume(n);
+        self.feeds += u64::from(feed.is_some());
+        self.inside = n > 0 && feed.is_none();
+        self.ended = n == 0 && !buffer.is_empty();
+        Ok(n)
+    }
+}

@@ -1,0 +1,7 @@
+//! Reading, splitting and encoding files that the tests write themselves.
+
+mod bytes;
+mod errors;
+mod reader;
+mod splits;
+mod support;

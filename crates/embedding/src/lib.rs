@@ -1,0 +1,11 @@
+//! Embedding tables: storage, sparse gradients, row optimisers.
+//!
+//! A table never sees a dense gradient. A plan keeps the gradient of looked-up columns; [`SparseGradients`] sorts the
+//! look-ups by id, sums each id's rows and applies a fused row optimiser whose state lies beside the row.
+
+pub mod sparse;
+pub mod table;
+
+pub use manygate_kernels::embedding::RowOptimizer;
+pub use sparse::SparseGradients;
+pub use table::{Table, Tables};

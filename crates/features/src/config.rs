@@ -1,0 +1,242 @@
+//! The `[[features]]` and `[[tasks]]` sections of a configuration.
+
+use serde::{Deserialize, Serialize};
+
+/// One `[[features]]` section: how some columns become inputs.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "lowercase", deny_unknown_fields)]
+pub enum FeatureConfig {
+    /// One id a row: a row of an embedding table.
+    Categorical {
+        /// Columns of the data; each is a field of the model.
+        columns: Vec<String>,
+        /// Values seen fewer times than this in the fit rows become the unknown row 0; 1 when left out.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        min_count: Option<u32>,
+        /// The column holds integer ids from 0 to `ids - 1`, no vocabulary is kept: id `i` is row `i + 1`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        ids: Option<u32>,
+        /// Embedding width, in place of the model's.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        dim: Option<usize>,
+        /// Name of the table; columns that name the same table share its rows. Each column's own name when left out.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        table: Option<String>,
+    },
+    /// One number a row, standardised: (x - mean) / population standard deviation over the fit rows.
+    Numeric {
+        /// Columns of the data.
+        columns: Vec<String>,
+        /// Applied before the statistics are taken.
+        #[serde(default)]
+        transform: Transform,
+        /// Texts that, like an empty cell, mean "missing". A missing number is 0 after standardising.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        missing: Vec<String>,
+    },
+    /// Several values in a cell, without order.
+    Bag {
+        /// Columns of the data.
+        columns: Vec<String>,
+        /// Text between two values.
+        separator: String,
+        /// How the embeddings of a cell become one.
+        #[serde(default)]
+        pooling: Pooling,
+        /// As for categorical columns; unknown values are dropped.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        min_count: Option<u32>,
+        /// Embedding width, in place of the model's.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        dim: Option<usize>,
+        /// The table of a categorical feature, or the name of a bag or sequence column. Each column's own when left
+        /// out.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        table: Option<String>,
+    },
+    /// Several values in a cell, oldest first.
+    Sequence {
+        /// Columns of the data.
+        columns: Vec<String>,
+        /// Text between two values.
+        separator: String,
+        /// Only the last `max_length` known values are kept.
+        max_length: usize,
+        /// How models that do not attend to the order pool a sequence.
+        #[serde(default)]
+        pooling: Pooling,
+        /// As for categorical columns; unknown values are dropped.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        min_count: Option<u32>,
+        /// Embedding width, in place of the model's.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        dim: Option<usize>,
+        /// As for bags.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        table: Option<String>,
+    },
+    /// log1p of the number of values in a cell, standardised: a number.
+    Length {
+        /// Columns of the data.
+        columns: Vec<String>,
+        /// Text between two values.
+        separator: String,
+    },
+}
+
+impl FeatureConfig {
+    /// The columns that this feature reads.
+    pub fn columns(&self) -> &[String] {
+        match self {
+            FeatureConfig::Categorical { columns, .. }
+            | FeatureConfig::Numeric { columns, .. }
+            | FeatureConfig::Bag { columns, .. }
+            | FeatureConfig::Sequence { columns, .. }
+            | FeatureConfig::Length { columns, .. } => columns,
+        }
+    }
+}
+
+/// What is done to a number before it is standardised.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Transform {
+    /// Nothing.
+    #[default]
+    Identity,
+    /// ln(1 + x), for x > -1.
+    Log1p,
+}
+
+/// How the embeddings of a list become one vector; an empty list becomes the zero vector.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Pooling {
+    /// Their mean.
+    #[default]
+    Mean,
+    /// Their sum.
+    Sum,
+}
+
+/// One `[[tasks]]` section.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TaskConfig {
+    /// Name of the task.
+    pub name: String,
+    /// Column of its label; the name when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub column: Option<String>,
+    /// What the label is.
+    #[serde(default)]
+    pub kind: TaskKind,
+    /// Weight of its loss.
+    #[serde(default = "one")]
+    pub weight: f32,
+    /// Another task: the loss counts only rows whose label of that task is 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub space: Option<String>,
+}
+
+fn one() -> f32 {
+    1.0
+}
+
+/// What a label is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TaskKind {
+    /// 0 or 1, binary cross-entropy.
+    #[default]
+    Binary,
+}
+
+/// Columns with a role beside being an input, from the `[data]` section.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Roles<'a> {
+    /// The column whose values are the scenarios.
+    pub scenario: Option<&'a str>,
+    /// The scenario that stands in for values which no fit row has. Without it such a value is an error.
+    pub unknown_scenario: Option<&'a str>,
+    /// The column that groups rows for the grouped AUC.
+    pub user: Option<&'a str>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, Serialize, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Sections {
+        features: Vec<FeatureConfig>,
+        tasks: Vec<TaskConfig>,
+    }
+
+    const EVERY_KIND: &str = r#"
+        [[features]]
+        kind = "categorical"
+        columns = ["user_id", "video_id"]
+        [[features]]
+        kind = "numeric"
+        columns = ["age"]
+        transform = "log1p"
+        missing = ["?"]
+        [[features]]
+        kind = "bag"
+        columns = ["tag"]
+        separator = ","
+        pooling = "sum"
+        [[features]]
+        kind = "sequence"
+        columns = ["history"]
+        separator = "|"
+        table = "video_id"
+        max_length = 12
+        [[features]]
+        kind = "length"
+        columns = ["history"]
+        separator = "|"
+        [[tasks]]
+        name = "click"
+        [[tasks]]
+        name = "buy"
+        column = "bought"
+        kind = "binary"
+        weight = 0.5
+        space = "click"
+    "#;
+
+    #[test]
+    fn sections_parse_with_their_defaults_and_survive_a_round_trip() {
+        let sections: Sections = toml::from_str(EVERY_KIND).unwrap();
+        assert_eq!(
+            sections.features[1],
+            FeatureConfig::Numeric {
+                columns: vec!["age".into()],
+                transform: Transform::Log1p,
+                missing: vec!["?".into()],
+            }
+        );
+        assert_eq!(sections.tasks[0].weight, 1.0);
+        assert_eq!(sections.tasks[1].space.as_deref(), Some("click"));
+        let again: Sections = toml::from_str(&toml::to_string(&sections).unwrap()).unwrap();
+        assert_eq!(again.features, sections.features);
+        assert_eq!(again.tasks, sections.tasks);
+    }
+
+    #[test]
+    fn unknown_keys_and_kinds_are_errors() {
+        for (key, broken) in [
+            ("max_len", EVERY_KIND.replace("max_length", "max_len")),
+            ("separator", EVERY_KIND.replace("transform = \"log1p\"", "separator = \",\"")),
+            ("wieght", EVERY_KIND.replace("weight", "wieght")),
+            ("regression", EVERY_KIND.replace("\"binary\"", "\"regression\"")),
+            ("numerical", EVERY_KIND.replace("\"numeric\"", "\"numerical\"")),
+        ] {
+            let message = toml::from_str::<Sections>(&broken).unwrap_err().to_string();
+            assert!(message.contains(key), "{key}: {message}");
+        }
+    }
+}

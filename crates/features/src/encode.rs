@@ -1,0 +1,220 @@
+//! Encoding: rows of text to columns of a batch.
+
+use manygate_core::{Bag, Batch, Error};
+
+use crate::recipe::{Layout, Recipe, binary_label};
+use crate::schema::Schema;
+use crate::text::shown;
+use crate::vocabulary::{Vocabulary, pieces};
+
+/// A cell that cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("column `{column}`: {message}")]
+pub struct CellError {
+    /// The column.
+    pub column: String,
+    /// What is wrong and what to do.
+    pub message: String,
+}
+
+impl CellError {
+    pub(crate) fn new(column: &str, message: impl Into<String>) -> Self {
+        CellError { column: column.to_owned(), message: message.into() }
+    }
+
+    /// The same error with its place: `file` and, where it has lines, the line from 1.
+    pub fn at(self, file: impl AsRef<std::path::Path>, line: Option<u64>) -> Error {
+        Error::data(file, line, Some(&self.column), self.message)
+    }
+}
+
+/// Turns rows of text into columns of a [`Batch`]: a schema, its vocabularies and its statistics.
+///
+/// Columns of a batch are in the order of the schema: `ids` by `schema.fields`, `bags` by `schema.bags`, `dense` by
+/// `schema.dense`, `labels` by `schema.tasks`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Encoder {
+    pub(crate) schema: Schema,
+    pub(crate) recipe: Recipe,
+    pub(crate) vocabularies: Vec<Vocabulary>,
+    layout: Layout,
+    unknown_scenario: Option<u32>,
+}
+
+impl Encoder {
+    /// Puts an encoder together.
+    ///
+    /// # Errors
+    /// The first contradiction between the parts.
+    pub(crate) fn new(
+        schema: Schema,
+        recipe: Recipe,
+        vocabularies: Vec<Vocabulary>,
+    ) -> Result<Encoder, String> {
+        schema.check()?;
+        let layout = Layout::new(&schema, &recipe)?;
+        let lengths = [
+            ("separators", recipe.separators.len(), schema.bags.len()),
+            ("numbers", recipe.dense.len(), schema.dense.len()),
+            ("label columns", recipe.labels.len(), schema.tasks.len()),
+            ("id ranges", recipe.ids.len(), schema.tables.len()),
+            ("vocabularies", vocabularies.len(), schema.tables.len()),
+        ];
+        if let Some((what, got, want)) = lengths.into_iter().find(|(_, got, want)| got != want) {
+            return Err(format!("there are {got} {what}, {want} are needed"));
+        }
+        if recipe.separators.iter().any(String::is_empty) {
+            return Err("a separator is empty".into());
+        }
+        for (input, name) in recipe.dense.iter().zip(&schema.dense) {
+            let statistics = input.mean.is_finite() && input.std.is_finite() && input.std > 0.0;
+            if !statistics || input.name() != *name {
+                return Err(format!("the statistics of the number `{name}` cannot be used"));
+            }
+        }
+        for (table, vocabulary) in schema.tables.iter().zip(&vocabularies) {
+            if table.rows != vocabulary.rows() {
+                let rows = vocabulary.rows();
+                return Err(format!("table `{}` has {} rows, its vocabulary {rows}", table.name, table.rows));
+            }
+        }
+        let unknown_scenario = match &recipe.unknown_scenario {
+            None => None,
+            Some(name) => {
+                Some(scenario_number(&schema, name).ok_or(format!("there is no scenario `{name}`"))?)
+            }
+        };
+        Ok(Encoder { schema, recipe, vocabularies, layout, unknown_scenario })
+    }
+
+    /// What models need to know.
+    pub fn schema(&self) -> &Schema {
+        &self.schema
+    }
+
+    /// The input columns of a row, scenario included, each once.
+    pub fn columns(&self) -> &[String] {
+        &self.layout.columns
+    }
+
+    /// The label column of each task.
+    pub fn label_columns(&self) -> &[String] {
+        &self.recipe.labels
+    }
+
+    /// The row of `value` in table number `table`: 0 when it is unknown.
+    ///
+    /// # Errors
+    /// What is wrong with the value, where the table holds integer ids.
+    ///
+    /// # Panics
+    /// When there is no such table.
+    pub fn table_row(&self, table: usize, value: &str) -> Result<u32, String> {
+        self.vocabularies[table].row(value)
+    }
+
+    /// A batch without rows that has the columns of the schema (label columns if `labels`) and room for `rows` rows.
+    pub fn empty_batch(&self, rows: usize, labels: bool) -> Batch {
+        let scenario = if self.layout.scenario.is_some() { rows } else { 0 };
+        let column = || Vec::with_capacity(rows);
+        let bag = || {
+            let mut offsets = Vec::with_capacity(rows + 1);
+            offsets.push(0);
+            Bag { offsets, ids: Vec::new() }
+        };
+        Batch {
+            rows: 0,
+            ids: self.schema.fields.iter().map(|_| column()).collect(),
+            bags: self.schema.bags.iter().map(|_| bag()).collect(),
+            dense: Vec::with_capacity(rows * self.schema.dense.len()),
+            dense_width: self.schema.dense.len(),
+            scenario: Vec::with_capacity(scenario),
+            labels: if labels {
+                self.schema.tasks.iter().map(|_| Vec::with_capacity(rows)).collect()
+            } else {
+                vec![]
+            },
+        }
+    }
+
+    /// Appends a row to `batch`, which comes from [`empty_batch`](Encoder::empty_batch): `cells[i]` is the value of
+    /// `columns()[i]`. Labels are appended apart, by [`encode_labels`](Encoder::encode_labels).
+    ///
+    /// # Errors
+    /// The first cell that cannot be used; the batch then holds part of a row and must not be used.
+    ///
+    /// # Panics
+    /// When `cells` or the columns of `batch` are fewer than the schema's.
+    pub fn encode(&self, cells: &[&str], batch: &mut Batch) -> Result<(), CellError> {
+        for ((source, field), ids) in self.layout.fields.iter().zip(&self.schema.fields).zip(&mut batch.ids) {
+            let row = self.vocabularies[source.table].row(cells[source.cell]);
+            ids.push(row.map_err(|message| CellError::new(&field.name, message))?);
+        }
+        for (list, bag) in batch.bags.iter_mut().enumerate() {
+            self.encode_list(list, cells, bag)?;
+        }
+        for (input, &cell) in self.recipe.dense.iter().zip(&self.layout.dense) {
+            let number = input.read(cells[cell]).map_err(|message| CellError::new(&input.column, message))?;
+            batch.dense.push(input.standardise(number));
+        }
+        if let Some(cell) = self.layout.scenario {
+            batch.scenario.push(self.scenario(cells[cell])?);
+        }
+        batch.rows += 1;
+        Ok(())
+    }
+
+    /// Appends the labels of the row that was encoded last: `cells[i]` is the value of `label_columns()[i]`.
+    ///
+    /// # Errors
+    /// The first label that is not 0 or 1.
+    pub fn encode_labels(&self, cells: &[&str], batch: &mut Batch) -> Result<(), CellError> {
+        let names = self.recipe.labels.iter().zip(&self.schema.tasks);
+        for (((column, task), cell), labels) in names.zip(cells).zip(&mut batch.labels) {
+            labels.push(binary_label(cell, &task.name).map_err(|message| CellError::new(column, message))?);
+        }
+        Ok(())
+    }
+
+    fn encode_list(&self, list: usize, cells: &[&str], bag: &mut Bag) -> Result<(), CellError> {
+        let (source, field) = (self.layout.lists[list], &self.schema.bags[list]);
+        let vocabulary = &self.vocabularies[source.table];
+        let start = bag.ids.len();
+        for value in pieces(cells[source.cell], &self.recipe.separators[list]) {
+            match vocabulary.row(value).map_err(|message| CellError::new(&field.name, message))? {
+                0 => {}
+                row => bag.ids.push(row),
+            }
+        }
+        // Unknown values are gone by now: a sequence keeps its last known ones.
+        let surplus = (bag.ids.len() - start).saturating_sub(field.max_length.unwrap_or(usize::MAX));
+        bag.ids.drain(start..start + surplus);
+        let end = u32::try_from(bag.ids.len());
+        bag.offsets.push(end.map_err(|_| {
+            CellError::new(&field.name, "all rows together hold more than 4294967295 values: split the file")
+        })?);
+        Ok(())
+    }
+
+    fn scenario(&self, cell: &str) -> Result<u32, CellError> {
+        scenario_number(&self.schema, cell).or(self.unknown_scenario).ok_or_else(|| {
+            let column = self.schema.scenario_column.as_deref().unwrap_or_default();
+            let known: Vec<String> = self.schema.scenarios.iter().take(10).map(|name| shown(name)).collect();
+            let more = if self.schema.scenarios.len() > known.len() { ", ..." } else { "" };
+            CellError::new(
+                column,
+                format!(
+                    "no fit row has the scenario {}, only {}{more}: correct the file, or set `data.unknown_scenario` \
+                     to the scenario that stands in for unseen ones",
+                    shown(cell),
+                    known.join(", ")
+                ),
+            )
+        })
+    }
+}
+
+/// The number of a scenario. They are few, so that a search in order is as fast as a map.
+fn scenario_number(schema: &Schema, name: &str) -> Option<u32> {
+    schema.scenarios.iter().position(|scenario| scenario == name).map(|number| number as u32)
+}

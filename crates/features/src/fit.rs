@@ -1,0 +1,154 @@
+//! Fitting: one pass over the fit rows yields vocabularies, statistics and scenarios.
+
+use manygate_core::{Error, Result};
+
+use crate::config::{FeatureConfig, Roles, TaskConfig};
+use crate::declare::{TableFit, declare};
+use crate::encode::{CellError, Encoder};
+use crate::numbering::Numbering;
+use crate::recipe::{Layout, Recipe};
+use crate::schema::Schema;
+use crate::text::{did_you_mean, shown};
+use crate::vocabulary::{Counter, Vocabulary, pieces};
+
+/// Sees every fit row once, then becomes an [`Encoder`]. What it keeps grows with the number of distinct values, not
+/// of rows.
+#[derive(Clone, Debug)]
+pub struct Fitter {
+    schema: Schema,
+    recipe: Recipe,
+    fits: Vec<TableFit>,
+    layout: Layout,
+    counters: Vec<Counter>,
+    moments: Vec<Moments>,
+    scenarios: Numbering,
+}
+
+impl Fitter {
+    /// A fitter for the sections of a configuration.
+    ///
+    /// # Errors
+    /// [`Error::Config`] that names the first key which cannot be used.
+    pub fn new(roles: Roles<'_>, features: &[FeatureConfig], tasks: &[TaskConfig]) -> Result<Fitter> {
+        let declaration = declare(roles, features, tasks)?;
+        let (schema, recipe) = (declaration.schema, declaration.recipe);
+        let layout = Layout::new(&schema, &recipe).map_err(|message| Error::config("features", message))?;
+        Ok(Fitter {
+            counters: vec![Counter::default(); schema.tables.len()],
+            moments: vec![Moments::default(); recipe.dense.len()],
+            scenarios: Numbering::default(),
+            fits: declaration.fits,
+            layout,
+            schema,
+            recipe,
+        })
+    }
+
+    /// The columns of the rows to observe, each once.
+    pub fn columns(&self) -> &[String] {
+        &self.layout.columns
+    }
+
+    /// The label column of each task.
+    pub fn label_columns(&self) -> &[String] {
+        &self.recipe.labels
+    }
+
+    /// Takes note of a fit row: `cells[i]` is its value of `columns()[i]`.
+    ///
+    /// # Errors
+    /// The column of the first number that cannot be read, and what is wrong with it.
+    ///
+    /// # Panics
+    /// When `cells` is shorter than [`columns`](Fitter::columns).
+    pub fn observe(&mut self, cells: &[&str]) -> std::result::Result<(), CellError> {
+        for field in &self.layout.fields {
+            if self.recipe.ids[field.table].is_none() {
+                self.counters[field.table].count(cells[field.cell]);
+            }
+        }
+        for (list, separator) in self.layout.lists.iter().zip(&self.recipe.separators) {
+            if self.fits[list.table].from_lists {
+                pieces(cells[list.cell], separator).for_each(|value| self.counters[list.table].count(value));
+            }
+        }
+        for ((input, &cell), moments) in
+            self.recipe.dense.iter().zip(&self.layout.dense).zip(&mut self.moments)
+        {
+            let number = input.read(cells[cell]).map_err(|message| CellError::new(&input.column, message))?;
+            if let Some(number) = number {
+                moments.add(number);
+            }
+        }
+        if let Some(cell) = self.layout.scenario {
+            self.scenarios.number(cells[cell]);
+        }
+        Ok(())
+    }
+
+    /// The encoder of the rows seen.
+    ///
+    /// # Errors
+    /// [`Error::Config`] when no row was seen although there are scenarios, or when the scenario for unseen values is
+    /// none of theirs.
+    pub fn finish(mut self) -> Result<Encoder> {
+        let mut vocabularies = Vec::new();
+        for ((counter, fit), ids) in self.counters.into_iter().zip(&self.fits).zip(&self.recipe.ids) {
+            vocabularies.push(match ids {
+                Some(ids) => Vocabulary::Ids(*ids),
+                None => Vocabulary::Values(counter.finish(fit.min_count)),
+            });
+        }
+        for (table, vocabulary) in self.schema.tables.iter_mut().zip(&vocabularies) {
+            table.rows = vocabulary.rows();
+        }
+        for (field, source) in self.schema.fields.iter_mut().zip(&self.layout.fields) {
+            field.rows = self.schema.tables[source.table].rows;
+        }
+        for (input, moments) in self.recipe.dense.iter_mut().zip(&self.moments) {
+            input.mean = moments.mean;
+            input.std = moments.std_or_one();
+        }
+        let scenarios = self.scenarios.texts();
+        if self.schema.scenario_column.is_some() && scenarios.is_empty() {
+            return Err(Error::config("data.scenario", "no fit row was seen, so there are no scenarios"));
+        }
+        if let Some(unknown) = &self.recipe.unknown_scenario
+            && !scenarios.contains(&unknown.as_str())
+        {
+            let hint = did_you_mean(unknown, scenarios.iter().copied());
+            let message =
+                format!("no fit row has the scenario {}{hint}: name one that occurs", shown(unknown));
+            return Err(Error::config("data.unknown_scenario", message));
+        }
+        self.schema.scenarios = scenarios.into_iter().map(str::to_owned).collect();
+        Encoder::new(self.schema, self.recipe, vocabularies)
+            .map_err(|message| Error::config("features", message))
+    }
+}
+
+/// Mean and variance of a stream of numbers.
+///
+/// B. P. Welford, *Note on a Method for Calculating Corrected Sums of Squares and Products*, Technometrics 4(3), 1962.
+/// Sums of squares would cancel on columns such as timestamps.
+#[derive(Clone, Copy, Debug, Default)]
+struct Moments {
+    count: u64,
+    mean: f64,
+    squares: f64,
+}
+
+impl Moments {
+    fn add(&mut self, x: f64) {
+        self.count += 1;
+        let before = x - self.mean;
+        self.mean += before / self.count as f64;
+        self.squares += before * (x - self.mean);
+    }
+
+    /// The population standard deviation; 1 for a column that is constant or never present, whose inputs are then 0.
+    fn std_or_one(&self) -> f64 {
+        let std = (self.squares / self.count.max(1) as f64).sqrt();
+        if std > 0.0 { std } else { 1.0 }
+    }
+}

@@ -1,0 +1,24 @@
+//! Schema, vocabularies and encoders: raw values to ids and numbers.
+//!
+//! A [`Fitter`] sees every training row once and becomes an [`Encoder`]: the [`Schema`] that models are built from,
+//! one vocabulary a table, and the statistics of the numbers. An encoder appends rows to a
+//! [`Batch`](manygate_core::Batch) and is saved beside the parameters of a model. Nothing here knows where rows
+//! come from: a row is a slice of texts, one for each of [`Encoder::columns`].
+
+mod config;
+mod declare;
+mod encode;
+mod fit;
+mod numbering;
+mod recipe;
+mod schema;
+mod store;
+mod text;
+mod vocabulary;
+
+pub use config::{FeatureConfig, Pooling, Roles, TaskConfig, TaskKind, Transform};
+pub use encode::{CellError, Encoder};
+pub use fit::Fitter;
+pub use numbering::Numbering;
+pub use schema::{BagField, Field, ListKind, Schema, Table, Task};
+pub use text::{did_you_mean, shown};

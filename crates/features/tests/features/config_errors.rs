@@ -1,0 +1,101 @@
+//! Configurations that cannot be used, and what their errors say.
+
+use crate::support::{EVERY_KIND, ROLES, ROWS, fitter};
+use manygate_features::Roles;
+
+#[track_caller]
+fn refused(features: &str, tasks: &str, want: &str) {
+    let text = format!("features = [{features}]\ntasks = [{tasks}]");
+    let message = fitter(&text, Roles::default()).unwrap_err().to_string();
+    assert!(message.starts_with("configuration: "), "{message}");
+    assert!(message.contains(want), "{message}");
+}
+
+const USER: &str = r#"{ kind = "categorical", columns = ["user"] }"#;
+const CLICK: &str = r#"{ name = "click" }"#;
+
+#[test]
+fn features_that_contradict_each_other() {
+    refused("", CLICK, "features: at least one [[features]] section is needed");
+    refused(r#"{ kind = "numeric", columns = [] }"#, CLICK, "features[0].columns: name at least one column");
+    for (feature, want) in [
+        (USER, "features[1].columns: column `user` is already an input of this kind"),
+        (r#"{ kind = "categorical", columns = ["a"], ids = 0 }"#, "features[1].ids: at least one id"),
+        (r#"{ kind = "categorical", columns = ["a"], dim = 0 }"#, "features[1].dim: must be at least 1"),
+        (
+            r#"{ kind = "categorical", columns = ["a"], min_count = 0 }"#,
+            "features[1].min_count: must be at least 1",
+        ),
+        (
+            r#"{ kind = "categorical", columns = ["a"], table = "user", ids = 5 }"#,
+            "must agree: give all the same `ids`",
+        ),
+        (r#"{ kind = "numeric", columns = ["x", "x"] }"#, "column `x` is already an input"),
+        (r#"{ kind = "bag", columns = ["a"], separator = "" }"#, "features[1].separator: must not be empty"),
+        (
+            r#"{ kind = "length", columns = ["a"], separator = "" }"#,
+            "features[1].separator: must not be empty",
+        ),
+        (
+            r#"{ kind = "sequence", columns = ["a"], separator = "|", max_length = 0 }"#,
+            "features[1].max_length: must be at least 1",
+        ),
+        (
+            r#"{ kind = "bag", columns = ["a"], separator = "|", table = "usr" }"#,
+            "features[1].table: `usr` is neither the table of a categorical feature nor a list column; did you mean \
+             `user`?",
+        ),
+        (
+            r#"{ kind = "bag", columns = ["a"], separator = "|", table = "user", min_count = 2 }"#,
+            "features[1].min_count: the vocabulary of `user` is that of a categorical feature: set `min_count` there",
+        ),
+        (r#"{ kind = "categorical", columns = ["click"] }"#, "column `click` is the label of a task"),
+    ] {
+        refused(&format!("{USER}, {feature}"), CLICK, want);
+    }
+}
+
+#[test]
+fn shared_tables_agree_on_width_and_count() {
+    let wide = r#"{ kind = "categorical", columns = ["a"], dim = 8, min_count = 2 }"#;
+    let other_dim = r#"{ kind = "categorical", columns = ["b"], dim = 4, table = "a" }"#;
+    refused(
+        &format!("{wide}, {other_dim}"),
+        CLICK,
+        "features[1].dim: features that share the table `a` must agree",
+    );
+    let other_count = r#"{ kind = "categorical", columns = ["b"], min_count = 3, table = "a" }"#;
+    refused(&format!("{wide}, {other_count}"), CLICK, "features[1].min_count: features that share");
+}
+
+#[test]
+fn tasks_that_cannot_be_resolved() {
+    refused(USER, "", "tasks: at least one [[tasks]] section is needed");
+    for (task, want) in [
+        (r#"{ name = "click" }"#, "tasks[1].name: `click` is already the name of a task"),
+        (
+            r#"{ name = "buy", space = "clck" }"#,
+            "tasks[1].space: there is no task `clck`; did you mean `click`?",
+        ),
+        (r#"{ name = "buy", space = "buy" }"#, "tasks[1].space: task `buy` cannot be its own label space"),
+        (r#"{ name = "buy", weight = -1.0 }"#, "tasks[1].weight: -1 is not a weight"),
+        (r#"{ name = "buy", weight = nan }"#, "tasks[1].weight: NaN is not a weight"),
+    ] {
+        refused(USER, &format!("{CLICK}, {task}"), want);
+    }
+}
+
+#[test]
+fn the_stand_in_scenario_must_exist() {
+    let roles = Roles { unknown_scenario: Some("home"), ..Roles::default() };
+    let message = fitter(EVERY_KIND, roles).unwrap_err().to_string();
+    assert!(message.contains("data.unknown_scenario: there is no scenario column"), "{message}");
+    let mut fitted = fitter(EVERY_KIND, Roles { unknown_scenario: Some("hone"), ..ROLES }).unwrap();
+    for row in ROWS {
+        fitted.observe(&row).unwrap();
+    }
+    let message = fitted.finish().unwrap_err().to_string();
+    assert!(message.contains("no fit row has the scenario `hone`; did you mean `home`?"), "{message}");
+    let message = fitter(EVERY_KIND, ROLES).unwrap().finish().unwrap_err().to_string();
+    assert!(message.contains("data.scenario: no fit row was seen"), "{message}");
+}

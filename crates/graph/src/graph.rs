@@ -1,0 +1,323 @@
+//! The graph: a model declared once, with symbolic rows.
+
+use crate::op::{MAX_INPUTS, Op};
+use crate::param::{ParamSpec, TableSpec};
+use crate::shape::{Shape, Space};
+use manygate_core::{Error, Result};
+use std::fmt;
+
+/// A value of the graph.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Value(pub(crate) u32);
+
+impl Value {
+    pub(crate) fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+/// What the graph is declared for. Layers that behave differently in training (batch normalisation, dropout) look at
+/// it; everything else is the same in both.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Losses and gradients.
+    Training,
+    /// Outputs alone; each row is computed by itself.
+    Evaluation,
+}
+
+impl fmt::Display for Mode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Mode::Training => "training",
+            Mode::Evaluation => "evaluation",
+        })
+    }
+}
+
+/// A named part of the training loss: weight · (sum over its rows) / (number of its rows).
+#[derive(Clone, Debug, PartialEq)]
+pub struct LossPart {
+    /// Name, usually the task's.
+    pub name: String,
+    /// Weight in the total.
+    pub weight: f32,
+    /// Index of the task whose label must be 1 for a row to count; [`None`] counts every row.
+    pub counted: Option<usize>,
+}
+
+/// A loss part of a graph.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LossId(pub(crate) usize);
+
+impl LossId {
+    /// Position among the graph's loss parts.
+    pub fn index(self) -> usize {
+        self.0
+    }
+}
+
+#[derive(Debug)]
+pub(crate) enum Kind {
+    Op { op: Box<dyn Op>, inputs: Vec<Value> },
+    Param(usize),
+    State(usize),
+    Columns { of: Value, from: usize, stops_gradient: bool },
+}
+
+#[derive(Debug)]
+pub(crate) struct Node {
+    pub(crate) name: String,
+    pub(crate) kind: Kind,
+    pub(crate) shape: Shape,
+}
+
+/// A model as a graph of fused operations. Nothing is computed while it is built.
+#[derive(Debug)]
+pub struct Graph {
+    pub(crate) mode: Mode,
+    pub(crate) nodes: Vec<Node>,
+    pub(crate) params: Vec<ParamSpec>,
+    pub(crate) states: Vec<ParamSpec>,
+    pub(crate) tables: Vec<TableSpec>,
+    pub(crate) losses: Vec<LossPart>,
+    pub(crate) outputs: Vec<(String, Value)>,
+}
+
+impl Graph {
+    /// An empty graph.
+    pub fn new(mode: Mode) -> Graph {
+        Graph {
+            mode,
+            nodes: Vec::new(),
+            params: Vec::new(),
+            states: Vec::new(),
+            tables: Vec::new(),
+            losses: Vec::new(),
+            outputs: Vec::new(),
+        }
+    }
+
+    /// Whether it is declared for training.
+    pub fn is_training(&self) -> bool {
+        self.mode == Mode::Training
+    }
+
+    /// The shape of a value.
+    pub fn shape(&self, value: Value) -> Shape {
+        self.nodes[value.index()].shape
+    }
+
+    /// The width of a value: values a row.
+    pub fn cols(&self, value: Value) -> usize {
+        self.shape(value).cols
+    }
+
+    /// The parameters declared so far.
+    pub fn params(&self) -> &[ParamSpec] {
+        &self.params
+    }
+
+    /// The state declared so far: values that training moves without gradients.
+    pub fn states(&self) -> &[ParamSpec] {
+        &self.states
+    }
+
+    /// The tables declared so far.
+    pub fn tables(&self) -> &[TableSpec] {
+        &self.tables
+    }
+
+    /// The parts of the loss.
+    pub fn losses(&self) -> &[LossPart] {
+        &self.losses
+    }
+
+    /// The outputs, by name.
+    pub fn outputs(&self) -> &[(String, Value)] {
+        &self.outputs
+    }
+
+    fn push(&mut self, name: String, kind: Kind, shape: Shape) -> Value {
+        self.nodes.push(Node { name, kind, shape });
+        Value(self.nodes.len() as u32 - 1)
+    }
+
+    /// Declares a parameter. A weight is a value like any other: what an op multiplies by may also be computed.
+    ///
+    /// # Errors
+    /// When a block's name is taken or the blocks do not stack.
+    pub fn param(&mut self, spec: ParamSpec) -> Result<Value> {
+        self.check_names(&spec)?;
+        let (shape, name) = (spec.shape(), spec.blocks[0].name.clone());
+        self.params.push(spec);
+        let index = self.params.len() - 1;
+        Ok(self.push(name, Kind::Param(index), shape))
+    }
+
+    /// Declares state: values kept in checkpoints that no gradient moves (running statistics). Its index is what
+    /// [`Reduction::state`](crate::op::Reduction::state) returns.
+    ///
+    /// # Errors
+    /// When a block's name is taken or the blocks do not stack.
+    pub fn state(&mut self, spec: ParamSpec) -> Result<(Value, usize)> {
+        self.check_names(&spec)?;
+        let (shape, name) = (spec.shape(), spec.blocks[0].name.clone());
+        self.states.push(spec);
+        let index = self.states.len() - 1;
+        Ok((self.push(name, Kind::State(index), shape), index))
+    }
+
+    fn check_names(&self, spec: &ParamSpec) -> Result<()> {
+        for block in &spec.blocks {
+            let mut taken = self.params.iter().chain(&self.states).flat_map(|s| &s.blocks).map(|b| &b.name);
+            if taken.any(|name| *name == block.name) || self.tables.iter().any(|t| t.name == block.name) {
+                return Err(Error::graph(&block.name, "two tensors have this name"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Declares an embedding table and gives its index; the same table again (shared by a field and a sequence) gives
+    /// the same index.
+    ///
+    /// # Errors
+    /// When the name is taken by a table of another shape.
+    pub fn table(&mut self, spec: TableSpec) -> Result<usize> {
+        if let Some(index) = self.tables.iter().position(|t| t.name == spec.name) {
+            let known = &self.tables[index];
+            if known != &spec {
+                return Err(Error::graph(
+                    &spec.name,
+                    format!(
+                        "is declared as [{}, {}] and as [{}, {}]",
+                        known.rows, known.dim, spec.rows, spec.dim
+                    ),
+                ));
+            }
+            return Ok(index);
+        }
+        self.tables.push(spec);
+        Ok(self.tables.len() - 1)
+    }
+
+    /// Applies `op` to `inputs`.
+    ///
+    /// # Errors
+    /// When the shapes do not fit, two inputs overlap (each needs a gradient of its own), or the op names a table, a
+    /// loss or state that the graph does not have.
+    pub fn add(&mut self, name: impl Into<String>, op: impl Op + 'static, inputs: &[Value]) -> Result<Value> {
+        let name = name.into();
+        if inputs.len() > MAX_INPUTS {
+            return Err(Error::graph(
+                name,
+                format!("{} inputs, at most {MAX_INPUTS} are possible", inputs.len()),
+            ));
+        }
+        let shapes: Vec<Shape> = inputs.iter().map(|&v| self.shape(v)).collect();
+        let shape = op.output(&shapes).map_err(|m| Error::graph(&name, format!("{}: {m}", op.name())))?;
+        for (i, &a) in inputs.iter().enumerate() {
+            if inputs[..i].iter().any(|&b| self.overlap(a, b)) {
+                return Err(Error::graph(
+                    &name,
+                    format!("{}: two inputs share columns of one value", op.name()),
+                ));
+            }
+        }
+        self.check_references(&op, &shapes, shape)
+            .map_err(|m| Error::graph(&name, format!("{}: {m}", op.name())))?;
+        Ok(self.push(name, Kind::Op { op: Box::new(op), inputs: inputs.to_vec() }, shape))
+    }
+
+    /// What an op says about itself must exist in this graph: a plan relies on it.
+    fn check_references(&self, op: &dyn Op, inputs: &[Shape], output: Shape) -> Result<(), String> {
+        if (output.space == Space::Once) != op.reduction().is_some() {
+            return Err("reductions, and no other op, give a value without rows".into());
+        }
+        for lookup in op.lookups() {
+            match self.tables.get(lookup.table) {
+                Some(t) if t.dim == lookup.dim && lookup.column + lookup.dim <= output.cols => {}
+                Some(t) => return Err(format!("rows of `{}` have {} values, not {}", t.name, t.dim, lookup.dim)),
+                None => return Err(format!("there is no table {}", lookup.table)),
+            }
+        }
+        if op.loss().is_some_and(|l| l.0 >= self.losses.len()) {
+            return Err("its part of the loss is one of another graph".into());
+        }
+        let state = op.reduction().and_then(|r| r.state());
+        if state.is_some_and(|s| self.states.get(s).is_none_or(|s| s.shape().len() != output.len())) {
+            return Err(format!("the state that {output} moves needs as many values"));
+        }
+        if let Some(pack) = op.packs().iter().find(|p| p.groups.iter().sum::<usize>() != inputs[p.input].rows) {
+            return Err(format!("groups {:?} do not divide the weight {}", pack.groups, inputs[pack.input]));
+        }
+        Ok(())
+    }
+
+    /// Columns `from .. from + count` of a value; costs nothing.
+    ///
+    /// # Errors
+    /// When they are out of range.
+    pub fn columns(&mut self, of: Value, from: usize, count: usize) -> Result<Value> {
+        let shape = self.shape(of);
+        if from + count > shape.cols {
+            let name = &self.nodes[of.index()].name;
+            return Err(Error::graph(
+                name,
+                format!("columns {from} to {} of {} are asked for", from + count, shape),
+            ));
+        }
+        let name = format!("{}[{from}..{}]", self.nodes[of.index()].name, from + count);
+        Ok(self.push(name, Kind::Columns { of, from, stops_gradient: false }, Shape { cols: count, ..shape }))
+    }
+
+    /// The same value, through which no gradient flows; costs nothing.
+    pub fn stop_gradient(&mut self, of: Value) -> Value {
+        let shape = self.shape(of);
+        let name = format!("stop({})", self.nodes[of.index()].name);
+        self.push(name, Kind::Columns { of, from: 0, stops_gradient: true }, shape)
+    }
+
+    /// Declares a part of the loss.
+    ///
+    /// # Errors
+    /// When the name is taken.
+    pub fn loss(&mut self, part: LossPart) -> Result<LossId> {
+        if self.losses.iter().any(|l| l.name == part.name) {
+            return Err(Error::graph(part.name, "two parts of the loss have this name"));
+        }
+        self.losses.push(part);
+        Ok(LossId(self.losses.len() - 1))
+    }
+
+    /// Makes `value` an output of the model.
+    pub fn output(&mut self, name: impl Into<String>, value: Value) {
+        self.outputs.push((name.into(), value));
+    }
+
+    /// The node whose buffer holds `value`, and the first column there.
+    pub(crate) fn root(&self, value: Value) -> (Value, usize) {
+        match self.nodes[value.index()].kind {
+            Kind::Columns { of, from, .. } => {
+                let (root, start) = self.root(of);
+                (root, start + from)
+            }
+            _ => (value, 0),
+        }
+    }
+
+    /// Whether a gradient can flow from `value` to its root.
+    pub(crate) fn passes_gradient(&self, value: Value) -> bool {
+        match self.nodes[value.index()].kind {
+            Kind::Columns { of, stops_gradient, .. } => !stops_gradient && self.passes_gradient(of),
+            _ => true,
+        }
+    }
+
+    fn overlap(&self, a: Value, b: Value) -> bool {
+        let ((root_a, from_a), (root_b, from_b)) = (self.root(a), self.root(b));
+        let (to_a, to_b) = (from_a + self.cols(a), from_b + self.cols(b));
+        let both = self.passes_gradient(a) && self.passes_gradient(b);
+        both && root_a == root_b && from_a < to_b && from_b < to_a
+    }
+}

@@ -1,0 +1,21 @@
+//! The graph of fused operations, its static plan, and the step that runs it over lanes and tiles.
+//!
+//! A model is declared once as a [`Graph`], compiled to a [`Plan`], and run over a [`Workspace`]. See the
+//! repository's `ARCHITECTURE.md` for the reasons.
+
+pub mod graph;
+pub mod op;
+pub mod ops;
+pub mod param;
+pub mod plan;
+pub mod run;
+pub mod shape;
+pub mod workspace;
+
+pub use graph::{Graph, LossId, LossPart, Mode, Value};
+pub use op::{LookupSource, Op, TableSource};
+pub use param::{Block, Init, Layout, ParamSpec, Parameters, TableSpec, name_hash};
+pub use plan::{Plan, PlanOptions, SparseSource};
+pub use run::Input;
+pub use shape::{Shape, Space};
+pub use workspace::Workspace;

@@ -1,0 +1,420 @@
+//! What an op is, and what it sees of a tile of rows.
+
+use crate::graph::LossId;
+use crate::param::TableSpec;
+use crate::shape::Shape;
+use manygate_core::Batch;
+use manygate_kernels::activation::Activation;
+use manygate_kernels::embedding::Rows;
+use manygate_kernels::{Isa, Mat, MatMut};
+use std::fmt::Debug;
+use std::ops::Range;
+
+/// What the backward pass of an op reads of its forward pass. Everything else is dead after the forward pass, and
+/// its memory is used again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Saved {
+    /// The inputs, as a bit set by position.
+    pub inputs: u64,
+    /// The output.
+    pub output: bool,
+}
+
+/// A packed copy of a weight that an op multiplies by; the plan packs it once a step.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Pack {
+    /// Which input is the weight, a [`Space::Once`](crate::Space::Once) matrix.
+    pub input: usize,
+    /// Rows of each group that is packed by itself, top to bottom.
+    pub groups: Vec<usize>,
+    /// Packed as Wᵀ (for the forward product) or as W (for the gradient of the input).
+    pub transposed: bool,
+}
+
+/// Columns of an op's output that are rows of a table (or the pooled rows of a bag).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lookup {
+    /// The table.
+    pub table: usize,
+    /// Its ids.
+    pub source: LookupSource,
+    /// First column of the output.
+    pub column: usize,
+    /// Number of columns: the table's width.
+    pub dim: usize,
+}
+
+/// What an op reads of a batch by itself, as the least that the batch must have. A plan refuses other batches, so an op
+/// may index these columns without fear.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Reads {
+    /// Columns of [`Batch::ids`].
+    pub fields: usize,
+    /// Columns of [`Batch::bags`].
+    pub bags: usize,
+    /// The width of [`Batch::dense`], where it is read.
+    pub dense: Option<usize>,
+    /// Columns of [`Batch::labels`].
+    pub labels: usize,
+}
+
+/// Where ids stand in a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LookupSource {
+    /// `batch.ids[field]`.
+    Field(usize),
+    /// `batch.bags[bag]`.
+    Bag(usize),
+}
+
+/// Dense f64 matrix for reference implementations.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Matrix {
+    /// Rows.
+    pub rows: usize,
+    /// Columns.
+    pub cols: usize,
+    /// Row-major values.
+    pub data: Vec<f64>,
+}
+
+impl Matrix {
+    /// A matrix of zeros.
+    pub fn zeros(rows: usize, cols: usize) -> Matrix {
+        Matrix { rows, cols, data: vec![0.0; rows * cols] }
+    }
+
+    /// Value at `(r, c)`.
+    pub fn at(&self, r: usize, c: usize) -> f64 {
+        self.data[r * self.cols + c]
+    }
+
+    /// Sets the value at `(r, c)`.
+    pub fn set(&mut self, r: usize, c: usize, value: f64) {
+        self.data[r * self.cols + c] = value;
+    }
+}
+
+/// An activation in f64, for references.
+pub fn activate_f64(activation: Activation, z: f64) -> f64 {
+    match activation {
+        Activation::Identity => z,
+        Activation::Relu => z.max(0.0),
+        Activation::LeakyRelu(slope) => z.max(0.0) + f64::from(slope) * z.min(0.0),
+        Activation::Tanh => z.tanh(),
+        Activation::Sigmoid => 1.0 / (1.0 + (-z).exp()),
+    }
+}
+
+/// An operation of the graph. Forward and backward of an op, its reference and its tests share one file.
+///
+/// An op never allocates, never asks which thread it is on, and computes each row by itself (a reduction over rows
+/// says so, see [`Reduction`]). Rows are symbolic: an op maps widths to a width.
+pub trait Op: Debug + Send + Sync {
+    /// The op's name, as in `manygate inspect --plan`.
+    fn name(&self) -> &'static str;
+
+    /// Checks the inputs' shapes and gives the output's.
+    ///
+    /// # Errors
+    /// A message that says which input does not fit, with the shapes.
+    fn output(&self, inputs: &[Shape]) -> Result<Shape, String>;
+
+    /// What the backward pass reads.
+    fn saved(&self) -> Saved;
+
+    /// The columns of the output that end in an activation, whose slope the backward pass multiplies by first. The
+    /// plan may have the op above do it in passing, and then sets [`Backward::activation_done`].
+    fn activated(&self) -> Option<(Activation, Range<usize>)> {
+        None
+    }
+
+    /// Whether the backward pass can multiply the gradient of input `i` by an activation's slope in passing.
+    fn masks(&self, _input: usize) -> bool {
+        false
+    }
+
+    /// Packed weights that it reads, in the order of [`Forward::packed`].
+    fn packs(&self) -> Vec<Pack> {
+        Vec::new()
+    }
+
+    /// f32 values of scratch for a tile of `rows` rows.
+    fn scratch(&self, _rows: usize, _inputs: &[Shape]) -> usize {
+        0
+    }
+
+    /// Values a row that the forward pass leaves for the backward pass beside the output (softmax weights, say).
+    fn extra(&self, _inputs: &[Shape]) -> usize {
+        0
+    }
+
+    /// What it reads of the batch by itself.
+    fn reads(&self) -> Reads {
+        Reads::default()
+    }
+
+    /// Whether the gradient of its output must outlive the tile: for the sparse update of tables, or (an op without
+    /// look-ups) for a caller, who then gets it even where nothing below learns.
+    fn keeps_output_gradient(&self) -> bool {
+        false
+    }
+
+    /// What it looks up of tables; the gradient of the named columns of its output belongs to their rows.
+    fn lookups(&self) -> &[Lookup] {
+        &[]
+    }
+
+    /// The loss part that it adds to.
+    fn loss(&self) -> Option<LossId> {
+        None
+    }
+
+    /// Multiply-adds of a row in the forward pass; the backward pass is counted as twice that.
+    fn multiply_adds(&self, _inputs: &[Shape]) -> usize {
+        0
+    }
+
+    /// The reduction over rows, for an op with a [`Space::Once`](crate::Space::Once) output.
+    fn reduction(&self) -> Option<&dyn Reduction> {
+        None
+    }
+
+    /// Computes the output of a tile.
+    fn forward(&self, tile: &mut Forward<'_>);
+
+    /// Computes gradients of inputs and weights from the gradient of the output. It must take the gradient of every
+    /// input that is wanted: a plan stops an op that drops one.
+    fn backward(&self, tile: &mut Backward<'_>);
+
+    /// The same function in plain f64, for tests: inputs and tables as matrices, the whole batch as one tile. A loss
+    /// returns one term a row, whose sum is what is differentiated.
+    fn reference(&self, inputs: &[Matrix], tables: &[Matrix], batch: &Batch) -> Matrix;
+}
+
+/// An op that reduces the whole batch to a [`Space::Once`](crate::Space::Once) value: it cuts the plan.
+pub trait Reduction {
+    /// f64 values that a lane accumulates.
+    fn partial_len(&self, inputs: &[Shape]) -> usize;
+
+    /// Adds a tile to the lane's partial sums.
+    fn accumulate(&self, tile: &Forward<'_>, partial: &mut [f64]);
+
+    /// Turns the sums over the whole batch of `rows` rows into the output, row-major.
+    fn finish(&self, rows: usize, sums: &[f64], output: &mut [f32]);
+
+    /// Index of the state that the output moves, with [`update_state`](Reduction::update_state).
+    fn state(&self) -> Option<usize> {
+        None
+    }
+
+    /// Moves the state after a training step over `rows` rows.
+    fn update_state(&self, _rows: usize, _output: &[f32], _state: &mut [f32]) {}
+}
+
+/// Facts about the whole batch, known before the first tile.
+#[derive(Clone, Debug, Default)]
+pub struct Facts {
+    /// Rows of the batch.
+    pub rows: usize,
+    /// By loss part: seed · weight / denominator, the factor of each row's gradient.
+    pub scale: Vec<f32>,
+}
+
+/// The tables that a plan looks up, in the plan's order. A source gives views on demand, so that a warm step builds no
+/// list of them.
+pub trait TableSource: Sync {
+    /// Number of tables.
+    fn len(&self) -> usize;
+
+    /// Whether there are no tables.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The rows of table `index`.
+    ///
+    /// # Panics
+    /// When there is no such table.
+    fn rows(&self, index: usize) -> Rows<'_>;
+}
+
+impl TableSource for Vec<Rows<'_>> {
+    fn len(&self) -> usize {
+        Vec::len(self)
+    }
+
+    fn rows(&self, index: usize) -> Rows<'_> {
+        self[index]
+    }
+}
+
+/// What is the same for every op of a tile.
+#[derive(Clone, Copy)]
+pub struct Rowset<'a> {
+    /// Instruction set to use.
+    pub isa: Isa,
+    /// Rows of the tile.
+    pub rows: usize,
+    /// Number of the tile's first row in the batch.
+    pub first_row: usize,
+    /// The batch.
+    pub batch: &'a Batch,
+    /// Facts about the whole batch.
+    pub facts: &'a Facts,
+    /// Tables by index.
+    pub tables: &'a dyn TableSource,
+    /// Declarations of the tables.
+    pub table_specs: &'a [TableSpec],
+}
+
+impl<'a> Rowset<'a> {
+    /// The rows of the batch that this tile covers.
+    pub fn range(&self) -> Range<usize> {
+        self.first_row..self.first_row + self.rows
+    }
+}
+
+/// Resolves inputs of a step to views; filled in by the plan.
+pub(crate) trait Resolve<'a> {
+    fn input(&self, i: usize) -> Mat<'a>;
+    fn packed(&self, slot: usize) -> &'a [f32];
+    fn output(&self) -> Mat<'a>;
+    fn output_mut(&self) -> MatMut<'a>;
+    fn output_gradient(&self) -> MatMut<'a>;
+    fn once_gradient(&self) -> Mat<'a>;
+    fn extra(&self) -> MatMut<'a>;
+    fn gradient(&self, i: usize) -> Option<Gradient<'a>>;
+    fn scratch(&self) -> &'a mut [f32];
+    fn loss(&self, part: usize) -> &'a mut f64;
+}
+
+/// The forward pass of one op over one tile.
+pub struct Forward<'a> {
+    /// The rows.
+    pub at: Rowset<'a>,
+    pub(crate) views: &'a dyn Resolve<'a>,
+    pub(crate) taken: u64,
+}
+
+/// Where the gradient of an input goes.
+pub struct Gradient<'a> {
+    /// The view to write.
+    pub to: MatMut<'a>,
+    /// Whether to add to what is there, or overwrite it.
+    pub accumulate: bool,
+    /// After the sum, multiply by the slope of this activation at this output.
+    pub mask: Option<(Activation, Mat<'a>)>,
+}
+
+/// The backward pass of one op over one tile.
+pub struct Backward<'a> {
+    /// The rows.
+    pub at: Rowset<'a>,
+    /// The gradient that arrives is already multiplied by the slope of the op's own activation.
+    pub activation_done: bool,
+    pub(crate) views: &'a dyn Resolve<'a>,
+    pub(crate) taken: u64,
+}
+
+/// Marks `bit` as handed out; each writable view is handed out once a tile, which is what keeps them exclusive.
+fn take(taken: &mut u64, bit: usize, what: &str) {
+    assert!(bit < 64 && *taken & 1 << bit == 0, "{what} was taken before");
+    *taken |= 1 << bit;
+}
+
+const OUTPUT: usize = 63;
+const SCRATCH: usize = 62;
+const LOSS: usize = 61;
+const EXTRA: usize = 60;
+
+/// Most inputs that an op may have.
+pub const MAX_INPUTS: usize = 32;
+
+impl<'a> Forward<'a> {
+    /// Input `i`: a tile of rows, or the whole matrix of a [`Space::Once`](crate::Space::Once) value.
+    pub fn input(&self, i: usize) -> Mat<'a> {
+        self.views.input(i)
+    }
+
+    /// Packed weight `slot` of [`Op::packs`].
+    pub fn packed(&self, slot: usize) -> &'a [f32] {
+        self.views.packed(slot)
+    }
+
+    /// The output, to be written in full. Taken once.
+    pub fn take_output(&mut self) -> MatMut<'a> {
+        take(&mut self.taken, OUTPUT, "the output");
+        self.views.output_mut()
+    }
+
+    /// Scratch values, undefined at the start. Taken once.
+    pub fn take_scratch(&mut self) -> &'a mut [f32] {
+        take(&mut self.taken, SCRATCH, "scratch");
+        self.views.scratch()
+    }
+
+    /// The values for the backward pass that [`Op::extra`] asked for, to be written in full. Taken once.
+    pub fn take_extra(&mut self) -> MatMut<'a> {
+        take(&mut self.taken, EXTRA, "extra");
+        self.views.extra()
+    }
+
+    /// The lane's sum of losses of `part`, to be added to. Taken once.
+    pub fn take_loss(&mut self, part: usize) -> &'a mut f64 {
+        take(&mut self.taken, LOSS, "the loss");
+        self.views.loss(part)
+    }
+}
+
+impl<'a> Backward<'a> {
+    /// Input `i`.
+    ///
+    /// # Panics
+    /// When it has rows and [`Op::saved`] did not ask for it: its memory is used again.
+    pub fn input(&self, i: usize) -> Mat<'a> {
+        self.views.input(i)
+    }
+
+    /// The output.
+    ///
+    /// # Panics
+    /// When [`Op::saved`] did not ask for it: its memory is used again.
+    pub fn output(&self) -> Mat<'a> {
+        self.views.output()
+    }
+
+    /// Packed weight `slot` of [`Op::packs`].
+    pub fn packed(&self, slot: usize) -> &'a [f32] {
+        self.views.packed(slot)
+    }
+
+    /// The values that the forward pass left. Taken once.
+    pub fn take_extra(&mut self) -> MatMut<'a> {
+        take(&mut self.taken, EXTRA, "extra");
+        self.views.extra()
+    }
+
+    /// The gradient of the output; the op may overwrite it. Taken once.
+    pub fn take_output_gradient(&mut self) -> MatMut<'a> {
+        take(&mut self.taken, OUTPUT, "the output's gradient");
+        self.views.output_gradient()
+    }
+
+    /// The gradient of a reduction's output, summed over the batch: the same for every tile.
+    pub fn once_gradient(&self) -> Mat<'a> {
+        self.views.once_gradient()
+    }
+
+    /// Where the gradient of input `i` goes; [`None`] when nobody wants it. Taken once.
+    pub fn take_gradient(&mut self, i: usize) -> Option<Gradient<'a>> {
+        take(&mut self.taken, i, "an input's gradient");
+        self.views.gradient(i)
+    }
+
+    /// Scratch values, undefined at the start. Taken once.
+    pub fn take_scratch(&mut self) -> &'a mut [f32] {
+        take(&mut self.taken, SCRATCH, "scratch");
+        self.views.scratch()
+    }
+}

@@ -1,0 +1,96 @@
+//! Binary cross-entropy from logits: `ℓ = max(z, 0) − z y + ln(1 + e^−|z|)`.
+//!
+//! z `[batch, 1]`, y the label column of a task. Rows that do not count (their label space excludes them) add nothing.
+//! Never computed from a rounded probability, so logits beyond ±50 are exact.
+//!
+//! Backward: `dz = seed · weight / denominator · (σ(z) − y)`, 0 for rows that do not count.
+
+use crate::graph::LossId;
+use crate::op::{Backward, Forward, Matrix, Op, Saved};
+use crate::shape::Shape;
+use manygate_core::Batch;
+use manygate_kernels::{MatMut, loss};
+
+/// The loss of a binary task, see the [module](self). Input: the logit.
+#[derive(Clone, Debug)]
+pub struct BceWithLogits {
+    loss: LossId,
+    task: usize,
+    counted: Option<usize>,
+}
+
+impl BceWithLogits {
+    /// The loss of `labels[task]`, added to the part `loss`; with `counted`, over rows where `labels[counted]` is 1.
+    pub fn new(loss: LossId, task: usize, counted: Option<usize>) -> BceWithLogits {
+        BceWithLogits { loss, task, counted }
+    }
+}
+
+impl Op for BceWithLogits {
+    fn name(&self) -> &'static str {
+        "bce_with_logits"
+    }
+
+    fn output(&self, inputs: &[Shape]) -> Result<Shape, String> {
+        if inputs != [Shape::batch(1)] {
+            return Err(format!("one logit a row is needed, not {inputs:?}"));
+        }
+        Ok(Shape::batch(0))
+    }
+
+    fn saved(&self) -> Saved {
+        Saved { inputs: 0b1, output: false }
+    }
+
+    fn loss(&self) -> Option<LossId> {
+        Some(self.loss)
+    }
+
+    fn scratch(&self, rows: usize, _inputs: &[Shape]) -> usize {
+        rows
+    }
+
+    fn forward(&self, tile: &mut Forward<'_>) {
+        let (at, logits) = (tile.at, tile.input(0));
+        let labels = &at.batch.labels[self.task][at.range()];
+        let counted = self.counted.map(|t| &at.batch.labels[t][at.range()]);
+        *tile.take_loss(self.loss.index()) +=
+            loss::bce_with_logits(at.isa, logits, labels, counted, 0.0, None);
+    }
+
+    fn backward(&self, tile: &mut Backward<'_>) {
+        let (at, logits) = (tile.at, tile.input(0));
+        let labels = &at.batch.labels[self.task][at.range()];
+        let counted = self.counted.map(|t| &at.batch.labels[t][at.range()]);
+        let scale = at.facts.scale[self.loss.index()];
+        let Some(mut gradient) = tile.take_gradient(0) else { return };
+        if gradient.accumulate {
+            let spare = tile.take_scratch();
+            loss::bce_with_logits(
+                at.isa,
+                logits,
+                labels,
+                counted,
+                scale,
+                Some(MatMut::new(spare, at.rows, 1)),
+            );
+            for r in 0..at.rows {
+                gradient.to.row_mut(r)[0] += spare[r];
+            }
+        } else {
+            loss::bce_with_logits(at.isa, logits, labels, counted, scale, Some(gradient.to));
+        }
+    }
+
+    fn reference(&self, inputs: &[Matrix], _tables: &[Matrix], batch: &Batch) -> Matrix {
+        let z = &inputs[0];
+        let mut terms = Matrix::zeros(z.rows, 1);
+        for r in 0..z.rows {
+            let (z, y) = (z.at(r, 0), f64::from(batch.labels[self.task][r]));
+            if self.counted.is_none_or(|t| batch.labels[t][r] == 1.0) {
+                terms.set(r, 0, z.max(0.0) - z * y + (-z.abs()).exp().ln_1p());
+            }
+        }
+        terms
+    }
+}

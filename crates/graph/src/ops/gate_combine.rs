@@ -1,0 +1,115 @@
+//! Softmax gates over one bank of experts, and the mixtures: `h_t = Σ_e softmax(logits_t)_e · expert_e`.
+//!
+//! logits `[batch, gates · experts]`, bank `[batch, experts · width]`, output `[batch, gates · width]`. All gates read
+//! a row of the bank in one pass. J. Ma et al., *Modeling Task Relationships in Multi-task Learning with Multi-gate
+//! Mixture-of-Experts*, KDD 2018, equations 6 and 7.
+//!
+//! Backward: `d expert_e = Σ_t w_te dh_t`, `dw_te = dh_t · expert_e`, `d logit = w ⊙ (dw − Σ_e w dw)`.
+
+use crate::op::{Backward, Forward, Matrix, Op, Saved};
+use crate::shape::{Shape, Space};
+use manygate_core::Batch;
+use manygate_kernels::{MatMut, gate};
+
+/// Gates and mixtures, see the [module](self). Inputs: logits, bank.
+#[derive(Clone, Debug)]
+pub struct GateCombine {
+    gates: usize,
+    experts: usize,
+}
+
+impl GateCombine {
+    /// `gates` gates over `experts` experts.
+    pub fn new(gates: usize, experts: usize) -> GateCombine {
+        GateCombine { gates, experts }
+    }
+}
+
+impl Op for GateCombine {
+    fn name(&self) -> &'static str {
+        "gate_combine"
+    }
+
+    fn output(&self, inputs: &[Shape]) -> Result<Shape, String> {
+        let [logits, bank] = inputs else {
+            return Err(format!("{} inputs, 2 are needed", inputs.len()));
+        };
+        if self.gates * self.experts == 0 || logits != &Shape::batch(self.gates * self.experts) {
+            return Err(format!(
+                "{} gates over {} experts need that many logits, not {logits}",
+                self.gates, self.experts
+            ));
+        }
+        if bank.space != Space::Batch || !bank.cols.is_multiple_of(self.experts) {
+            return Err(format!("the bank {bank} does not divide into {} experts", self.experts));
+        }
+        Ok(Shape::batch(bank.cols / self.experts * self.gates))
+    }
+
+    fn saved(&self) -> Saved {
+        Saved { inputs: 0b10, output: false }
+    }
+
+    fn extra(&self, _inputs: &[Shape]) -> usize {
+        self.gates * self.experts
+    }
+
+    fn scratch(&self, rows: usize, inputs: &[Shape]) -> usize {
+        rows * (inputs[0].cols + inputs[1].cols)
+    }
+
+    fn multiply_adds(&self, inputs: &[Shape]) -> usize {
+        self.gates * inputs[1].cols
+    }
+
+    fn forward(&self, tile: &mut Forward<'_>) {
+        let (logits, bank) = (tile.input(0), tile.input(1));
+        let (weights, mixed) = (tile.take_extra(), tile.take_output());
+        gate::gate_combine(tile.at.isa, self.gates, logits, bank, weights, mixed);
+    }
+
+    fn backward(&self, tile: &mut Backward<'_>) {
+        let bank = tile.input(1);
+        let (weights, d_mixed) = (tile.take_extra(), tile.take_output_gradient());
+        let (logits, experts) = (tile.take_gradient(0), tile.take_gradient(1));
+        // The kernel gives both gradients in one pass; one that nobody wants goes to scratch.
+        let (rows, gates_cols) = (tile.at.rows, self.gates * self.experts);
+        let (spare_logits, spare_bank) = tile.take_scratch().split_at_mut(rows * gates_cols);
+        let (add_logits, d_logits) = match logits {
+            Some(g) => (g.accumulate, g.to),
+            None => (false, MatMut::new(spare_logits, rows, gates_cols)),
+        };
+        let (add_bank, d_bank) = match experts {
+            Some(g) => (g.accumulate, g.to),
+            None => (false, MatMut::new(spare_bank, rows, bank.cols())),
+        };
+        let (weights, d_mixed) = (weights.as_mat(), d_mixed.as_mat());
+        gate::gate_combine_dx(
+            tile.at.isa,
+            self.gates,
+            weights,
+            bank,
+            d_mixed,
+            add_logits,
+            d_logits,
+            add_bank,
+            d_bank,
+        );
+    }
+
+    fn reference(&self, inputs: &[Matrix], _tables: &[Matrix], _batch: &Batch) -> Matrix {
+        let (logits, bank) = (&inputs[0], &inputs[1]);
+        let width = bank.cols / self.experts;
+        let mut y = Matrix::zeros(bank.rows, self.gates * width);
+        for (r, t) in (0..bank.rows).flat_map(|r| (0..self.gates).map(move |t| (r, t))) {
+            let terms: Vec<f64> =
+                (0..self.experts).map(|e| logits.at(r, t * self.experts + e).exp()).collect();
+            let sum: f64 = terms.iter().sum();
+            for c in 0..width {
+                let mixed = (0..self.experts).map(|e| terms[e] / sum * bank.at(r, e * width + c)).sum();
+                y.set(r, t * width + c, mixed);
+            }
+        }
+        y
+    }
+}

@@ -1,0 +1,125 @@
+//! `y_g = act(x_g W_gᵀ + b_g)` for groups side by side: the further layers of all experts, the layers of all towers.
+//!
+//! x `[batch, groups · in]`, W `[groups · out, in]`, b `[groups · out]`, y `[batch, groups · out]`.
+//! Backward: as [`linear`](super::linear), group by group.
+
+use crate::op::{Backward, Forward, Matrix, Op, Pack, Saved, activate_f64};
+use crate::shape::{Shape, Space};
+use manygate_core::Batch;
+use manygate_kernels::activation::{self, Activation};
+use manygate_kernels::gemm::{self, GroupedPacked};
+use std::ops::Range;
+
+/// Several fully connected layers of one shape, see the [module](self). Inputs: x, W and, with `bias`, b.
+#[derive(Clone, Debug)]
+pub struct GroupedLinear {
+    groups: usize,
+    out: usize,
+    bias: bool,
+    activation: Activation,
+}
+
+impl GroupedLinear {
+    /// `groups` layers of `out` units each.
+    pub fn new(groups: usize, out: usize, bias: bool, activation: Activation) -> GroupedLinear {
+        GroupedLinear { groups, out, bias, activation }
+    }
+
+    fn cols(&self) -> usize {
+        self.groups * self.out
+    }
+}
+
+impl Op for GroupedLinear {
+    fn name(&self) -> &'static str {
+        "grouped_linear"
+    }
+
+    fn output(&self, inputs: &[Shape]) -> Result<Shape, String> {
+        let wanted = 2 + usize::from(self.bias);
+        if inputs.len() != wanted {
+            return Err(format!("{} inputs, {wanted} are needed", inputs.len()));
+        }
+        let (x, w) = (inputs[0], inputs[1]);
+        if self.groups == 0 || x.space != Space::Batch || !x.cols.is_multiple_of(self.groups) {
+            return Err(format!("x {x} does not divide into {} groups", self.groups));
+        }
+        if w != Shape::once(self.cols(), x.cols / self.groups) {
+            return Err(format!("x {x} needs a weight [{}, {}], not {w}", self.cols(), x.cols / self.groups));
+        }
+        if self.bias && inputs[2].len() != self.cols() {
+            return Err(format!("the bias needs {} values, not {}", self.cols(), inputs[2].len()));
+        }
+        Ok(Shape::batch(self.cols()))
+    }
+
+    fn saved(&self) -> Saved {
+        Saved { inputs: 0b1, output: self.activation != Activation::Identity }
+    }
+
+    fn activated(&self) -> Option<(Activation, Range<usize>)> {
+        (self.activation != Activation::Identity).then_some((self.activation, 0..self.cols()))
+    }
+
+    fn masks(&self, input: usize) -> bool {
+        input == 0
+    }
+
+    fn packs(&self) -> Vec<Pack> {
+        let groups = vec![self.out; self.groups];
+        vec![
+            Pack { input: 1, groups: groups.clone(), transposed: true },
+            Pack { input: 1, groups, transposed: false },
+        ]
+    }
+
+    fn scratch(&self, rows: usize, inputs: &[Shape]) -> usize {
+        gemm::linear_dw_scratch(rows, inputs[0].cols / self.groups)
+    }
+
+    fn multiply_adds(&self, inputs: &[Shape]) -> usize {
+        self.out * inputs[0].cols
+    }
+
+    fn forward(&self, tile: &mut Forward<'_>) {
+        let x = tile.input(0);
+        let bias = if self.bias { tile.input(2).contiguous() } else { &[] };
+        let y = tile.take_output();
+        let weights = GroupedPacked::new(tile.packed(0), self.groups, x.cols() / self.groups, self.out);
+        gemm::grouped_linear(tile.at.isa, x, weights, bias, self.activation, y);
+    }
+
+    fn backward(&self, tile: &mut Backward<'_>) {
+        let isa = tile.at.isa;
+        let x = tile.input(0);
+        let mut dy = tile.take_output_gradient();
+        if !tile.activation_done && self.activation != Activation::Identity {
+            activation::activation_dx(isa, self.activation, tile.output(), dy.reborrow());
+        }
+        let dy = dy.as_mat();
+        if let Some(dw) = tile.take_gradient(1) {
+            gemm::grouped_linear_dw(isa, self.groups, dy, x, dw.accumulate, dw.to, tile.take_scratch());
+        }
+        if self.bias {
+            if let Some(db) = tile.take_gradient(2) {
+                gemm::column_sums(isa, dy, db.accumulate, db.to.into_contiguous());
+            }
+        }
+        if let Some(dx) = tile.take_gradient(0) {
+            let weights = GroupedPacked::new(tile.packed(1), self.groups, self.out, x.cols() / self.groups);
+            gemm::grouped_linear_dx(isa, dy, weights, dx.accumulate, dx.mask, dx.to);
+        }
+    }
+
+    fn reference(&self, inputs: &[Matrix], _tables: &[Matrix], _batch: &Batch) -> Matrix {
+        let (x, w) = (&inputs[0], &inputs[1]);
+        let mut y = Matrix::zeros(x.rows, self.cols());
+        for (r, c) in (0..x.rows).flat_map(|r| (0..self.cols()).map(move |c| (r, c))) {
+            let start = c / self.out * w.cols;
+            let bias = if self.bias { inputs[2].data[c] } else { 0.0 };
+            let z = bias + (0..w.cols).map(|k| x.at(r, start + k) * w.at(c, k)).sum::<f64>();
+            y.set(r, c, activate_f64(self.activation, z));
+        }
+        y
+    }
+}

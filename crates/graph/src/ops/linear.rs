@@ -1,0 +1,166 @@
+//! `y = act(x Wᵀ + b)`, one product for several heads of the same input.
+//!
+//! x `[batch, in]`, W `[out, in]`, b `[biased]`, y `[batch, out]`. The columns of y are divided into segments, each
+//! with its own activation and with or without a bias: the first layer of all experts (activated, with bias) and all
+//! gates (bare) is one product over one pass of x.
+//!
+//! Backward: `dz = dy ⊙ act'`, `dW = dzᵀ x`, `db = Σ dz`, `dx = dz W`.
+
+use crate::op::{Backward, Forward, Matrix, Op, Pack, Saved, activate_f64};
+use crate::shape::{Shape, Space};
+use manygate_core::Batch;
+use manygate_kernels::activation::{self, Activation};
+use manygate_kernels::gemm::{self, Packed};
+use std::ops::Range;
+
+/// Adjacent output columns of [`Linear`].
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Segment {
+    /// Number of columns.
+    pub out: usize,
+    /// Whether they have a bias. Segments with one come first.
+    pub bias: bool,
+    /// What they end in.
+    pub activation: Activation,
+}
+
+/// A fully connected layer, see the [module](self). Inputs: x, W, and b where a segment has a bias.
+#[derive(Clone, Debug)]
+pub struct Linear {
+    segments: Vec<Segment>,
+}
+
+impl Linear {
+    /// One segment.
+    pub fn new(out: usize, bias: bool, activation: Activation) -> Linear {
+        Linear::segmented(vec![Segment { out, bias, activation }])
+    }
+
+    /// Several heads side by side.
+    pub fn segmented(segments: Vec<Segment>) -> Linear {
+        Linear { segments }
+    }
+
+    fn out(&self) -> usize {
+        self.segments.iter().map(|s| s.out).sum()
+    }
+
+    fn biased(&self) -> usize {
+        self.segments.iter().filter(|s| s.bias).map(|s| s.out).sum()
+    }
+
+    fn columns(&self) -> impl Iterator<Item = (Range<usize>, Segment)> {
+        self.segments.iter().scan(0, |at, &s| {
+            let from = *at;
+            *at += s.out;
+            Some((from..*at, s))
+        })
+    }
+}
+
+impl Op for Linear {
+    fn name(&self) -> &'static str {
+        "linear"
+    }
+
+    fn output(&self, inputs: &[Shape]) -> Result<Shape, String> {
+        let wanted = 2 + usize::from(self.biased() > 0);
+        if inputs.len() != wanted {
+            return Err(format!("{} inputs, {wanted} are needed", inputs.len()));
+        }
+        let (x, w) = (inputs[0], inputs[1]);
+        if x.space != Space::Batch || w != Shape::once(self.out(), x.cols) {
+            return Err(format!("x {x} needs a weight [{}, {}], not {w}", self.out(), x.cols));
+        }
+        if self.segments.is_sorted_by_key(|s| !s.bias) && wanted == 3 && inputs[2].len() != self.biased() {
+            return Err(format!("the bias needs {} values, not {}", self.biased(), inputs[2].len()));
+        }
+        if !self.segments.is_sorted_by_key(|s| !s.bias) {
+            return Err("segments with a bias come first".into());
+        }
+        Ok(Shape::batch(self.out()))
+    }
+
+    fn saved(&self) -> Saved {
+        Saved { inputs: 0b1, output: self.segments.iter().any(|s| s.activation != Activation::Identity) }
+    }
+
+    fn activated(&self) -> Option<(Activation, Range<usize>)> {
+        let mut active = self.columns().filter(|(_, s)| s.activation != Activation::Identity);
+        let (columns, segment) = active.next()?;
+        active.next().is_none().then_some((segment.activation, columns))
+    }
+
+    fn masks(&self, input: usize) -> bool {
+        input == 0
+    }
+
+    fn packs(&self) -> Vec<Pack> {
+        let groups = self.segments.iter().map(|s| s.out).collect();
+        vec![
+            Pack { input: 1, groups, transposed: true },
+            Pack { input: 1, groups: vec![self.out()], transposed: false },
+        ]
+    }
+
+    fn scratch(&self, rows: usize, inputs: &[Shape]) -> usize {
+        gemm::linear_dw_scratch(rows, inputs[0].cols)
+    }
+
+    fn multiply_adds(&self, inputs: &[Shape]) -> usize {
+        self.out() * inputs[0].cols
+    }
+
+    fn forward(&self, tile: &mut Forward<'_>) {
+        let x = tile.input(0);
+        let bias = if self.biased() > 0 { tile.input(2).contiguous() } else { &[] };
+        let mut packed = tile.packed(0);
+        let mut y = tile.take_output();
+        for (columns, segment) in self.columns() {
+            let (this, rest) = packed.split_at(gemm::packed_len(x.cols(), segment.out));
+            let weight = Packed::new(this, x.cols(), segment.out);
+            let bias = if segment.bias { &bias[columns.clone()] } else { &[] };
+            let y = y.columns(columns.start, segment.out);
+            gemm::linear(tile.at.isa, x, weight, bias, segment.activation, y);
+            packed = rest;
+        }
+    }
+
+    fn backward(&self, tile: &mut Backward<'_>) {
+        let isa = tile.at.isa;
+        let x = tile.input(0);
+        let mut dy = tile.take_output_gradient();
+        if !tile.activation_done {
+            for (columns, segment) in self.columns().filter(|(_, s)| s.activation != Activation::Identity) {
+                let y = tile.output().columns(columns.start, segment.out);
+                activation::activation_dx(isa, segment.activation, y, dy.columns(columns.start, segment.out));
+            }
+        }
+        let dy = dy.as_mat();
+        if let Some(dw) = tile.take_gradient(1) {
+            gemm::linear_dw(isa, dy, x, dw.accumulate, dw.to, tile.take_scratch());
+        }
+        if self.biased() > 0 {
+            if let Some(db) = tile.take_gradient(2) {
+                gemm::column_sums(isa, dy.columns(0, self.biased()), db.accumulate, db.to.into_contiguous());
+            }
+        }
+        if let Some(dx) = tile.take_gradient(0) {
+            let weight = Packed::new(tile.packed(1), self.out(), x.cols());
+            gemm::linear_dx(isa, dy, weight, dx.accumulate, dx.mask, dx.to);
+        }
+    }
+
+    fn reference(&self, inputs: &[Matrix], _tables: &[Matrix], _batch: &Batch) -> Matrix {
+        let (x, w) = (&inputs[0], &inputs[1]);
+        let mut y = Matrix::zeros(x.rows, self.out());
+        for (columns, segment) in self.columns() {
+            for (r, c) in (0..x.rows).flat_map(|r| columns.clone().map(move |c| (r, c))) {
+                let bias = if segment.bias { inputs[2].data[c] } else { 0.0 };
+                let z = bias + (0..x.cols).map(|k| x.at(r, k) * w.at(c, k)).sum::<f64>();
+                y.set(r, c, activate_f64(segment.activation, z));
+            }
+        }
+        y
+    }
+}

@@ -1,0 +1,178 @@
+//! The trunk of a model: rows of tables, pooled bags and numbers, side by side.
+//!
+//! Output `[batch, Σ widths]`: the row of each categorical field, the sum or mean of the rows of each bag (zero for an
+//! empty one), the numbers as they are, in the order of the pieces.
+//!
+//! Backward: no dense gradient of a table exists. The gradient of the output is kept for the whole batch, that of a
+//! mean divided by the bag's length, and the sparse update reads its columns as (id, gradient row) pairs.
+
+use crate::op::{Backward, Forward, Lookup, LookupSource, Matrix, Op, Saved};
+use crate::shape::Shape;
+use manygate_core::{Bag, Batch};
+use manygate_kernels::embedding::{self, Pooling};
+
+/// A part of the trunk.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Piece {
+    /// Row `ids[field]` of a table.
+    Field {
+        /// Index in [`Batch::ids`].
+        field: usize,
+        /// Index of the table.
+        table: usize,
+        /// Width of the table.
+        dim: usize,
+    },
+    /// The rows of `bags[bag]`, pooled.
+    Bag {
+        /// Index in [`Batch::bags`].
+        bag: usize,
+        /// Index of the table.
+        table: usize,
+        /// Width of the table.
+        dim: usize,
+        /// How rows become one.
+        pooling: Pooling,
+    },
+    /// All numbers of the batch.
+    Dense {
+        /// How many there are a row.
+        width: usize,
+    },
+}
+
+impl Piece {
+    fn width(&self) -> usize {
+        match *self {
+            Piece::Field { dim, .. } | Piece::Bag { dim, .. } => dim,
+            Piece::Dense { width } => width,
+        }
+    }
+}
+
+/// Looks up every piece of the trunk, see the [module](self). No inputs.
+#[derive(Clone, Debug)]
+pub struct LookupTrunk {
+    pieces: Vec<Piece>,
+    lookups: Vec<Lookup>,
+}
+
+impl LookupTrunk {
+    /// A trunk of `pieces`.
+    pub fn new(pieces: Vec<Piece>) -> LookupTrunk {
+        let mut column = 0;
+        let mut lookups = Vec::new();
+        for piece in &pieces {
+            match *piece {
+                Piece::Field { field, table, dim } => {
+                    lookups.push(Lookup { table, source: LookupSource::Field(field), column, dim });
+                }
+                Piece::Bag { bag, table, dim, .. } => {
+                    lookups.push(Lookup { table, source: LookupSource::Bag(bag), column, dim });
+                }
+                Piece::Dense { .. } => {}
+            }
+            column += piece.width();
+        }
+        LookupTrunk { pieces, lookups }
+    }
+}
+
+/// Offsets of a tile's rows.
+fn tile_offsets(bag: &Bag, first_row: usize, rows: usize) -> &[u32] {
+    &bag.offsets[first_row..=first_row + rows]
+}
+
+impl Op for LookupTrunk {
+    fn name(&self) -> &'static str {
+        "lookup"
+    }
+
+    fn output(&self, inputs: &[Shape]) -> Result<Shape, String> {
+        if !inputs.is_empty() {
+            return Err("it reads the batch and takes no inputs".into());
+        }
+        Ok(Shape::batch(self.pieces.iter().map(Piece::width).sum()))
+    }
+
+    fn saved(&self) -> Saved {
+        Saved::default()
+    }
+
+    fn keeps_output_gradient(&self) -> bool {
+        true
+    }
+
+    fn lookups(&self) -> &[Lookup] {
+        &self.lookups
+    }
+
+    fn forward(&self, tile: &mut Forward<'_>) {
+        let at = tile.at;
+        let mut output = tile.take_output();
+        let mut column = 0;
+        for piece in &self.pieces {
+            let mut to = output.columns(column, piece.width());
+            match *piece {
+                Piece::Field { field, table, .. } => {
+                    embedding::gather(at.isa, at.tables.rows(table), &at.batch.ids[field][at.range()], to);
+                }
+                Piece::Bag { bag, table, pooling, .. } => {
+                    let bag = &at.batch.bags[bag];
+                    let offsets = tile_offsets(bag, at.first_row, at.rows);
+                    embedding::gather_bag(at.isa, at.tables.rows(table), offsets, &bag.ids, pooling, to);
+                }
+                Piece::Dense { width } => {
+                    for r in 0..at.rows {
+                        let start = (at.first_row + r) * width;
+                        to.row_mut(r).copy_from_slice(&at.batch.dense[start..start + width]);
+                    }
+                }
+            }
+            column += piece.width();
+        }
+    }
+
+    fn backward(&self, tile: &mut Backward<'_>) {
+        let at = tile.at;
+        let mut gradient = tile.take_output_gradient();
+        let mut column = 0;
+        for piece in &self.pieces {
+            if let Piece::Bag { bag, dim, pooling, .. } = *piece {
+                let offsets = tile_offsets(&at.batch.bags[bag], at.first_row, at.rows);
+                embedding::scale_bag_gradient(at.isa, offsets, pooling, gradient.columns(column, dim));
+            }
+            column += piece.width();
+        }
+    }
+
+    fn reference(&self, _inputs: &[Matrix], tables: &[Matrix], batch: &Batch) -> Matrix {
+        let width = self.pieces.iter().map(Piece::width).sum();
+        let mut out = Matrix::zeros(batch.rows, width);
+        for r in 0..batch.rows {
+            let mut row = Vec::with_capacity(width);
+            for piece in &self.pieces {
+                match *piece {
+                    Piece::Field { field, table, dim } => {
+                        let id = batch.ids[field][r] as usize;
+                        row.extend((0..dim).map(|c| tables[table].at(id, c)));
+                    }
+                    Piece::Bag { bag, table, dim, pooling } => {
+                        let ids = batch.bags[bag].row(r);
+                        let scale = if pooling == Pooling::Mean { ids.len().max(1) as f64 } else { 1.0 };
+                        row.extend((0..dim).map(|c| {
+                            ids.iter().map(|&id| tables[table].at(id as usize, c)).sum::<f64>() / scale
+                        }));
+                    }
+                    Piece::Dense { width } => {
+                        row.extend(batch.dense[r * width..(r + 1) * width].iter().map(|&v| f64::from(v)));
+                    }
+                }
+            }
+            for (c, v) in row.into_iter().enumerate() {
+                out.set(r, c, v);
+            }
+        }
+        out
+    }
+}

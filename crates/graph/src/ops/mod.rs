@@ -1,0 +1,22 @@
+//! The ops, one a file: formula, shapes, forward, backward and reference together. To add one, write its file and
+//! name it here; [`cases`] hands it to the gradient check and to the matrix test.
+
+pub mod batch_moments;
+pub mod bce_with_logits;
+pub mod gate_combine;
+pub mod grouped_linear;
+pub mod linear;
+pub mod lookup;
+pub mod normalise;
+pub mod sigmoid;
+pub mod tap;
+
+pub use batch_moments::BatchMoments;
+pub use bce_with_logits::BceWithLogits;
+pub use gate_combine::GateCombine;
+pub use grouped_linear::GroupedLinear;
+pub use linear::{Linear, Segment};
+pub use lookup::{LookupTrunk, Piece};
+pub use normalise::Normalise;
+pub use sigmoid::Sigmoid;
+pub use tap::Tap;

@@ -1,0 +1,51 @@
+//! The identity, whose gradient is kept for the whole batch: how a caller reads the gradient of an intermediate value.
+
+use crate::op::{Backward, Forward, Matrix, Op, Saved};
+use crate::shape::{Shape, Space};
+use manygate_core::Batch;
+
+/// A value whose gradient is kept, see the [module](self). Input: the value.
+#[derive(Clone, Debug)]
+pub struct Tap;
+
+impl Op for Tap {
+    fn name(&self) -> &'static str {
+        "tap"
+    }
+
+    fn output(&self, inputs: &[Shape]) -> Result<Shape, String> {
+        match inputs {
+            [x] if x.space == Space::Batch => Ok(*x),
+            _ => Err(format!("one input with rows is needed, not {inputs:?}")),
+        }
+    }
+
+    fn saved(&self) -> Saved {
+        Saved::default()
+    }
+
+    fn keeps_output_gradient(&self) -> bool {
+        true
+    }
+
+    fn forward(&self, tile: &mut Forward<'_>) {
+        let (x, mut y) = (tile.input(0), tile.take_output());
+        for r in 0..x.rows() {
+            y.row_mut(r).copy_from_slice(x.row(r));
+        }
+    }
+
+    fn backward(&self, tile: &mut Backward<'_>) {
+        let dy = tile.take_output_gradient();
+        let Some(mut dx) = tile.take_gradient(0) else { return };
+        for r in 0..dy.rows() {
+            for (to, &d) in dx.to.row_mut(r).iter_mut().zip(dy.row(r)) {
+                *to = if dx.accumulate { *to + d } else { d };
+            }
+        }
+    }
+
+    fn reference(&self, inputs: &[Matrix], _tables: &[Matrix], _batch: &Batch) -> Matrix {
+        inputs[0].clone()
+    }
+}

@@ -1,0 +1,77 @@
+//! The memory of a running plan: allocated once, never during a step.
+
+use crate::op::Facts;
+use crate::plan::Plan;
+use manygate_core::Buffer;
+
+/// Everything that a plan writes: tile arenas, kept values, lane sums, packed weights.
+///
+/// Made for a number of threads and a largest batch; smaller batches fit as well.
+#[derive(Debug)]
+pub struct Workspace {
+    pub(crate) capacity: usize,
+    /// One tile arena a worker.
+    pub(crate) arenas: Vec<Buffer>,
+    /// Values with a row for every row of the batch.
+    pub(crate) kept: Vec<Buffer>,
+    /// `[lanes, lane_len]`: gradients of parameters, then of values of joins.
+    pub(crate) lanes: Buffer,
+    pub(crate) lane_len: usize,
+    /// Values of joins, and the sums of their gradients.
+    pub(crate) once: Buffer,
+    pub(crate) once_gradients: Buffer,
+    /// `[lanes, partial_len]`: partial sums of reductions.
+    pub(crate) partials: Vec<f64>,
+    /// `[lanes, parts]`: sums of losses.
+    pub(crate) losses: Vec<f64>,
+    pub(crate) packed: Buffer,
+    pub(crate) facts: Facts,
+    /// Loss of each part in the last run, unweighted: sum over its rows / number of its rows.
+    pub(crate) part_losses: Vec<f64>,
+    /// Lanes of the last run.
+    pub(crate) last_lanes: usize,
+}
+
+impl Workspace {
+    /// Memory to run `plan` on `threads` threads over batches of at most `rows` rows.
+    pub fn new(plan: &Plan, threads: usize, rows: usize) -> Workspace {
+        let rows = rows.max(1);
+        // Lanes grow with the rows, except where a cost bound takes over; the largest batch has the most.
+        let lanes = plan.lanes(rows).max(1);
+        let training = plan.graph.is_training();
+        let lane_len = if training { plan.layout.len() + plan.once_len } else { 0 };
+        let parts = plan.graph.losses.len();
+        Workspace {
+            capacity: rows,
+            arenas: (0..threads.max(1)).map(|_| Buffer::zeroed(plan.arena_len)).collect(),
+            kept: plan.kept.iter().map(|k| Buffer::zeroed(k.stride * rows)).collect(),
+            lanes: Buffer::zeroed(lanes * lane_len),
+            lane_len,
+            once: Buffer::zeroed(plan.once_len),
+            once_gradients: Buffer::zeroed(plan.once_len),
+            partials: vec![0.0; lanes * plan.partial_len],
+            losses: vec![0.0; lanes * parts],
+            packed: Buffer::zeroed(plan.packed_len),
+            facts: Facts { rows: 0, scale: vec![0.0; parts] },
+            part_losses: vec![0.0; parts],
+            last_lanes: 0,
+        }
+    }
+
+    /// Most rows that a batch may have.
+    pub fn capacity(&self) -> usize {
+        self.capacity
+    }
+
+    /// Bytes of all buffers.
+    pub fn bytes(&self) -> usize {
+        let buffers = self.arenas.iter().chain(&self.kept).map(|b| b.len()).sum::<usize>();
+        let own = self.lanes.len() + self.once.len() + self.once_gradients.len() + self.packed.len();
+        (buffers + own) * size_of::<f32>() + (self.partials.len() + self.losses.len()) * size_of::<f64>()
+    }
+
+    /// Loss of each part in the last run, unweighted: the sum over its rows divided by their number.
+    pub fn part_losses(&self) -> &[f64] {
+        &self.part_losses
+    }
+}

@@ -1,0 +1,1 @@
+//! The façade that other Rust programs depend on.

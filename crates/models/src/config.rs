@@ -1,0 +1,109 @@
+//! Configuration values that several models read.
+
+use crate::layers::mlp::MlpStyle;
+use crate::layers::trunk::Embedding;
+use manygate_core::{Error, Result};
+use manygate_kernels::activation::Activation;
+use serde::{Deserialize, Serialize};
+
+/// An activation by name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ActivationName {
+    /// max(x, 0)
+    Relu,
+    /// x, or 0.01 x where negative
+    LeakyRelu,
+    /// hyperbolic tangent
+    Tanh,
+    /// logistic function
+    Sigmoid,
+}
+
+impl From<ActivationName> for Activation {
+    fn from(name: ActivationName) -> Activation {
+        match name {
+            ActivationName::Relu => Activation::Relu,
+            ActivationName::LeakyRelu => Activation::LeakyRelu(0.01),
+            ActivationName::Tanh => Activation::Tanh,
+            ActivationName::Sigmoid => Activation::Sigmoid,
+        }
+    }
+}
+
+/// Normalisation inside MLPs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NormName {
+    /// none
+    None,
+    /// batch normalisation before each activation
+    Batch,
+}
+
+/// A key of a model's configuration, for `manygate models NAME`.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Key {
+    /// Name under `[model]`.
+    pub name: &'static str,
+    /// Default, as written in TOML.
+    pub default: &'static str,
+    /// What it does.
+    pub doc: &'static str,
+}
+
+/// Keys that every model has.
+pub const COMMON_KEYS: [Key; 5] = [
+    Key { name: "embedding_dim", default: "16", doc: "width of every table that does not state its own" },
+    Key {
+        name: "embedding_deviation",
+        default: "0.01",
+        doc: "standard deviation of the initial embedding rows",
+    },
+    Key {
+        name: "activation",
+        default: "\"relu\"",
+        doc: "relu, leaky_relu, tanh or sigmoid, after every hidden layer",
+    },
+    Key {
+        name: "norm",
+        default: "\"none\"",
+        doc: "none, or batch: batch normalisation before each activation",
+    },
+    Key { name: "tower_units", default: "[128, 64]", doc: "hidden widths of each task's tower" },
+];
+
+/// What every model's configuration starts with.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Common {
+    /// The tables.
+    pub embedding: Embedding,
+    /// After every hidden layer.
+    pub activation: Activation,
+    /// Whether MLPs have batch normalisation.
+    pub batch_norm: bool,
+}
+
+impl Common {
+    /// From the common keys.
+    pub fn new(dim: usize, deviation: f64, activation: ActivationName, norm: NormName) -> Common {
+        Common {
+            embedding: Embedding { dim, deviation: deviation as f32 },
+            activation: activation.into(),
+            batch_norm: norm == NormName::Batch,
+        }
+    }
+
+    /// An MLP in this style.
+    pub fn mlp<'a>(&self, units: &'a [usize]) -> MlpStyle<'a> {
+        MlpStyle { units, activation: self.activation, batch_norm: self.batch_norm }
+    }
+}
+
+/// Reads a model's keys out of the `[model]` table.
+///
+/// # Errors
+/// [`Error::Config`] that names the key and lists the ones that exist.
+pub fn parse<T: for<'de> Deserialize<'de>>(keys: &toml::Table) -> Result<T> {
+    T::deserialize(keys.clone()).map_err(|e| Error::config("model", e.message().trim()))
+}

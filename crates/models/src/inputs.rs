@@ -1,0 +1,69 @@
+//! What a model is given: fields, bags, numbers, scenarios and tasks, without any data.
+
+use manygate_kernels::embedding::Pooling;
+
+/// An embedding table.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Table {
+    /// Name; the tensor is `embedding.<name>.weight`.
+    pub name: String,
+    /// Rows, the unknown row 0 included.
+    pub rows: usize,
+    /// Values a row; [`None`] takes the model's `embedding_dim`.
+    pub dim: Option<usize>,
+}
+
+/// A categorical field: one id a row.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Field {
+    /// Name of the column.
+    pub name: String,
+    /// Index of its table.
+    pub table: usize,
+}
+
+/// A multi-valued field or a sequence: several ids a row.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BagField {
+    /// Name of the column.
+    pub name: String,
+    /// Index of its table.
+    pub table: usize,
+    /// How its rows become one, where a model does not read them one by one.
+    pub pooling: Pooling,
+}
+
+/// A binary task.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Task {
+    /// Name.
+    pub name: String,
+    /// Weight of its loss.
+    pub weight: f32,
+    /// Index of the task whose label must be 1 for a row to count in this one's loss.
+    pub space: Option<usize>,
+}
+
+/// Everything that a model may read and must predict, in the order of the batch's columns.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Inputs {
+    /// Tables, of fields and bags.
+    pub tables: Vec<Table>,
+    /// Categorical fields.
+    pub fields: Vec<Field>,
+    /// Bags and sequences.
+    pub bags: Vec<BagField>,
+    /// Numbers a row.
+    pub dense: usize,
+    /// Number of scenarios, 0 where there are none.
+    pub scenarios: usize,
+    /// Tasks.
+    pub tasks: Vec<Task>,
+}
+
+impl Inputs {
+    /// Names of the tasks.
+    pub fn task_names(&self) -> impl Iterator<Item = &str> {
+        self.tasks.iter().map(|t| t.name.as_str())
+    }
+}

@@ -1,0 +1,7 @@
+//! Layers that models share. A layer declares ops and parameters; it holds no numbers.
+
+pub mod mlp;
+pub mod moe;
+pub mod tasks;
+pub mod towers;
+pub mod trunk;

@@ -1,0 +1,11 @@
+//! Layers, architectures and their registry.
+
+pub mod config;
+pub mod inputs;
+pub mod layers;
+pub mod mmoe;
+pub mod registry;
+pub mod shared_bottom;
+
+pub use inputs::{BagField, Field, Inputs, Table, Task};
+pub use registry::{Architecture, Entry, MODELS, build, find, from_table};

@@ -1,0 +1,96 @@
+//! Shared experts, one gate per task: tasks that conflict learn to use different experts.
+//!
+//! J. Ma, Z. Zhao, X. Yi, J. Chen, L. Hong, E. H. Chi, *Modeling Task Relationships in Multi-task Learning with
+//! Multi-gate Mixture-of-Experts*, KDD 2018.
+//!
+//! ```text
+//! f_e = experts.e(x0)             [batch, d]    e = 1..E, identical MLPs
+//! g^t = softmax(W_t x0)           [batch, E]    W_t [E, |x0|]: no bias, no hidden layer in the paper
+//! h_t = Σ_e g^t_e f_e             [batch, d]
+//! z_t = towers.t(h_t)             [batch]       p_t = sigmoid(z_t)
+//! L   = Σ_t w_t BCE(y_t, p_t)
+//! ```
+//!
+//! Parameters: `embedding.<f>.weight`, `experts.<e>.<i>.{weight,bias}`, `gates.<task>.weight` (`.bias`,
+//! `.hidden.<i>.*` as configured), `towers.<task>.<i>.{weight,bias}`. The first layer of all experts and all gates is
+//! one product; all gates mix the bank in one pass. Others share one gate by accident (that is OMoE), give it a bias
+//! without saying so, or leave experts linear, whose mixture is then one linear map per row.
+
+use crate::config::{self, ActivationName, COMMON_KEYS, Common, Key, NormName};
+use crate::inputs::Inputs;
+use crate::layers::mlp::{MlpInput, MlpStyle};
+use crate::layers::moe::{GateStyle, mixtures};
+use crate::layers::{tasks, towers, trunk};
+use crate::registry::{Architecture, Entry};
+use manygate_core::{Error, Result};
+use manygate_graph::Graph;
+use serde::{Deserialize, Serialize};
+
+/// Configuration of mmoe.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Mmoe {
+    embedding_dim: usize,
+    embedding_deviation: f64,
+    activation: ActivationName,
+    norm: NormName,
+    experts: usize,
+    expert_units: Vec<usize>,
+    gate_bias: bool,
+    gate_units: Vec<usize>,
+    tower_units: Vec<usize>,
+}
+
+impl Default for Mmoe {
+    fn default() -> Self {
+        Mmoe {
+            embedding_dim: 16,
+            embedding_deviation: 0.01,
+            activation: ActivationName::Relu,
+            norm: NormName::None,
+            experts: 8,
+            expert_units: vec![512, 256],
+            gate_bias: false,
+            gate_units: Vec::new(),
+            tower_units: vec![128, 64],
+        }
+    }
+}
+
+const OWN_KEYS: [Key; 4] = [
+    Key { name: "experts", default: "8", doc: "number of shared experts" },
+    Key { name: "expert_units", default: "[512, 256]", doc: "widths of each expert" },
+    Key { name: "gate_bias", default: "false", doc: "whether gates have a bias (the paper's have none)" },
+    Key { name: "gate_units", default: "[]", doc: "hidden widths of each gate (the paper's have none)" },
+];
+
+/// Registry entry.
+pub const ENTRY: Entry = Entry {
+    name: "mmoe",
+    summary: "shared experts, one softmax gate per task, a tower per task",
+    paper: "J. Ma et al., \"Modeling Task Relationships in Multi-task Learning with Multi-gate Mixture-of-Experts\", KDD 2018",
+    own_keys: &OWN_KEYS,
+    common_keys: &COMMON_KEYS,
+    parse: |keys| Ok(Box::new(config::parse::<Mmoe>(keys)?)),
+};
+
+impl Architecture for Mmoe {
+    fn build(&self, g: &mut Graph, inputs: &Inputs) -> Result<()> {
+        if self.experts == 0 {
+            return Err(Error::config("model.experts", "must be at least 1"));
+        }
+        let common = Common::new(self.embedding_dim, self.embedding_deviation, self.activation, self.norm);
+        let x0 = trunk::trunk(g, inputs, common.embedding)?;
+        let experts: Vec<String> = (0..self.experts).map(|e| format!("experts.{e}")).collect();
+        let gates: Vec<String> = inputs.task_names().map(|t| format!("gates.{t}")).collect();
+        let hidden = MlpStyle { batch_norm: false, ..common.mlp(&self.gate_units) };
+        let gate = GateStyle { bias: self.gate_bias, hidden };
+        let h = mixtures(g, &experts, &gates, x0, common.mlp(&self.expert_units), gate)?;
+        let logits = towers::towers(g, inputs, MlpInput::Each(h), common.mlp(&self.tower_units))?;
+        tasks::binary_tasks(g, inputs, logits)
+    }
+
+    fn resolved(&self) -> toml::Table {
+        toml::Table::try_from(self).unwrap_or_default()
+    }
+}

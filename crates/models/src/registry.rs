@@ -1,0 +1,109 @@
+//! The architectures by name. To add one, write its file and name it here.
+
+use crate::config::Key;
+use crate::inputs::Inputs;
+use crate::{mmoe, shared_bottom};
+use manygate_core::{Error, Result};
+use manygate_graph::{Graph, Mode};
+
+/// A configured architecture.
+pub trait Architecture: std::fmt::Debug + Send + Sync {
+    /// Declares the model for these inputs. The graph says whether for training or evaluation.
+    ///
+    /// # Errors
+    /// When the configuration does not fit the inputs.
+    fn build(&self, g: &mut Graph, inputs: &Inputs) -> Result<()>;
+
+    /// Every key with its value, defaults included.
+    fn resolved(&self) -> toml::Table;
+}
+
+/// What the registry knows of an architecture.
+#[derive(Clone, Copy, Debug)]
+pub struct Entry {
+    /// Name under `[model]`.
+    pub name: &'static str,
+    /// One line.
+    pub summary: &'static str,
+    /// Citation.
+    pub paper: &'static str,
+    /// Keys of its own.
+    pub own_keys: &'static [Key],
+    /// Keys that it shares with the others.
+    pub common_keys: &'static [Key],
+    /// Reads the keys under `[model]`, `name` taken out.
+    pub parse: fn(&toml::Table) -> Result<Box<dyn Architecture>>,
+}
+
+/// Every architecture, by name.
+pub const MODELS: [Entry; 2] = [mmoe::ENTRY, shared_bottom::ENTRY];
+
+/// The entry called `name`.
+///
+/// # Errors
+/// [`Error::Config`] that lists the names.
+pub fn find(name: &str) -> Result<&'static Entry> {
+    MODELS.iter().find(|m| m.name == name).ok_or_else(|| {
+        let names: Vec<&str> = MODELS.iter().map(|m| m.name).collect();
+        Error::config("model.name", format!("there is no model `{name}`; use one of: {}", names.join(", ")))
+    })
+}
+
+/// Reads a whole `[model]` table: `name` and the model's keys.
+///
+/// # Errors
+/// When the name or a key is unknown, or a value has the wrong type.
+pub fn from_table(model: &toml::Table) -> Result<(&'static Entry, Box<dyn Architecture>)> {
+    let mut keys = model.clone();
+    let name = match keys.remove("name") {
+        Some(toml::Value::String(name)) => name,
+        Some(other) => return Err(Error::config("model.name", format!("must be a text, not {other}"))),
+        None => return Err(Error::config("model.name", "is missing; `manygate models` lists the names")),
+    };
+    let entry = find(&name)?;
+    Ok((entry, (entry.parse)(&keys)?))
+}
+
+/// Declares `architecture` over `inputs` as a new graph.
+///
+/// # Errors
+/// When the configuration does not fit the inputs.
+pub fn build(architecture: &dyn Architecture, inputs: &Inputs, mode: Mode) -> Result<Graph> {
+    if inputs.tasks.is_empty() {
+        return Err(Error::config("tasks", "the model has nothing to predict; list at least one task"));
+    }
+    let mut graph = Graph::new(mode);
+    architecture.build(&mut graph, inputs)?;
+    Ok(graph)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn documented_defaults_are_the_real_ones() {
+        for entry in &MODELS {
+            let resolved = (entry.parse)(&toml::Table::new()).unwrap().resolved();
+            let documented: Vec<&Key> = entry.own_keys.iter().chain(entry.common_keys).collect();
+            assert_eq!(resolved.len(), documented.len(), "{}", entry.name);
+            for key in documented {
+                let line: toml::Table = toml::from_str(&format!("v = {}", key.default)).unwrap();
+                let (real, told) = (&resolved[key.name], &line["v"]);
+                let close =
+                    matches!((real.as_float(), told.as_float()), (Some(a), Some(b)) if (a - b).abs() < 1e-6);
+                assert!(real == told || close, "{}.{}: {real} is documented as {told}", entry.name, key.name);
+            }
+        }
+    }
+
+    #[test]
+    fn unknown_names_and_keys_are_told() {
+        let table =
+            |text: &str| from_table(&toml::from_str(text).unwrap()).map(|_| ()).unwrap_err().to_string();
+        assert!(table("name = \"mmoo\"").contains("use one of: mmoe, shared_bottom"));
+        assert!(table("name = \"mmoe\"\nexpert = 3").contains("unknown field `expert`"));
+        assert!(table("name = \"mmoe\"\nexperts = \"three\"").contains("invalid type"));
+        assert!(table("experts = 3").contains("model.name: is missing"));
+    }
+}

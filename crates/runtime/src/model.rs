@@ -1,0 +1,122 @@
+//! A trained model, opened from its run folder.
+
+use crate::inputs::model_inputs;
+use crate::predictor::Predictor;
+use crate::tensors::TensorFile;
+use manygate_core::{Error, Executor, Result};
+use manygate_embedding::{Table, Tables};
+use manygate_features::Encoder;
+use manygate_graph::{Mode, Parameters, Plan, PlanOptions};
+use manygate_models::{Architecture, Entry};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// File of the resolved configuration in a run folder.
+pub const CONFIG_FILE: &str = "config.toml";
+/// Folder of the schema and vocabularies in a run folder.
+pub const VOCAB_FOLDER: &str = "vocab";
+/// File of the chosen model in a run folder.
+pub const MODEL_FILE: &str = "model.safetensors";
+
+/// Weights of a model: parameters, state and tables, by the layout of its plan.
+#[derive(Clone, Debug)]
+pub struct Weights {
+    /// Dense parameters.
+    pub params: Parameters,
+    /// State that no gradient moves.
+    pub state: Parameters,
+    /// Embedding tables, without optimiser state.
+    pub tables: Tables,
+}
+
+impl Weights {
+    /// Reads the weights that `plan` needs from a tensor file.
+    ///
+    /// # Errors
+    /// When a tensor is missing, has another shape, or is one too many.
+    pub fn read(plan: &Plan, file: &TensorFile) -> Result<Weights> {
+        let mut known = 0;
+        let mut fill = |set: &mut Parameters| -> Result<()> {
+            let layout = set.layout().clone();
+            for (block, range) in layout.blocks() {
+                set.values[range].copy_from_slice(file.tensor(&block.name, &block.shape)?);
+                known += 1;
+            }
+            Ok(())
+        };
+        let mut params = Parameters::initial(Arc::clone(plan.layout()), 0);
+        let mut state = Parameters::initial(Arc::clone(plan.state_layout()), 0);
+        fill(&mut params)?;
+        fill(&mut state)?;
+        let mut tables = Vec::with_capacity(plan.tables().len());
+        for spec in plan.tables() {
+            let mut table = Table::zeroed(spec.clone(), 0);
+            table.set_weights(file.tensor(&spec.name, &[spec.rows, spec.dim])?)?;
+            tables.push(table);
+        }
+        known += tables.len();
+        if file.shapes().count() != known {
+            let owned = |name: &str| {
+                let sets = [params.layout(), state.layout()];
+                sets.iter().any(|l| l.blocks().any(|(b, _)| b.name == name))
+                    || plan.tables().iter().any(|t| t.name == name)
+            };
+            let extra = file.shapes().find(|(name, _)| !owned(name)).map_or("", |(name, _)| name);
+            return Err(Error::format(file.path(), format!("holds the tensor `{extra}`, which the model does not have")));
+        }
+        Ok(Weights { params, state, tables: Tables(tables) })
+    }
+}
+
+/// A model ready to predict: plan, weights and the encoder of raw values.
+#[derive(Debug)]
+pub struct Model {
+    /// The run folder.
+    pub folder: PathBuf,
+    /// The registry's entry of its architecture.
+    pub entry: &'static Entry,
+    /// The configured architecture.
+    pub architecture: Box<dyn Architecture>,
+    /// Raw values to ids and numbers.
+    pub encoder: Encoder,
+    /// The evaluation plan.
+    pub plan: Plan,
+    /// The weights.
+    pub weights: Weights,
+}
+
+impl Model {
+    /// Opens the run folder that training left.
+    ///
+    /// # Errors
+    /// When a file is missing, damaged or does not fit the others.
+    pub fn open(folder: &Path) -> Result<Model> {
+        if !folder.is_dir() {
+            return Err(Error::config("RUN", format!("there is no folder `{}`; give a run folder", folder.display())));
+        }
+        let (entry, architecture) = read_architecture(&folder.join(CONFIG_FILE))?;
+        let encoder = Encoder::load(&folder.join(VOCAB_FOLDER))?;
+        let inputs = model_inputs(encoder.schema())?;
+        let graph = manygate_models::build(architecture.as_ref(), &inputs, Mode::Evaluation)?;
+        let plan = Plan::compile(graph, PlanOptions::default())?;
+        let file = TensorFile::read(&folder.join(MODEL_FILE), "model")?;
+        let weights = Weights::read(&plan, &file)?;
+        Ok(Model { folder: folder.to_path_buf(), entry, architecture, encoder, plan, weights })
+    }
+
+    /// A predictor for up to `capacity` rows at a time.
+    pub fn predictor(&self, exec: &dyn Executor, capacity: usize) -> Predictor<'_> {
+        let Weights { params, state, tables } = &self.weights;
+        Predictor::new(&self.plan, params, state, tables, exec, capacity)
+    }
+}
+
+fn read_architecture(path: &Path) -> Result<(&'static Entry, Box<dyn Architecture>)> {
+    let text = std::fs::read_to_string(path).map_err(Error::io("read", path))?;
+    let config: toml::Table =
+        text.parse().map_err(|e: toml::de::Error| Error::format(path, format!("is not TOML: {}", e.message())))?;
+    match config.get("model") {
+        Some(toml::Value::Table(model)) => manygate_models::from_table(model),
+        _ => Err(Error::format(path, "has no [model] section")),
+    }
+}

@@ -1,0 +1,150 @@
+//! Writes models and checkpoints: temporary name, sync, rename, so that a file is either whole or the one before.
+
+use crate::learner::Learner;
+use crate::progress::Progress;
+use manygate_core::{Error, Result};
+use manygate_graph::Parameters;
+use manygate_runtime::TensorFile;
+use manygate_runtime::tensors::{CHECKSUM, KIND, VERSION, VERSION_KEY, checksum};
+use safetensors::Dtype;
+use safetensors::tensor::TensorView;
+use std::collections::HashMap;
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::Path;
+
+/// File of the latest checkpoint in a run folder.
+pub const CHECKPOINT_FILE: &str = "checkpoint.safetensors";
+/// Metadata key of the run's progress, as JSON.
+const PROGRESS: &str = "manygate.progress";
+/// Metadata key of the resolved configuration.
+const CONFIG: &str = "manygate.config";
+const FIRST: &str = "optimizer.first.";
+const SECOND: &str = "optimizer.second.";
+const ROWS: &str = "optimizer.rows.";
+
+/// Writes `bytes` to `path`: whole or not at all, also when the machine stops in between.
+///
+/// # Errors
+/// When the file system refuses.
+pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
+    let temporary = path.with_extension("tmp");
+    let write = || -> std::io::Result<()> {
+        let mut file = File::create(&temporary)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        fs::rename(&temporary, path)?;
+        match path.parent() {
+            Some(folder) => File::open(folder)?.sync_all(),
+            None => Ok(()),
+        }
+    };
+    write().map_err(Error::io("write", path))
+}
+
+/// Named tensors to be written.
+#[derive(Default)]
+struct Tensors {
+    all: Vec<(String, Vec<usize>, Vec<u8>)>,
+}
+
+impl Tensors {
+    fn push(&mut self, name: String, shape: &[usize], values: &[f32]) {
+        let bytes = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+        self.all.push((name, shape.to_vec(), bytes));
+    }
+
+    fn push_set(&mut self, prefix: &str, layout_of: &Parameters, values: &[f32]) {
+        for (block, range) in layout_of.layout().blocks() {
+            self.push(format!("{prefix}{}", block.name), &block.shape, &values[range]);
+        }
+    }
+
+    fn push_weights(&mut self, learner: &Learner) {
+        self.push_set("", &learner.params, &learner.params.values);
+        self.push_set("", &learner.state, &learner.state.values);
+        for table in &learner.tables.0 {
+            let spec = table.spec();
+            self.push(spec.name.clone(), &[spec.rows, spec.dim], &table.weights());
+        }
+    }
+
+    fn write(self, path: &Path, kind: &str, extra: Vec<(&str, String)>) -> Result<()> {
+        let sum = checksum(self.all.iter().map(|(name, _, data)| (name.as_str(), data.as_slice())));
+        let mut metadata: HashMap<String, String> =
+            extra.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
+        metadata.insert(KIND.into(), kind.into());
+        metadata.insert(VERSION_KEY.into(), VERSION.into());
+        metadata.insert(CHECKSUM.into(), sum);
+        let failed = |e: safetensors::SafeTensorError| Error::format(path, format!("cannot be serialised: {e}"));
+        let mut views = Vec::with_capacity(self.all.len());
+        for (name, shape, data) in &self.all {
+            views.push((name.as_str(), TensorView::new(Dtype::F32, shape.clone(), data).map_err(failed)?));
+        }
+        write_atomically(path, &safetensors::serialize(views, Some(metadata)).map_err(failed)?)
+    }
+}
+
+/// Writes the weights alone: what inference reads. The bytes depend on the weights only.
+///
+/// # Errors
+/// When the file system refuses.
+pub fn write_model(path: &Path, learner: &Learner) -> Result<()> {
+    let mut tensors = Tensors::default();
+    tensors.push_weights(learner);
+    tensors.write(path, "model", Vec::new())
+}
+
+/// Writes everything that a run needs to go on: weights, optimiser state, position and history.
+///
+/// # Errors
+/// When the file system refuses.
+pub fn write_checkpoint(path: &Path, learner: &Learner, progress: &Progress, config: &str) -> Result<()> {
+    let mut tensors = Tensors::default();
+    tensors.push_weights(learner);
+    tensors.push_set(FIRST, &learner.params, &learner.dense.first);
+    tensors.push_set(SECOND, &learner.params, &learner.dense.second);
+    for table in learner.tables.0.iter().filter(|t| t.state_width() > 0) {
+        let name = format!("{ROWS}{}", table.spec().name);
+        tensors.push(name, &[table.spec().rows, table.state_width()], &table.state());
+    }
+    let progress = serde_json::to_string(progress)
+        .map_err(|e| Error::format(path, format!("progress cannot be serialised: {e}")))?;
+    tensors.write(path, "checkpoint", vec![(PROGRESS, progress), (CONFIG, config.to_owned())])
+}
+
+/// Restores a run from a checkpoint.
+///
+/// # Errors
+/// When the file is damaged, or belongs to a run with another configuration.
+pub fn read_checkpoint(path: &Path, learner: &mut Learner, config: &str) -> Result<Progress> {
+    let file = TensorFile::read(path, "checkpoint")?;
+    if file.metadata(CONFIG)? != config {
+        let message = "belongs to a run with another configuration; resume with the run's own config.toml and seed";
+        return Err(Error::format(path, message));
+    }
+    let fill = |prefix: &str, layout_of: &Parameters, values: &mut [f32]| -> Result<()> {
+        for (block, range) in layout_of.layout().blocks() {
+            values[range].copy_from_slice(file.tensor(&format!("{prefix}{}", block.name), &block.shape)?);
+        }
+        Ok(())
+    };
+    for set in [&mut learner.params, &mut learner.state] {
+        let layout = set.clone();
+        fill("", &layout, &mut set.values)?;
+    }
+    fill(FIRST, &learner.params, &mut learner.dense.first)?;
+    fill(SECOND, &learner.params, &mut learner.dense.second)?;
+    for table in &mut learner.tables.0 {
+        let (name, rows, dim) = (table.spec().name.clone(), table.spec().rows, table.spec().dim);
+        table.set_weights(file.tensor(&name, &[rows, dim])?)?;
+        if table.state_width() > 0 {
+            let state = file.tensor(&format!("{ROWS}{name}"), &[rows, table.state_width()])?;
+            table.set_state(state)?;
+        }
+    }
+    let progress: Progress = serde_json::from_str(file.metadata(PROGRESS)?)
+        .map_err(|e| Error::format(path, format!("its progress cannot be read: {e}")))?;
+    learner.step = progress.step;
+    Ok(progress)
+}

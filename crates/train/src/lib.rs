@@ -1,0 +1,18 @@
+//! The trainer: optimisers, metrics, checkpoints, runs, reports.
+
+pub mod checkpoint;
+pub mod config;
+pub mod evaluate;
+pub mod learner;
+pub mod metrics;
+pub mod optim;
+pub mod progress;
+pub mod report;
+pub mod results;
+pub mod run_folder;
+pub mod trainer;
+
+pub use config::Config;
+pub use learner::Learner;
+pub use progress::{Event, Observer, Silent};
+pub use trainer::{Outcome, RunOptions, train};

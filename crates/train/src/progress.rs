@@ -1,0 +1,93 @@
+//! How far a run is, and the events that it reports on the way.
+
+use crate::metrics::Evaluation;
+use crate::report::{TrainingPoint, ValidationPoint};
+use serde::{Deserialize, Serialize};
+
+/// Position and history of a run: what a checkpoint holds beside tensors.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Progress {
+    /// Steps taken.
+    pub step: u64,
+    /// Passes finished.
+    pub epoch: u64,
+    /// Batches of the current pass that are done.
+    pub batch: u64,
+    /// Training loss by step.
+    pub training: Vec<TrainingPoint>,
+    /// Validations so far.
+    pub validation: Vec<ValidationPoint>,
+    /// Step of the best validation, whose weights are in the model file.
+    pub best_step: Option<u64>,
+    /// What the best validation reached; larger is better.
+    pub best_score: Option<f64>,
+}
+
+/// What a run tells while it works.
+#[derive(Clone, Debug)]
+pub enum Event<'a> {
+    /// Rows of data read so far.
+    Reading {
+        /// Rows.
+        rows: u64,
+    },
+    /// The data is encoded and the model is built.
+    Ready {
+        /// Rows that are trained on.
+        fit_rows: usize,
+        /// Validation rows.
+        valid_rows: usize,
+        /// Test rows.
+        test_rows: usize,
+        /// Name of the architecture.
+        model: &'a str,
+        /// Dense parameters.
+        dense: usize,
+        /// Values in tables.
+        tables: usize,
+        /// Threads.
+        threads: usize,
+        /// Instruction set.
+        isa: String,
+        /// Steps of the whole run.
+        steps: u64,
+        /// Step from which a resumed run goes on.
+        resumed_at: Option<u64>,
+    },
+    /// A step is done.
+    Step {
+        /// Steps so far.
+        step: u64,
+        /// Steps of the whole run.
+        steps: u64,
+        /// Rows of the step.
+        rows: usize,
+        /// Weighted loss of the step.
+        loss: f64,
+    },
+    /// A validation is done.
+    Validated {
+        /// Steps so far.
+        step: u64,
+        /// Passes so far, with fractions.
+        epochs: f64,
+        /// Metrics.
+        evaluation: &'a Evaluation,
+        /// Whether it is the best so far.
+        best: bool,
+    },
+}
+
+/// Receives the events of a run.
+pub trait Observer: Send {
+    /// Called for each event, on the run's thread.
+    fn event(&mut self, event: &Event<'_>);
+}
+
+/// Hears nothing.
+#[derive(Clone, Copy, Debug)]
+pub struct Silent;
+
+impl Observer for Silent {
+    fn event(&mut self, _event: &Event<'_>) {}
+}

@@ -1,0 +1,134 @@
+//! The end of a run: the chosen model scored on validation and test, `metrics.json` and the report.
+//!
+//! `metrics.json`: `{"version": 1, "test": E, "valid": E, "step": .., "model": .., "seed": .., "seconds": ..}` where E
+//! is `{"is_click": {"all": {"auc", "logloss", "gauc", "pcoc", "rows", "positives", "gauc_users"}, "tab=1": {..}}}`;
+//! an undefined metric is `null`, and `test` is `null` without test data.
+
+use crate::checkpoint::write_atomically;
+use crate::config::Config;
+use crate::evaluate::{evaluate_dataset, part, reliabilities};
+use crate::metrics::{Evaluation, Ordered};
+use crate::progress::Progress;
+use crate::report::{Floors, Part, ReportData, html};
+use manygate_core::{Error, Executor, Result};
+use manygate_data::Splits;
+use manygate_kernels::Isa;
+use manygate_runtime::Model;
+use serde::Serialize;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+/// File of the metrics in a run folder.
+pub const METRICS_FILE: &str = "metrics.json";
+/// File of the report in a run folder.
+pub const REPORT_FILE: &str = "report.html";
+
+/// What a finished run gives.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// The run folder.
+    pub folder: PathBuf,
+    /// Step of the chosen checkpoint.
+    pub step: u64,
+    /// Validation metrics of the chosen checkpoint.
+    pub valid: Part,
+    /// Test metrics of the chosen checkpoint.
+    pub test: Option<Part>,
+    /// Baselines to compare the test with.
+    pub floors: Option<Floors>,
+    /// Seconds from start to report.
+    pub seconds: f64,
+}
+
+/// What the end of a run needs to know.
+pub(crate) struct RunFacts<'a> {
+    pub(crate) config: &'a Config,
+    pub(crate) folder: &'a Path,
+    pub(crate) splits: &'a Splits,
+    pub(crate) progress: &'a Progress,
+    pub(crate) parameters: (usize, usize),
+    pub(crate) rates: Ordered<f64>,
+    pub(crate) threads: usize,
+    pub(crate) isa: Isa,
+    pub(crate) started: Instant,
+}
+
+#[derive(Serialize)]
+struct MetricsFile<'a> {
+    version: u32,
+    test: Option<&'a Evaluation>,
+    valid: &'a Evaluation,
+    model: &'a str,
+    seed: u64,
+    step: u64,
+    seconds: f64,
+}
+
+/// Scores the chosen model from its file, as a user would, and writes the results.
+pub(crate) fn finish(facts: &RunFacts<'_>, exec: &dyn Executor) -> Result<Outcome> {
+    let model = Model::open(facts.folder)?;
+    let schema = facts.splits.encoder.schema();
+    let mut predictor = model.predictor(exec, manygate_runtime::predictor::CHUNK_ROWS);
+    let (valid, _) = evaluate_dataset(&mut predictor, exec, schema, &facts.splits.valid)?;
+    let valid = part(valid, &facts.rates);
+    let mut reliability = Ordered::default();
+    let mut test = None;
+    if let Some(data) = &facts.splits.test {
+        let (evaluation, probabilities) = evaluate_dataset(&mut predictor, exec, schema, data)?;
+        reliability = reliabilities(schema, data, &probabilities)?;
+        test = Some(part(evaluation, &facts.rates));
+    }
+    let floors = facts.config.report.floors.as_ref().map(Floors::load).transpose()?;
+    let step = facts.progress.best_step.unwrap_or(facts.progress.step);
+    let seconds = facts.started.elapsed().as_secs_f64();
+    let file = MetricsFile {
+        version: 1,
+        test: test.as_ref().map(|t| &t.evaluation),
+        valid: &valid.evaluation,
+        model: model.entry.name,
+        seed: facts.config.seed,
+        step,
+        seconds,
+    };
+    let path = facts.folder.join(METRICS_FILE);
+    let json = serde_json::to_string_pretty(&file).map_err(|e| Error::format(&path, e.to_string()))?;
+    write_atomically(&path, json.as_bytes())?;
+    let report = ReportData {
+        title: format!("{} on {}", model.entry.name, data_name(facts.config)),
+        facts: fact_lines(facts, &model, seconds),
+        tasks: schema.tasks.iter().map(|t| t.name.clone()).collect(),
+        training: facts.progress.training.clone(),
+        validation: facts.progress.validation.clone(),
+        chosen_step: Some(step),
+        test: test.clone(),
+        valid: Some(valid.clone()),
+        floors: floors.clone(),
+        reliability,
+    };
+    write_atomically(&facts.folder.join(REPORT_FILE), html::report(&report).as_bytes())?;
+    Ok(Outcome { folder: facts.folder.to_path_buf(), step, valid, test, floors, seconds })
+}
+
+/// The folder of the training files, by which people call a data set.
+fn data_name(config: &Config) -> String {
+    let folder = config.data.train.first().and_then(|f| f.parent()).and_then(|f| f.file_name());
+    folder.map_or_else(|| "data".to_owned(), |f| f.to_string_lossy().into_owned())
+}
+
+fn fact_lines(facts: &RunFacts<'_>, model: &Model, seconds: f64) -> Vec<(String, String)> {
+    let rows = |d: &manygate_data::Dataset| d.batch.rows.to_string();
+    let mut lines = vec![
+        ("model".to_owned(), model.entry.name.to_owned()),
+        ("paper".to_owned(), model.entry.paper.to_owned()),
+        ("seed".to_owned(), facts.config.seed.to_string()),
+        ("parameters".to_owned(), format!("{} dense, {} in tables", facts.parameters.0, facts.parameters.1)),
+        ("rows to fit".to_owned(), rows(&facts.splits.fit)),
+        ("rows to validate".to_owned(), rows(&facts.splits.valid)),
+    ];
+    if let Some(test) = &facts.splits.test {
+        lines.push(("rows to test".to_owned(), rows(test)));
+    }
+    lines.push(("machine".to_owned(), format!("{} threads, {}", facts.threads, facts.isa)));
+    lines.push(("seconds".to_owned(), format!("{seconds:.1}")));
+    lines
+}

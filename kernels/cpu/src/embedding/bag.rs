@@ -1,0 +1,144 @@
+//! Pooled look-ups: a list of ids a row, summed or averaged.
+
+use super::{AHEAD, Rows};
+use crate::dispatch;
+use crate::lanes::{load_chunk, store_chunk};
+use crate::simd::Simd;
+use crate::view::MatMut;
+
+/// How the rows of a bag become one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pooling {
+    /// Their sum.
+    Sum,
+    /// Their sum divided by their number.
+    Mean,
+}
+
+impl Pooling {
+    /// The factor on the sum of `count >= 1` rows.
+    #[inline(always)]
+    fn scale(self, count: usize) -> f32 {
+        match self {
+            Pooling::Sum => 1.0,
+            Pooling::Mean => 1.0 / count as f32,
+        }
+    }
+}
+
+dispatch! {
+    /// Pools the table's rows `ids[offsets[i] .. offsets[i + 1]]` to row `i` of `out` `[offsets.len() - 1, dim]`.
+    ///
+    /// Rows are added in the order of the list. An empty list gives zeros.
+    ///
+    /// # Panics
+    /// When `out` has another shape, the offsets decrease or exceed `ids`, or an id is not below the number of rows.
+    pub fn gather_bag(table: Rows<'_>, offsets: &[u32], ids: &[u32], pooling: Pooling, out: MatMut<'_>)
+        = gather_bag_body;
+}
+
+#[inline(always)]
+fn gather_bag_body<S: Simd>(
+    s: S,
+    table: Rows<'_>,
+    offsets: &[u32],
+    ids: &[u32],
+    pooling: Pooling,
+    mut out: MatMut<'_>,
+) {
+    assert_eq!(
+        (out.rows() + 1, out.cols()),
+        (offsets.len(), table.dim()),
+        "gather_bag: the output has another shape"
+    );
+    for i in 0..out.rows() {
+        let from = offsets[i] as usize;
+        let bag = &ids[from..offsets[i + 1] as usize];
+        let scale = s.splat(pooling.scale(bag.len().max(1)));
+        let mut c = 0;
+        for pooled in out.row_mut(i).chunks_mut(S::LANES) {
+            let mut sum = s.splat(0.0);
+            for (k, &id) in bag.iter().enumerate() {
+                if let (0, Some(&coming)) = (c, ids.get(from + k + AHEAD)) {
+                    table.prefetch(coming);
+                }
+                sum = s.add(sum, load_chunk(s, &table.row(id)[c..][..pooled.len()]));
+            }
+            store_chunk(s, pooled, s.mul(sum, scale));
+            c += S::LANES;
+        }
+    }
+}
+
+dispatch! {
+    /// Turns the gradient at pooled rows into the gradient of each row of their bags, in place: row `i` of `d` is
+    /// divided by the length of bag `i` for [`Pooling::Mean`], and left as it is for [`Pooling::Sum`].
+    ///
+    /// # Panics
+    /// When `d` has not one row a bag, or the offsets decrease.
+    pub fn scale_bag_gradient(offsets: &[u32], pooling: Pooling, d: MatMut<'_>) = scale_bag_gradient_body;
+}
+
+#[inline(always)]
+fn scale_bag_gradient_body<S: Simd>(s: S, offsets: &[u32], pooling: Pooling, mut d: MatMut<'_>) {
+    assert_eq!(d.rows() + 1, offsets.len(), "scale_bag_gradient: not one row a bag");
+    if pooling == Pooling::Sum {
+        return;
+    }
+    for i in 0..d.rows() {
+        assert!(offsets[i] <= offsets[i + 1], "scale_bag_gradient: offsets decrease at bag {i}");
+        let count = (offsets[i + 1] - offsets[i]) as usize;
+        if count > 1 {
+            let scale = s.splat(pooling.scale(count));
+            for chunk in d.row_mut(i).chunks_mut(S::LANES) {
+                let scaled = s.mul(load_chunk(s, chunk), scale);
+                store_chunk(s, chunk, scaled);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::isa::Isa;
+    use crate::testing::{close, values};
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn pools_and_scales_like_f64(
+            dim in 0usize..40, state in 0usize..3, mean: bool, seed: u64,
+            bags in prop::collection::vec(prop::collection::vec(0u32..9, 0..30), 0..8),
+        ) {
+            let stride = dim + state;
+            let data = values(seed, 9 * stride, 1.0);
+            let pooling = if mean { Pooling::Mean } else { Pooling::Sum };
+            let ids = bags.concat();
+            let mut offsets = vec![0];
+            offsets.extend(bags.iter().scan(0, |end, bag| { *end += bag.len() as u32; Some(*end) }));
+            for isa in Isa::available() {
+                let mut out = vec![7.0; bags.len() * dim];
+                gather_bag(isa, Rows::new(&data, 9, dim, stride), &offsets, &ids, pooling,
+                    MatMut::new(&mut out, bags.len(), dim));
+                let mut d = vec![1.0; bags.len() * dim];
+                scale_bag_gradient(isa, &offsets, pooling, MatMut::new(&mut d, bags.len(), dim));
+                for (i, bag) in bags.iter().enumerate() {
+                    let share = if mean { 1.0 / bag.len().max(1) as f64 } else { 1.0 };
+                    for c in 0..dim {
+                        let sum: f64 = bag.iter().map(|&id| f64::from(data[id as usize * stride + c])).sum();
+                        prop_assert!(close(out[i * dim + c], sum * share, 1e-5), "{isa}: {}", out[i * dim + c]);
+                        prop_assert!(close(d[i * dim + c], share, 1e-7));
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    #[should_panic]
+    fn offsets_beyond_the_ids_are_refused() {
+        let table = Rows::new(&[0.0; 4], 2, 2, 2);
+        gather_bag(Isa::best(), table, &[0, 3], &[0, 1], Pooling::Sum, MatMut::new(&mut [0.0; 2], 1, 2));
+    }
+}

@@ -1,0 +1,397 @@
+//! Gates over a bank of experts: softmax weights and weighted sums, forward and backward.
+//!
+//! A row of the bank holds its experts side by side, `[E * d]`. All gates over one bank are served together, so that
+//! the bank, by far the largest operand, is read once a row: in groups of up to [`GROUP`] gates, whose sums stay in
+//! registers. Banks with more gates are read again from the first-level cache.
+
+use crate::dispatch;
+use crate::lanes::{load_chunk, store_chunk};
+use crate::math;
+use crate::simd::Simd;
+use crate::view::{Mat, MatMut};
+
+/// Gates served by one walk over a row of the bank.
+const GROUP: usize = 4;
+
+/// Experts in the bank and the width of each, of a gate product whose operands fit together.
+fn bank_shape(gates: usize, logit_cols: usize, expert_cols: usize, mixed_cols: usize) -> (usize, usize) {
+    assert!(gates >= 1, "gate: no gates");
+    assert!(
+        logit_cols.is_multiple_of(gates) && mixed_cols.is_multiple_of(gates),
+        "gate: {logit_cols} logits and {mixed_cols} mixed values are not a multiple of {gates} gates"
+    );
+    let (experts, width) = (logit_cols / gates, mixed_cols / gates);
+    assert_eq!(expert_cols, experts * width, "gate: the bank is not {experts} experts of width {width}");
+    (experts, width)
+}
+
+dispatch! {
+    /// Weighs and mixes the experts of a bank, for every gate over it.
+    ///
+    /// With `T = gates` and `E` experts of width `d`: `weights` `[rows, T * E]` becomes the softmax over each gate's
+    /// `E` values of `logits` `[rows, T * E]`, and `mixed` `[rows, T * d]` the sums `sum_e weights[t, e] * expert_e`
+    /// of the bank `experts` `[rows, E * d]`.
+    ///
+    /// # Panics
+    /// When `gates` is 0 or the shapes do not fit together.
+    pub fn gate_combine(
+        gates: usize, logits: Mat<'_>, experts: Mat<'_>, weights: MatMut<'_>, mixed: MatMut<'_>,
+    ) = gate_combine_body;
+}
+
+#[inline(always)]
+fn gate_combine_body<S: Simd>(
+    s: S,
+    gates: usize,
+    logits: Mat<'_>,
+    experts: Mat<'_>,
+    mut weights: MatMut<'_>,
+    mut mixed: MatMut<'_>,
+) {
+    let rows = logits.rows();
+    assert!(experts.rows() == rows && weights.rows() == rows && mixed.rows() == rows, "gate: rows differ");
+    assert_eq!(weights.cols(), logits.cols(), "gate: weights and logits differ in width");
+    let (count, width) = bank_shape(gates, logits.cols(), experts.cols(), mixed.cols());
+    if count == 0 {
+        return mixed.fill(0.0);
+    }
+    for r in 0..rows {
+        softmax(s, logits.row(r), weights.row_mut(r), count);
+        if width == 0 {
+            continue;
+        }
+        let (bank, weights) = (experts.row(r), weights.row(r));
+        let groups = weights.chunks(GROUP * count).zip(mixed.row_mut(r).chunks_mut(GROUP * width));
+        for (weights, mixed) in groups {
+            match weights.len() / count {
+                1 => combine::<S, 1, 4>(s, weights, bank, mixed),
+                2 => combine::<S, 2, 4>(s, weights, bank, mixed),
+                3 => combine::<S, 3, 2>(s, weights, bank, mixed),
+                _ => combine::<S, GROUP, 2>(s, weights, bank, mixed),
+            }
+        }
+    }
+}
+
+/// Softmax of each `count` values of `logits`. A NaN or an infinite logit gives NaN, and hides nothing.
+#[inline(always)]
+fn softmax<S: Simd>(s: S, logits: &[f32], weights: &mut [f32], count: usize) {
+    for (logits, weights) in logits.chunks_exact(count).zip(weights.chunks_exact_mut(count)) {
+        let largest = logits.iter().fold(f32::NEG_INFINITY, |m, &x| if x > m { x } else { m });
+        for (w, &x) in weights.iter_mut().zip(logits) {
+            *w = x - largest;
+        }
+    }
+    // The exponentials run over all gates together: one gate alone seldom fills a vector.
+    for chunk in weights.chunks_mut(S::LANES) {
+        let e = math::exp(s, load_chunk(s, chunk));
+        store_chunk(s, chunk, e);
+    }
+    for weights in weights.chunks_exact_mut(count) {
+        let scale = 1.0 / weights.iter().sum::<f32>();
+        for w in weights {
+            *w *= scale;
+        }
+    }
+}
+
+/// Mixed outputs of `G` gates over one row of the bank, `N` vectors of columns at a time.
+#[inline(always)]
+fn combine<S: Simd, const G: usize, const N: usize>(s: S, weights: &[f32], bank: &[f32], mixed: &mut [f32]) {
+    let width = mixed.len() / G;
+    let mut c = 0;
+    while c + N * S::LANES <= width {
+        combine_columns::<S, G, N>(s, weights, bank, mixed, c, S::LANES);
+        c += N * S::LANES;
+    }
+    while c < width {
+        combine_columns::<S, G, 1>(s, weights, bank, mixed, c, S::LANES.min(width - c));
+        c += S::LANES;
+    }
+}
+
+/// Columns `c ..` of [`combine`]: `N` vectors of `lanes` values (fewer than a vector only for `N` = 1).
+#[inline(always)]
+fn combine_columns<S: Simd, const G: usize, const N: usize>(
+    s: S,
+    weights: &[f32],
+    bank: &[f32],
+    mixed: &mut [f32],
+    c: usize,
+    lanes: usize,
+) {
+    let (count, width) = (weights.len() / G, mixed.len() / G);
+    let mut sums = [[s.splat(0.0); N]; G];
+    for (e, expert) in bank.chunks_exact(width).enumerate() {
+        let mut v = [s.splat(0.0); N];
+        for n in 0..N {
+            v[n] = load_chunk(s, &expert[c + n * S::LANES..][..lanes]);
+        }
+        for g in 0..G {
+            let w = s.splat(weights[g * count + e]);
+            for n in 0..N {
+                sums[g][n] = s.mul_add(w, v[n], sums[g][n]);
+            }
+        }
+    }
+    for g in 0..G {
+        for n in 0..N {
+            store_chunk(s, &mut mixed[g * width + c + n * S::LANES..][..lanes], sums[g][n]);
+        }
+    }
+}
+
+dispatch! {
+    /// Gradients of [`gate_combine`] with respect to the logits and the experts.
+    ///
+    /// `weights` are its output and `d_mixed` `[rows, T * d]` the gradient at `mixed`. With `dw[t, e] = d_mixed_t .
+    /// expert_e`: `d_logits[t, e] = w (dw[t, e] - sum_e w dw)` and `d_expert_e = sum_t w[t, e] d_mixed_t`. Each of
+    /// the two is added to what is there where its flag says so, else written.
+    ///
+    /// # Panics
+    /// When `gates` is 0 or the shapes do not fit together.
+    pub fn gate_combine_dx(
+        gates: usize, weights: Mat<'_>, experts: Mat<'_>, d_mixed: Mat<'_>,
+        accumulate_logits: bool, d_logits: MatMut<'_>, accumulate_experts: bool, d_experts: MatMut<'_>,
+    ) = gate_combine_dx_body;
+}
+
+#[inline(always)]
+fn gate_combine_dx_body<S: Simd>(
+    s: S,
+    gates: usize,
+    weights: Mat<'_>,
+    experts: Mat<'_>,
+    d_mixed: Mat<'_>,
+    accumulate_logits: bool,
+    mut d_logits: MatMut<'_>,
+    accumulate_experts: bool,
+    mut d_experts: MatMut<'_>,
+) {
+    let rows = weights.rows();
+    assert!(experts.rows() == rows && d_mixed.rows() == rows, "gate: rows differ");
+    assert_eq!(
+        (d_logits.rows(), d_logits.cols()),
+        (rows, weights.cols()),
+        "gate: d_logits and weights differ"
+    );
+    assert_eq!(
+        (d_experts.rows(), d_experts.cols()),
+        (rows, experts.cols()),
+        "gate: d_experts and experts differ"
+    );
+    let (count, width) = bank_shape(gates, weights.cols(), experts.cols(), d_mixed.cols());
+    if !accumulate_logits {
+        d_logits.fill(0.0);
+    }
+    if count == 0 || width == 0 {
+        return;
+    }
+    for r in 0..rows {
+        let (bank, d_bank) = (experts.row(r), d_experts.row_mut(r));
+        let groups = weights.row(r).chunks(GROUP * count).zip(d_mixed.row(r).chunks(GROUP * width));
+        let groups = groups.zip(d_logits.row_mut(r).chunks_mut(GROUP * count));
+        for (first, ((weights, d_mixed), d_logits)) in groups.enumerate() {
+            let add = accumulate_experts || first > 0;
+            match weights.len() / count {
+                1 => combine_dx::<S, 1>(s, weights, bank, d_mixed, d_logits, add, d_bank),
+                2 => combine_dx::<S, 2>(s, weights, bank, d_mixed, d_logits, add, d_bank),
+                3 => combine_dx::<S, 3>(s, weights, bank, d_mixed, d_logits, add, d_bank),
+                _ => combine_dx::<S, GROUP>(s, weights, bank, d_mixed, d_logits, add, d_bank),
+            }
+        }
+    }
+}
+
+/// Backward of `G` gates over one row of the bank; adds to `d_logits`.
+#[inline(always)]
+fn combine_dx<S: Simd, const G: usize>(
+    s: S,
+    weights: &[f32],
+    bank: &[f32],
+    d_mixed: &[f32],
+    d_logits: &mut [f32],
+    accumulate_experts: bool,
+    d_bank: &mut [f32],
+) {
+    let (count, width) = (weights.len() / G, d_mixed.len() / G);
+    let mut means = [0.0f32; G];
+    for (e, (expert, d_expert)) in bank.chunks_exact(width).zip(d_bank.chunks_exact_mut(width)).enumerate() {
+        let w: [f32; G] = std::array::from_fn(|g| weights[g * count + e]);
+        let dw = expert_dx::<S, G>(s, w, expert, d_mixed, accumulate_experts, d_expert);
+        for g in 0..G {
+            d_logits[g * count + e] += w[g] * dw[g];
+            means[g] += w[g] * dw[g];
+        }
+    }
+    for g in 0..G {
+        for e in 0..count {
+            d_logits[g * count + e] -= weights[g * count + e] * means[g];
+        }
+    }
+}
+
+/// Gradient of one expert, and of its weight in each of `G` gates.
+#[inline(always)]
+fn expert_dx<S: Simd, const G: usize>(
+    s: S,
+    w: [f32; G],
+    expert: &[f32],
+    d_mixed: &[f32],
+    accumulate: bool,
+    d_expert: &mut [f32],
+) -> [f32; G] {
+    let width = expert.len();
+    let mut dots = [s.splat(0.0); G];
+    let mut c = 0;
+    for (x, dx) in expert.chunks(S::LANES).zip(d_expert.chunks_mut(S::LANES)) {
+        let x = load_chunk(s, x);
+        let lanes = dx.len();
+        let mut sum = if accumulate { load_chunk(s, dx) } else { s.splat(0.0) };
+        for g in 0..G {
+            let d = load_chunk(s, &d_mixed[g * width + c..][..lanes]);
+            dots[g] = s.mul_add(d, x, dots[g]);
+            sum = s.mul_add(s.splat(w[g]), d, sum);
+        }
+        store_chunk(s, dx, sum);
+        c += lanes;
+    }
+    dots.map(|dot| s.sum(dot))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::isa::Isa;
+    use crate::testing::{close, values, widen};
+    use proptest::prelude::*;
+
+    #[derive(Clone, Copy, Debug)]
+    struct Case {
+        rows: usize,
+        gates: usize,
+        experts: usize,
+        width: usize,
+    }
+
+    /// Softmax weights and mixed outputs by plain loops.
+    fn reference(case: Case, logits: &[f64], bank: &[f64]) -> (Vec<f64>, Vec<f64>) {
+        let Case { rows, gates, experts, width } = case;
+        let mut weights = vec![0.0; rows * gates * experts];
+        let mut mixed = vec![0.0; rows * gates * width];
+        for gate in 0..rows * gates {
+            let row = gate / gates;
+            let logits = &logits[gate * experts..][..experts];
+            let total: f64 = logits.iter().map(|x| x.exp()).sum();
+            for e in 0..experts {
+                let w = logits[e].exp() / total;
+                weights[gate * experts + e] = w;
+                for c in 0..width {
+                    mixed[gate * width + c] += w * bank[(row * experts + e) * width + c];
+                }
+            }
+        }
+        (weights, mixed)
+    }
+
+    fn cases() -> impl Strategy<Value = Case> {
+        (0usize..4, 1usize..7, 1usize..6, 0usize..40).prop_map(|(rows, gates, experts, width)| Case {
+            rows,
+            gates,
+            experts,
+            width,
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn forward_agrees_with_f64(case in cases(), seed: u64) {
+            let Case { rows, gates, experts, width } = case;
+            let logits = values(seed, rows * gates * experts, 5.0);
+            let bank = values(seed ^ 1, rows * experts * width, 1.0);
+            let (expected_weights, expected) = reference(case, &widen(&logits), &widen(&bank));
+            for isa in Isa::available() {
+                // The gates' outputs are columns of wider buffers here.
+                let mut weights = vec![7.0; rows * (gates * experts + 2)];
+                let mut mixed = vec![7.0; rows * (gates * width + 1)];
+                gate_combine(isa, gates, Mat::new(&logits, rows, gates * experts),
+                    Mat::new(&bank, rows, experts * width),
+                    MatMut::strided(&mut weights, rows, gates * experts, gates * experts + 2),
+                    MatMut::strided(&mut mixed, rows, gates * width, gates * width + 1));
+                let weights = Mat::strided(&weights, rows, gates * experts, gates * experts + 2);
+                let mixed = Mat::strided(&mixed, rows, gates * width, gates * width + 1);
+                for r in 0..rows {
+                    for (c, &w) in weights.row(r).iter().enumerate() {
+                        prop_assert!(close(w, expected_weights[r * gates * experts + c], 1e-6), "{isa} weights");
+                    }
+                    for (c, &m) in mixed.row(r).iter().enumerate() {
+                        prop_assert!(close(m, expected[r * gates * width + c], 2e-6), "{isa} mixed");
+                    }
+                }
+            }
+        }
+
+        #[test]
+        fn gradients_agree_with_finite_differences(case in cases(), accumulate: bool, seed: u64) {
+            let Case { rows, gates, experts, width } = case;
+            let logits = values(seed, rows * gates * experts, 2.0);
+            let bank = values(seed ^ 1, rows * experts * width, 1.0);
+            let upstream = values(seed ^ 2, rows * gates * width, 1.0);
+            let loss = |logits: &[f64], bank: &[f64]| -> f64 {
+                reference(case, logits, bank).1.iter().zip(&upstream).map(|(m, &u)| m * f64::from(u)).sum()
+            };
+            let slope = |which: usize, i: usize| {
+                let h = 1e-4;
+                let at = |delta: f64| {
+                    let mut both = [widen(&logits), widen(&bank)];
+                    both[which][i] += delta;
+                    loss(&both[0], &both[1])
+                };
+                (at(h) - at(-h)) / (2.0 * h)
+            };
+            for isa in Isa::available() {
+                let mut weights = vec![0.0; logits.len()];
+                let mut mixed = vec![0.0; upstream.len()];
+                let before = if accumulate { 0.5 } else { f32::NAN };
+                let mut d_logits = vec![before; logits.len()];
+                let mut d_bank = vec![before; bank.len()];
+                let bank_view = Mat::new(&bank, rows, experts * width);
+                gate_combine(isa, gates, Mat::new(&logits, rows, gates * experts), bank_view,
+                    MatMut::new(&mut weights, rows, gates * experts), MatMut::new(&mut mixed, rows, gates * width));
+                gate_combine_dx(isa, gates, Mat::new(&weights, rows, gates * experts), bank_view,
+                    Mat::new(&upstream, rows, gates * width),
+                    accumulate, MatMut::new(&mut d_logits, rows, gates * experts),
+                    accumulate, MatMut::new(&mut d_bank, rows, experts * width));
+                let base = if accumulate { 0.5 } else { 0.0 };
+                for i in 0..logits.len() {
+                    prop_assert!(close(d_logits[i], base + slope(0, i), 1e-5), "{isa} logit {i}: {}", d_logits[i]);
+                }
+                for i in (0..bank.len()).step_by(7) {
+                    prop_assert!(close(d_bank[i], base + slope(1, i), 1e-5), "{isa} expert value {i}: {}", d_bank[i]);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn large_logits_do_not_overflow_and_nan_is_not_hidden() {
+        for isa in Isa::available() {
+            let bank = [1.0, 2.0, 3.0];
+            let run = |logits: [f32; 3]| {
+                let (mut weights, mut mixed) = ([0.0; 3], [0.0; 1]);
+                gate_combine(
+                    isa,
+                    1,
+                    Mat::new(&logits, 1, 3),
+                    Mat::new(&bank, 1, 3),
+                    MatMut::new(&mut weights, 1, 3),
+                    MatMut::new(&mut mixed, 1, 1),
+                );
+                (weights, mixed[0])
+            };
+            assert_eq!(run([1e30, -1e30, f32::NEG_INFINITY]), ([1.0, 0.0, 0.0], 1.0));
+            assert!(run([0.0, f32::NAN, 0.0]).1.is_nan());
+            assert!(run([0.0, f32::INFINITY, 0.0]).1.is_nan());
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! The register tile: a few rows of the output by a few vectors, held in registers over the inner index.
+
+use super::pack::PANEL;
+use crate::activation::Activation;
+use crate::simd::Simd;
+
+/// Rows of the largest register tile.
+pub(super) const TILE_ROWS: usize = 6;
+
+/// Vectors a row of the largest register tile: with [`TILE_ROWS`] they fill, beside a row of B and one broadcast,
+/// the 32 registers of AVX-512 (24 + 4 + 1) and the 16 of AVX2 (12 + 2 + 1).
+pub(super) const fn tile_vectors(lanes: usize) -> usize {
+    match lanes {
+        8 => 2,
+        _ => 4,
+    }
+}
+
+/// One tile of a product: `c = start + a b`, where `start` may be `c` itself.
+#[derive(Clone, Copy)]
+pub(super) struct Tile {
+    /// Length of the inner index.
+    pub(super) inner: usize,
+    /// Element (row, k) of the left operand is `a[row * a_row + k * a_inner]`.
+    pub(super) a: *const f32,
+    pub(super) a_row: usize,
+    pub(super) a_inner: usize,
+    /// First value of the tile in its panel.
+    pub(super) b: *const f32,
+    /// Distance between two panels.
+    pub(super) b_panel: usize,
+    /// What the sums start from; a row step of 0 gives every row the same.
+    pub(super) start: *const f32,
+    pub(super) start_row: usize,
+    /// The output.
+    pub(super) c: *mut f32,
+    pub(super) c_row: usize,
+    /// Columns of the output; in 1 ..= `tile_vectors * LANES`.
+    pub(super) cols: usize,
+    pub(super) last_step: LastStep,
+}
+
+/// What is done to the sums while they are in registers. The rectifier alone: it costs an instruction or two, where
+/// other functions would be written out for every register of every size of tile.
+#[derive(Clone, Copy)]
+pub(super) enum LastStep {
+    Keep,
+    Relu,
+    /// Zero where the output of the rectifier, at this pointer and row step, is not positive.
+    ReluMask(*const f32, usize),
+}
+
+/// Computes a tile of `rows` (1 ..= [`TILE_ROWS`]) rows.
+///
+/// # Safety
+/// The pointers of `tile` are valid for what its documentation says is read and written, and the panels are whole
+/// (padded to [`PANEL`] columns).
+#[inline(always)]
+pub(super) unsafe fn run<S: Simd>(s: S, rows: usize, tile: &Tile) {
+    macro_rules! sizes {
+        ($($r:literal)*) => {
+            match (rows, tile.cols.div_ceil(S::LANES)) {
+                $(
+                    // SAFETY: the caller's contract.
+                    ($r, 1) => unsafe { fixed::<S, $r, 1>(s, tile) },
+                    // SAFETY: as above.
+                    ($r, 2) => unsafe { fixed::<S, $r, 2>(s, tile) },
+                    // SAFETY: as above.
+                    ($r, 3) if tile_vectors(S::LANES) >= 3 => unsafe { fixed::<S, $r, 3>(s, tile) },
+                    // SAFETY: as above.
+                    ($r, 4) if tile_vectors(S::LANES) >= 4 => unsafe { fixed::<S, $r, 4>(s, tile) },
+                )*
+                (rows, vectors) => unreachable!("a tile of {rows} rows and {vectors} vectors"),
+            }
+        };
+    }
+    sizes!(1 2 3 4 5 6)
+}
+
+/// A tile of `ROWS` rows and `VECTORS` vectors, of which the last may be partial.
+///
+/// # Safety
+/// As [`run`].
+#[inline(always)]
+unsafe fn fixed<S: Simd, const ROWS: usize, const VECTORS: usize>(s: S, t: &Tile) {
+    let last = t.cols - (VECTORS - 1) * S::LANES;
+    let whole = last == S::LANES;
+    let mut sums = [[s.splat(0.0); VECTORS]; ROWS];
+    for (r, sums) in sums.iter_mut().enumerate() {
+        for (v, sum) in sums.iter_mut().enumerate() {
+            // SAFETY: `cols` values of each row of `start` may be read.
+            *sum = unsafe {
+                let from = t.start.add(r * t.start_row + v * S::LANES);
+                if whole || v + 1 < VECTORS { s.load_ptr(from) } else { s.load_part_ptr(from, last) }
+            };
+        }
+    }
+    let (mut a, mut b) = (t.a, t.b);
+    for _ in 0..t.inner {
+        let mut right = [s.splat(0.0); VECTORS];
+        for (v, right) in right.iter_mut().enumerate() {
+            let column = v * S::LANES;
+            // SAFETY: panels are whole, so a full vector lies inside for every column below `cols`.
+            *right = unsafe { s.load_ptr(b.add(column / PANEL * t.b_panel + column % PANEL)) };
+        }
+        for (r, sums) in sums.iter_mut().enumerate() {
+            // SAFETY: row `r` and this inner index are in range.
+            let left = s.splat(unsafe { *a.add(r * t.a_row) });
+            for (sum, right) in sums.iter_mut().zip(right) {
+                *sum = s.mul_add(left, right, *sum);
+            }
+        }
+        // `wrapping_add`: after the last step the pointers may lie beyond their allocations.
+        a = a.wrapping_add(t.a_inner);
+        b = b.wrapping_add(PANEL);
+    }
+    match t.last_step {
+        LastStep::Keep => {}
+        LastStep::Relu => {
+            for sum in sums.as_flattened_mut() {
+                *sum = Activation::Relu.apply(s, *sum);
+            }
+        }
+        LastStep::ReluMask(y, y_row) => {
+            for (r, sums) in sums.iter_mut().enumerate() {
+                for (v, sum) in sums.iter_mut().enumerate() {
+                    // SAFETY: `cols` values of each row of the mask may be read.
+                    let y = unsafe {
+                        let from = y.add(r * y_row + v * S::LANES);
+                        if whole || v + 1 < VECTORS { s.load_ptr(from) } else { s.load_part_ptr(from, last) }
+                    };
+                    *sum = s.mul(*sum, Activation::Relu.slope_from_output(s, y));
+                }
+            }
+        }
+    }
+    for (r, sums) in sums.iter().enumerate() {
+        for (v, sum) in sums.iter().enumerate() {
+            // SAFETY: `cols` values of each row of `c` may be written.
+            unsafe {
+                let to = t.c.add(r * t.c_row + v * S::LANES);
+                if whole || v + 1 < VECTORS {
+                    s.store_ptr(to, *sum)
+                } else {
+                    s.store_part_ptr(to, *sum, last)
+                }
+            }
+        }
+    }
+}
+
+/// Asks for `rows` rows of `cols` values, so that they are there when the tile before them is done: outputs and
+/// masks are often too large for the second-level cache, and a tile reads its own all at once.
+#[inline(always)]
+pub(super) fn prefetch(from: *const f32, stride: usize, rows: usize, cols: usize) {
+    #[cfg(target_arch = "x86_64")]
+    for r in 0..rows {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        let row = from.wrapping_add(r * stride);
+        // The last column too: a row that does not start on a cache line ends in one more.
+        for line in 0..=cols.div_ceil(PANEL) {
+            // SAFETY: a prefetch may name any address; SSE is part of x86-64.
+            unsafe {
+                _mm_prefetch::<_MM_HINT_T0>(
+                    row.wrapping_add((line * PANEL).min(cols.saturating_sub(1))).cast(),
+                )
+            };
+        }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = (from, stride, rows, cols);
+}

@@ -1,0 +1,130 @@
+//! Products of linear layers: forward, gradients, and the same for groups of layers side by side.
+
+mod grouped;
+mod microkernel;
+mod pack;
+mod product;
+pub mod reference;
+#[cfg(test)]
+mod tests;
+
+pub use grouped::{grouped_linear, grouped_linear_dw, grouped_linear_dx};
+pub use pack::{
+    GroupedPacked, Packed, grouped_pack, grouped_pack_transposed, grouped_packed_len, pack, pack_transposed,
+    packed_len,
+};
+
+use crate::activation::Activation;
+use crate::dispatch;
+use crate::isa::Isa;
+use crate::lanes::{load_chunk, store_chunk};
+use crate::simd::Simd;
+use crate::view::{Mat, MatMut};
+use product::{Finish, Left, Start, pack_left, product};
+
+/// A linear layer: `y = act(x Wᵀ + b)`.
+///
+/// `x` is `[rows, in]`, `weight` the packed transpose of W `[out, in]` (inner index `in`, columns `out`), `bias` has
+/// `out` values or none, `y` is `[rows, out]`.
+///
+/// # Panics
+/// When the shapes disagree.
+pub fn linear(isa: Isa, x: Mat<'_>, weight: Packed<'_>, bias: &[f32], act: Activation, y: MatMut<'_>) {
+    let start = if bias.is_empty() { Start::Zero } else { Start::Bias(bias) };
+    product(isa, Left::Rows(x), weight, start, Finish::Activate(act), y);
+}
+
+/// The gradient of a linear layer's input: `dx = dy W`, or `dx + dy W` with `accumulate`; then, with a `mask`, times
+/// the derivative of the activation that made the input.
+///
+/// `dy` is `[rows, out]`, `weight` the packed W `[out, in]` (inner index `out`, columns `in`), `dx` `[rows, in]`; the
+/// mask is that activation and its output `[rows, in]`.
+///
+/// # Panics
+/// When the shapes disagree.
+pub fn linear_dx(
+    isa: Isa,
+    dy: Mat<'_>,
+    weight: Packed<'_>,
+    accumulate: bool,
+    mask: Option<(Activation, Mat<'_>)>,
+    dx: MatMut<'_>,
+) {
+    let finish = mask.map_or(Finish::Keep, |(act, y)| Finish::Mask(act, y));
+    product(isa, Left::Rows(dy), weight, start_of(accumulate), finish, dx);
+}
+
+fn start_of(accumulate: bool) -> Start<'static> {
+    if accumulate { Start::Output } else { Start::Zero }
+}
+
+/// Rows that the gradient of a weight takes at a time.
+const DW_ROWS: usize = 256;
+
+/// Outputs that the gradient of a weight takes at a time: three cache lines of a row of `dy`, and eight register tiles.
+const DW_OUTPUTS: usize = 192;
+
+/// Values of scratch that [`linear_dw`] needs for `rows` rows of `in` inputs.
+pub const fn linear_dw_scratch(rows: usize, inputs: usize) -> usize {
+    let rows = if rows < DW_ROWS { rows } else { DW_ROWS };
+    packed_len(rows, inputs) + rows * DW_OUTPUTS
+}
+
+/// The gradient of a linear layer's weight: `dw = dyᵀ x`, or `dw + dyᵀ x` with `accumulate`.
+///
+/// `dy` is `[rows, out]`, `x` `[rows, in]`, `dw` `[out, in]`; `scratch` has at least
+/// [`linear_dw_scratch`]`(rows, in)` values, whose content does not matter.
+///
+/// # Panics
+/// When the shapes disagree or `scratch` is too short.
+pub fn linear_dw(
+    isa: Isa,
+    dy: Mat<'_>,
+    x: Mat<'_>,
+    accumulate: bool,
+    mut dw: MatMut<'_>,
+    scratch: &mut [f32],
+) {
+    let (rows, outputs, inputs) = (x.rows(), dw.rows(), dw.cols());
+    assert_eq!((dy.rows(), dy.cols(), x.cols()), (rows, outputs, inputs), "linear_dw: shapes");
+    assert!(scratch.len() >= linear_dw_scratch(rows, inputs), "linear_dw: scratch");
+    if rows == 0 && !accumulate {
+        dw.fill(0.0);
+    }
+    for row in (0..rows).step_by(DW_ROWS) {
+        let depth = DW_ROWS.min(rows - row);
+        let (packed, left) = scratch.split_at_mut(packed_len(depth, inputs));
+        pack(isa, x.row_range(row, depth), packed);
+        let right = Packed::new(packed, depth, inputs);
+        let dy = dy.row_range(row, depth);
+        for output in (0..outputs).step_by(DW_OUTPUTS) {
+            let width = DW_OUTPUTS.min(outputs - output);
+            let left = &mut left[..depth * width];
+            pack_left(isa, dy.columns(output, width), left);
+            let left = Left::Packed { data: left, rows: width, inner: depth };
+            let dw = dw.row_range(output, width);
+            product(isa, left, right, start_of(accumulate || row > 0), Finish::Keep, dw);
+        }
+    }
+}
+
+dispatch! {
+    /// The gradient of a bias: `db = ` the sum of the rows of `dy` `[rows, out]`, or `db + ` it with `accumulate`.
+    ///
+    /// # Panics
+    /// When `db` has not `out` values.
+    pub fn column_sums(dy: Mat<'_>, accumulate: bool, db: &mut [f32]) = column_sums_body;
+}
+
+#[inline(always)]
+fn column_sums_body<S: Simd>(s: S, dy: Mat<'_>, accumulate: bool, db: &mut [f32]) {
+    assert_eq!(db.len(), dy.cols(), "column_sums: one sum a column");
+    if !accumulate {
+        db.fill(0.0);
+    }
+    for r in 0..dy.rows() {
+        for (dy, db) in dy.row(r).chunks(S::LANES).zip(db.chunks_mut(S::LANES)) {
+            store_chunk(s, db, s.add(load_chunk(s, db), load_chunk(s, dy)));
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! Instruction sets: which exist here, and which one is used.
+
+use std::fmt;
+use std::sync::OnceLock;
+
+/// An instruction set that kernels are compiled for, weakest first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Isa {
+    /// Plain Rust, one value at a time: the reference.
+    Scalar,
+    /// x86-64 with AVX2 and FMA.
+    Avx2,
+    /// x86-64 with AVX-512 F, VL, BW and DQ.
+    Avx512,
+}
+
+impl Isa {
+    /// Every instruction set this machine can run, weakest first.
+    pub fn available() -> Vec<Isa> {
+        [Isa::Scalar, Isa::Avx2, Isa::Avx512].into_iter().filter(|isa| isa.exists_here()).collect()
+    }
+
+    /// The best instruction set of this machine, or the one that the environment variable `MANYGATE_ISA` names
+    /// (`scalar`, `avx2`, `avx512`). Chosen once.
+    ///
+    /// # Panics
+    /// When `MANYGATE_ISA` names a set that is unknown or absent here: silence would time or test another one.
+    pub fn best() -> Isa {
+        static BEST: OnceLock<Isa> = OnceLock::new();
+        *BEST.get_or_init(|| match std::env::var("MANYGATE_ISA") {
+            Ok(name) => Isa::named(&name).unwrap_or_else(|message| panic!("MANYGATE_ISA: {message}")),
+            Err(_) => Isa::available().pop().unwrap_or(Isa::Scalar),
+        })
+    }
+
+    /// The available instruction set called `name`.
+    ///
+    /// # Errors
+    /// A message that lists the available ones.
+    pub fn named(name: &str) -> Result<Isa, String> {
+        let available = Isa::available();
+        available.iter().copied().find(|isa| isa.to_string() == name).ok_or_else(|| {
+            let names: Vec<String> = available.iter().map(Isa::to_string).collect();
+            format!("`{name}` is not available on this machine; use one of: {}", names.join(", "))
+        })
+    }
+
+    /// This instruction set if the CPU has it, else the best one below it. The CPU is asked once.
+    #[inline]
+    pub fn or_below(self) -> Isa {
+        static STRONGEST: OnceLock<Isa> = OnceLock::new();
+        let strongest = *STRONGEST.get_or_init(|| Isa::available().pop().unwrap_or(Isa::Scalar));
+        self.min(strongest)
+    }
+
+    fn exists_here(self) -> bool {
+        match self {
+            Isa::Scalar => true,
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma"),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 => {
+                is_x86_feature_detected!("avx512f")
+                    && is_x86_feature_detected!("avx512vl")
+                    && is_x86_feature_detected!("avx512bw")
+                    && is_x86_feature_detected!("avx512dq")
+                    && Isa::Avx2.exists_here()
+            }
+            #[cfg(not(target_arch = "x86_64"))]
+            _ => false,
+        }
+    }
+}
+
+impl fmt::Display for Isa {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Isa::Scalar => "scalar",
+            Isa::Avx2 => "avx2",
+            Isa::Avx512 => "avx512",
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scalar_is_always_there_and_names_round_trip() {
+        let all = Isa::available();
+        assert_eq!(all[0], Isa::Scalar);
+        for isa in all {
+            assert_eq!(Isa::named(&isa.to_string()), Ok(isa));
+        }
+        assert!(Isa::named("mmx").unwrap_err().contains("scalar"));
+    }
+}

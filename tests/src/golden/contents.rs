@@ -1,0 +1,188 @@
+//! What a case gives to the engine and what it expects back: every tensor is taken by name, kind and shape, and
+//! none may remain.
+
+use super::case::{Case, Tensor, Values};
+use super::engine;
+use super::translate::Setup;
+use manygate_core::Batch;
+use manygate_embedding::Table;
+use manygate_graph::{Mode, Parameters, Plan, PlanOptions};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// A tensor that the engine must reproduce.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Expected {
+    pub(crate) shape: Vec<usize>,
+    pub(crate) values: Vec<f32>,
+}
+
+/// A case, ready to be run.
+#[derive(Clone, Debug)]
+pub(crate) struct Contents {
+    pub(crate) params: Parameters,
+    pub(crate) state: Parameters,
+    pub(crate) tables: Vec<Table>,
+    pub(crate) batch: Batch,
+    /// By name: `out.*`, `eval.*`, `loss`, `loss.*`, `grad.*`, `after.*`.
+    pub(crate) expected: BTreeMap<String, Expected>,
+}
+
+/// Tensors that may be there and are not looked at.
+fn is_ignored(name: &str) -> bool {
+    name.starts_with("mid.") || name.rsplit('.').next() == Some("num_batches_tracked")
+}
+
+impl Contents {
+    /// Takes every tensor of `case`: those that the model has, no fewer and no more.
+    ///
+    /// # Errors
+    /// Every tensor that is missing, unknown, of another shape or kind, or not finite.
+    pub(crate) fn read(case: &Case, setup: &Setup) -> Result<Contents, Vec<String>> {
+        let plan = engine::plan(setup, Mode::Training, PlanOptions::default()).map_err(|e| vec![e])?;
+        let mut take = Take { tensors: &case.tensors, taken: BTreeSet::new(), problems: Vec::new() };
+        let mut expected = BTreeMap::new();
+        let params = take.parameters("param", Parameters::initial(plan.layout().clone(), 0));
+        let state = take.parameters("buffer", Parameters::initial(plan.state_layout().clone(), 0));
+        let tables = take.tables(&plan);
+        let batch = take.batch(setup);
+        take.values(setup, !plan.state_layout().is_empty(), &mut expected);
+        take.gradients_and_state(&plan, &mut expected);
+        for name in case.tensors.keys().filter(|n| !take.taken.contains(*n) && !is_ignored(n)) {
+            take.problems.push(format!("{name} is not a tensor that this model has"));
+        }
+        match take.problems.is_empty() {
+            true => Ok(Contents { params, state, tables, batch, expected }),
+            false => Err(take.problems),
+        }
+    }
+}
+
+/// Takes tensors by name and collects what is wrong with them.
+struct Take<'c> {
+    tensors: &'c BTreeMap<String, Tensor>,
+    taken: BTreeSet<String>,
+    problems: Vec<String>,
+}
+
+impl<'c> Take<'c> {
+    fn tensor(&mut self, name: &str, shape: &[usize]) -> Option<&'c Values> {
+        self.taken.insert(name.to_owned());
+        match self.tensors.get(name) {
+            None => self.problems.push(format!("{name} {shape:?} is missing")),
+            Some(t) if t.shape != shape => {
+                self.problems.push(format!("{name} has shape {:?}, the model's is {shape:?}", t.shape));
+            }
+            Some(t) => return Some(&t.values),
+        }
+        None
+    }
+
+    fn floats(&mut self, name: &str, shape: &[usize]) -> Option<&'c [f32]> {
+        match self.tensor(name, shape)? {
+            Values::F32(values) if values.iter().all(|v| v.is_finite()) => return Some(values),
+            Values::F32(_) => self.problems.push(format!("{name} has values that are not finite")),
+            Values::I64(_) => self.problems.push(format!("{name} is i64, f32 is needed")),
+        }
+        None
+    }
+
+    fn expect(&mut self, into: &mut BTreeMap<String, Expected>, name: String, shape: &[usize]) {
+        if let Some(values) = self.floats(&name, shape) {
+            into.insert(name, Expected { shape: shape.to_vec(), values: values.to_vec() });
+        }
+    }
+
+    fn parameters(&mut self, kind: &str, mut values: Parameters) -> Parameters {
+        let layout = values.layout().clone();
+        for (block, range) in layout.blocks() {
+            if let Some(given) = self.floats(&format!("{kind}.{}", block.name), &block.shape) {
+                values.values[range].copy_from_slice(given);
+            }
+        }
+        values
+    }
+
+    fn tables(&mut self, plan: &Plan) -> Vec<Table> {
+        let mut tables: Vec<Table> = plan.tables().iter().map(|s| Table::zeroed(s.clone(), 0)).collect();
+        for table in &mut tables {
+            let (name, shape) =
+                (format!("param.{}", table.spec().name), [table.spec().rows, table.spec().dim]);
+            if let Some(given) = self.floats(&name, &shape)
+                && let Err(e) = table.set_weights(given)
+            {
+                self.problems.push(e.to_string());
+            }
+        }
+        tables
+    }
+
+    fn batch(&mut self, setup: &Setup) -> Batch {
+        let (inputs, rows) = (&setup.inputs, setup.rows);
+        let mut batch = Batch { rows, dense_width: inputs.dense, ..Batch::default() };
+        if !inputs.fields.is_empty() {
+            batch.ids = self.ids(setup);
+        }
+        if inputs.dense > 0 {
+            batch.dense = self.floats("input.dense", &[rows, inputs.dense]).unwrap_or_default().to_vec();
+        }
+        for task in inputs.task_names() {
+            let labels = self.floats(&format!("label.{task}"), &[rows]).unwrap_or_default();
+            batch.labels.push(labels.to_vec());
+        }
+        batch
+    }
+
+    /// `[field][row]`.
+    fn ids(&mut self, setup: &Setup) -> Vec<Vec<u32>> {
+        let (name, fields) = ("input.sparse", &setup.inputs.fields);
+        let ids = match self.tensor(name, &[setup.rows, fields.len()]) {
+            Some(Values::I64(ids)) => ids,
+            Some(Values::F32(_)) => {
+                self.problems.push(format!("{name} is f32, i64 is needed"));
+                return Vec::new();
+            }
+            None => return Vec::new(),
+        };
+        let mut columns = vec![Vec::with_capacity(setup.rows); fields.len()];
+        for (i, &id) in ids.iter().enumerate() {
+            let (row, field) = (i / fields.len(), i % fields.len());
+            let vocabulary = setup.inputs.tables[fields[field].table].rows;
+            match u32::try_from(id) {
+                Ok(id) if (id as usize) < vocabulary => columns[field].push(id),
+                _ => {
+                    self.problems
+                        .push(format!("{name}[{row}, {field}] is {id}, the table has {vocabulary} rows"));
+                }
+            }
+        }
+        columns
+    }
+
+    /// Losses; probabilities in training mode and in evaluation, which are the same unless there is state.
+    fn values(&mut self, setup: &Setup, has_state: bool, expected: &mut BTreeMap<String, Expected>) {
+        self.expect(expected, "loss".into(), &[1]);
+        for task in setup.inputs.task_names() {
+            let (out, eval) = (format!("out.{task}"), format!("eval.{task}"));
+            self.expect(expected, format!("loss.{task}"), &[1]);
+            self.expect(expected, out.clone(), &[setup.rows]);
+            if has_state || self.tensors.contains_key(&eval) {
+                self.expect(expected, eval, &[setup.rows]);
+            } else if let Some(training) = expected.get(&out) {
+                expected.insert(eval, training.clone());
+            }
+        }
+    }
+
+    /// Gradients of all parameters and tables, and the state after a step.
+    fn gradients_and_state(&mut self, plan: &Plan, expected: &mut BTreeMap<String, Expected>) {
+        for (block, _) in plan.layout().blocks() {
+            self.expect(expected, format!("grad.{}", block.name), &block.shape);
+        }
+        for table in plan.tables() {
+            self.expect(expected, format!("grad.{}", table.name), &[table.rows, table.dim]);
+        }
+        for (block, _) in plan.state_layout().blocks() {
+            self.expect(expected, format!("after.{}", block.name), &block.shape);
+        }
+    }
+}

@@ -1,0 +1,62 @@
+//! Golden cases: what an architecture must compute, by an independent float64 reference.
+//!
+//! A folder holds `<model>/<case>/{config.json, case.safetensors}`; `tests/golden/README.md` describes the tensors
+//! and the tolerance. [`translate`] reads the configuration, [`contents`] the tensors, [`engine`] computes the same
+//! values, [`compare`] judges them.
+
+pub mod case;
+mod compare;
+mod contents;
+mod engine;
+mod folder;
+mod translate;
+
+pub use case::{Case, Tensor, Values};
+pub use engine::Variant;
+pub use folder::{Report, Summary, Verdict, check_folder};
+
+use compare::{Margin, Tolerance};
+use contents::Contents;
+use translate::Setup;
+
+/// What the check of a passing case found.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Checked {
+    /// Tensors of the case that were compared.
+    pub tensors: usize,
+    /// The largest error met, as a share of what is allowed.
+    pub worst: Margin,
+}
+
+/// Most mismatches that a failing case lists.
+const MOST_LISTED: usize = 5;
+
+/// Checks a case of a registered model in every [`Variant`]; the first one that fails ends the check.
+///
+/// # Errors
+/// What is wrong with the case, or the first values that differ: name, index, ours, theirs, what is allowed.
+pub fn check(case: &Case) -> Result<Checked, Vec<String>> {
+    let setup = Setup::translate(&case.config).map_err(|message| vec![message])?;
+    let contents = Contents::read(case, &setup)?;
+    let tolerance = Tolerance::new(&contents.expected, setup.batch_norm);
+    let mut worst = Margin::default();
+    for variant in Variant::all() {
+        let computed =
+            engine::compute(&setup, &contents, variant).map_err(|e| vec![format!("{variant}: {e}")])?;
+        let comparison = tolerance.compare(&contents.expected, &computed);
+        if !comparison.mismatches.is_empty() {
+            let count = comparison.mismatches.len();
+            let mut listed = comparison.mismatches;
+            listed.truncate(MOST_LISTED);
+            listed.push(format!("{count} tensors differ ({variant})"));
+            return Err(listed);
+        }
+        worst = worst.max(comparison.worst);
+    }
+    // What evaluation must give where the case does not say is compared too, and not counted.
+    let tensors = contents.expected.keys().filter(|name| case.tensors.contains_key(*name)).count();
+    match tensors {
+        0 => Err(vec!["no tensor was compared".into()]),
+        _ => Ok(Checked { tensors, worst }),
+    }
+}

@@ -1,0 +1,176 @@
+//! What the keys of a case's `config.json` mean to the engine: its `[model]` table and the model's inputs.
+//!
+//! A new architecture adds a line to [`TRANSLATIONS`].
+
+use manygate_models::{Field, Inputs, Table, Task};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
+use std::collections::BTreeMap;
+
+/// The keys of one model's cases beside the common ones, all named as in the engine.
+struct Translation {
+    model: &'static str,
+    required: &'static [&'static str],
+    /// Absent, they are the engine's default, which is the reference's too.
+    optional: &'static [&'static str],
+    /// Common keys that mean nothing to this model.
+    without_effect: &'static [&'static str],
+}
+
+const TRANSLATIONS: [Translation; 2] = [
+    Translation {
+        model: "mmoe",
+        required: &["experts", "expert_units"],
+        optional: &["gate_bias", "gate_units"],
+        without_effect: &[],
+    },
+    Translation {
+        model: "shared_bottom",
+        required: &["bottom_units"],
+        optional: &[],
+        without_effect: &["gate_bias", "gate_units"],
+    },
+];
+
+/// Keys that say how a case was made, not what the model is.
+const PROVENANCE: [&str; 3] = ["cascade", "seed", "case"];
+
+/// A case's configuration, in the engine's terms.
+#[derive(Clone, Debug)]
+pub(crate) struct Setup {
+    /// The `[model]` table.
+    pub(crate) model: toml::Table,
+    /// One table a field.
+    pub(crate) inputs: Inputs,
+    /// Rows of the batch.
+    pub(crate) rows: usize,
+    /// Whether the model has batch normalisation: errors may be larger.
+    pub(crate) batch_norm: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SparseField {
+    name: String,
+    vocab: usize,
+}
+
+impl Setup {
+    /// Translates `config`.
+    ///
+    /// # Errors
+    /// When a key is missing, unknown or of the wrong type.
+    pub(crate) fn translate(config: &Map<String, Value>) -> Result<Setup, String> {
+        let mut keys = Keys(config.clone());
+        let name: String = keys.required("model")?;
+        let translation = TRANSLATIONS.iter().find(|t| t.model == name);
+        let translation = translation.ok_or_else(|| format!("no translation of the keys of `{name}`"))?;
+        let mut model = toml::Table::new();
+        let mut set = |key: &str, value: Value| match toml::Value::try_from(value) {
+            Ok(value) => Ok(model.insert(key.to_owned(), value)),
+            Err(e) => Err(format!("config key `{key}`: {e}")),
+        };
+        set("name", name.into())?;
+        set("embedding_dim", keys.required("dim")?)?;
+        set("activation", keys.required("act")?)?;
+        // The reference's defaults are not the engine's: no normalisation is spelt out, no hidden layers are.
+        let norm = keys.optional::<String>("norm")?.unwrap_or_else(|| "none".into());
+        let batch_norm = norm == "batch";
+        set("norm", norm.into())?;
+        set("tower_units", keys.optional("tower_units")?.unwrap_or_else(|| Value::Array(Vec::new())))?;
+        for key in translation.required {
+            set(key, keys.required(key)?)?;
+        }
+        for key in translation.optional {
+            if let Some(value) = keys.optional(key)? {
+                set(key, value)?;
+            }
+        }
+        for key in PROVENANCE.iter().chain(translation.without_effect) {
+            keys.0.remove(*key);
+        }
+        let (inputs, rows) = (inputs(&mut keys)?, keys.required("batch")?);
+        match keys.0.keys().next() {
+            Some(unknown) => Err(format!("config key `{unknown}` is not known")),
+            None => Ok(Setup { model, inputs, rows, batch_norm }),
+        }
+    }
+}
+
+fn inputs(keys: &mut Keys) -> Result<Inputs, String> {
+    let sparse: Vec<SparseField> = keys.required("sparse")?;
+    let names: Vec<String> = keys.required("tasks")?;
+    let mut weights: BTreeMap<String, f32> = keys.optional("task_weights")?.unwrap_or_default();
+    let mut spaces: BTreeMap<String, String> = keys.optional("sample_space")?.unwrap_or_default();
+    let mut tasks = Vec::with_capacity(names.len());
+    for name in &names {
+        let space = match spaces.remove(name) {
+            None => None,
+            Some(within) => match names.iter().position(|n| *n == within) {
+                None => return Err(format!("config key `sample_space`: there is no task `{within}`")),
+                found => found,
+            },
+        };
+        tasks.push(Task { name: name.clone(), weight: weights.remove(name).unwrap_or(1.0), space });
+    }
+    if let Some(name) = weights.keys().chain(spaces.keys()).next() {
+        return Err(format!("`task_weights` or `sample_space` names a task `{name}` that is not in `tasks`"));
+    }
+    Ok(Inputs {
+        tables: sparse.iter().map(|f| Table { name: f.name.clone(), rows: f.vocab, dim: None }).collect(),
+        fields: sparse.into_iter().enumerate().map(|(table, f)| Field { name: f.name, table }).collect(),
+        dense: keys.optional("dense")?.unwrap_or(0),
+        tasks,
+        ..Inputs::default()
+    })
+}
+
+/// The keys that nobody has read yet.
+struct Keys(Map<String, Value>);
+
+impl Keys {
+    /// Takes `key` out; null counts as absent.
+    fn optional<T: DeserializeOwned>(&mut self, key: &str) -> Result<Option<T>, String> {
+        match self.0.remove(key) {
+            None | Some(Value::Null) => Ok(None),
+            Some(value) => {
+                serde_json::from_value(value).map(Some).map_err(|e| format!("config key `{key}`: {e}"))
+            }
+        }
+    }
+
+    fn required<T: DeserializeOwned>(&mut self, key: &str) -> Result<T, String> {
+        self.optional(key)?.ok_or_else(|| format!("config key `{key}` is missing"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_registered_model_has_a_translation() {
+        for entry in &manygate_models::MODELS {
+            assert!(TRANSLATIONS.iter().any(|t| t.model == entry.name), "{}", entry.name);
+        }
+    }
+
+    #[test]
+    fn keys_become_the_engines() {
+        let config = serde_json::json!({
+            "model": "mmoe", "sparse": [{"name": "f0", "vocab": 7}], "dim": 4, "dense": 2, "batch": 3,
+            "tasks": ["click", "buy"], "act": "tanh", "experts": 3, "expert_units": [6], "gate_bias": true,
+            "task_weights": {"buy": 0.5}, "sample_space": {"buy": "click"}, "seed": 5, "cascade": true,
+        });
+        let Value::Object(config) = config else { unreachable!() };
+        let setup = Setup::translate(&config).unwrap();
+        let expected = "name = 'mmoe'\nembedding_dim = 4\nactivation = 'tanh'\nnorm = 'none'\ntower_units = []\n\
+                        experts = 3\nexpert_units = [6]\ngate_bias = true";
+        assert_eq!(setup.model, toml::from_str(expected).unwrap());
+        assert_eq!((setup.rows, setup.batch_norm, setup.inputs.dense), (3, false, 2));
+        assert_eq!((setup.inputs.tables[0].rows, setup.inputs.fields[0].table), (7, 0));
+        let click = Task { name: "click".into(), weight: 1.0, space: None };
+        assert_eq!(setup.inputs.tasks, [click, Task { name: "buy".into(), weight: 0.5, space: Some(0) }]);
+    }
+}

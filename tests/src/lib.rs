@@ -1,0 +1,3 @@
+//! Golden cases, the op matrix, end-to-end tests, faults.
+
+pub mod golden;
