@@ -16,20 +16,23 @@ const ROW_BITS: u32 = 17;
 const ROWS: [usize; 2] = [100_000, 2_700_000];
 /// Ids in a bag.
 const BAG: usize = 8;
+/// Batches used in turn: the same one again and again would find its rows of a large table in the caches.
+const BATCHES: usize = 8;
 
 fn bytes(values: usize) -> Work {
     Work { flops: 0.0, bytes: (values * size_of::<f32>()) as f64 }
 }
 
-fn ids(rows: usize) -> Vec<u32> {
+/// The ids of each batch, uniform over the table.
+fn batches(rows: usize) -> Vec<Vec<u32>> {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     let mut next = || {
         state ^= state << 13;
         state ^= state >> 7;
         state ^= state << 17;
-        (state >> 16) as u32 as u64
+        (((state >> 32) * rows as u64) >> 32) as u32
     };
-    (0..LOOKUPS).map(|_| ((next() * rows as u64) >> 32) as u32).collect()
+    (0..BATCHES).map(|_| (0..LOOKUPS).map(|_| next()).collect()).collect()
 }
 
 fn keys(ids: &[u32]) -> Vec<u64> {
@@ -43,16 +46,19 @@ fn lookups(criterion: &mut Criterion, isa: Isa, machine: &Machine) {
         // With the state of Adam beside the weights, as in training.
         let data = Aligned::zeros(rows * 3 * DIM);
         let table = Rows::new(data.as_ref(), rows, DIM, 3 * DIM);
-        let ids = ids(rows);
+        let batches = batches(rows);
+        let mut batch = batches.iter().cycle();
         case(&mut group, machine, &format!("gather, {rows} rows"), bytes(LOOKUPS * (2 * DIM + 1)), || {
-            gather(isa, table, &ids, MatMut::new(out.as_mut(), LOOKUPS, DIM));
+            let ids = batch.next().expect("a cycle has no end");
+            gather(isa, table, ids, MatMut::new(out.as_mut(), LOOKUPS, DIM));
         });
         let bags = LOOKUPS / BAG;
         let offsets: Vec<u32> = (0..=bags).map(|bag| (bag * BAG) as u32).collect();
         let work = bytes(LOOKUPS * (DIM + 1) + bags * DIM);
         case(&mut group, machine, &format!("bags of {BAG}, {rows} rows"), work, || {
+            let ids = batch.next().expect("a cycle has no end");
             let out = MatMut::new(out.as_mut(), bags, DIM);
-            gather_bag(isa, table, &offsets, &ids, Pooling::Mean, out);
+            gather_bag(isa, table, &offsets, ids, Pooling::Mean, out);
         });
     }
 }
@@ -67,28 +73,34 @@ fn updates(criterion: &mut Criterion, isa: Isa, machine: &Machine) {
         RowOptimizer::LazyAdam { rate: 1e-3, beta1: 0.9, beta2: 0.999, epsilon: 1e-8, correction, l2: 0.0 };
     let adagrad = RowOptimizer::RowwiseAdagrad { rate: 0.01, epsilon: 1e-8, l2: 0.0 };
     for rows in ROWS {
-        let unsorted = keys(&ids(rows));
-        let (mut sorted, mut spare) = (unsorted.clone(), vec![0; LOOKUPS]);
+        let mut batches: Vec<Vec<u64>> = batches(rows).iter().map(|ids| keys(ids)).collect();
+        let (mut sorted, mut spare) = (vec![0; LOOKUPS], vec![0; LOOKUPS]);
         let work = bytes(LOOKUPS * 2 * 2);
         case(&mut group, machine, &format!("copy and sort, {rows} rows"), work, || {
-            sorted.copy_from_slice(&unsorted);
+            sorted.copy_from_slice(&batches[0]);
             sort_lookups(&mut sorted, &mut spare, rows as u32 - 1);
         });
-        let distinct = sorted.chunk_by(|a, b| a >> 32 == b >> 32).count();
+        for keys in &mut batches {
+            sort_lookups(keys, &mut spare, rows as u32 - 1);
+        }
+        let mut batch = batches.iter().cycle();
+        let distinct = batches[0].chunk_by(|a, b| a >> 32 == b >> 32).count();
         let mut ids_out = vec![0; LOOKUPS];
         let mut sums = Aligned::zeros(LOOKUPS * DIM);
         let work = bytes(LOOKUPS * (DIM + 2) + distinct * (DIM + 1));
         case(&mut group, machine, &format!("coalesce, {rows} rows"), work, || {
+            let sorted = batch.next().expect("a cycle has no end");
             let sums = MatMut::new(sums.as_mut(), LOOKUPS, DIM);
-            coalesce(isa, &sorted, sources, DIM, &mut ids_out, sums);
+            coalesce(isa, sorted, sources, DIM, &mut ids_out, sums);
         });
         for (name, optimizer) in [("lazy Adam", adam), ("row-wise Adagrad", adagrad)] {
             let width = DIM + optimizer.state_width(DIM);
             let mut table = Aligned::zeros(rows * width);
             let work = bytes(LOOKUPS * (DIM + 2) + distinct * 2 * width);
             case(&mut group, machine, &format!("{name}, {rows} rows"), work, || {
+                let sorted = batch.next().expect("a cycle has no end");
                 let table = TableMut::new(table.as_mut(), rows, DIM, width);
-                update_rows(isa, &sorted, sources, table, &optimizer, true);
+                update_rows(isa, sorted, sources, table, &optimizer, true);
             });
         }
     }

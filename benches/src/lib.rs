@@ -7,9 +7,7 @@
 
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, Criterion, Throughput};
-use manygate_kernels::simd::Simd;
-use manygate_kernels::{Isa, dispatch};
-use std::hint::black_box;
+use manygate_kernels::{Isa, peak};
 use std::time::{Duration, Instant};
 
 /// What one core of this machine can do.
@@ -24,7 +22,9 @@ pub struct Machine {
 impl Machine {
     /// Measures the peaks with `isa` (a tenth of a second each) and prints them.
     pub fn measure(isa: Isa) -> Self {
-        let machine = Self { fma_gflops: fma_gflops(isa), copy_gbs: copy_gbs() };
+        const COPIED: usize = 32 << 20;
+        let copy = peak::copy_gbs(&vec![1.0; COPIED], &mut vec![0.0; COPIED], Duration::from_millis(200));
+        let machine = Self { fma_gflops: peak::fma_gflops(isa, Duration::from_millis(100)), copy_gbs: copy };
         println!("one core, {isa}: FMA {:.1} GFLOP/s, copy {:.1} GB/s", machine.fma_gflops, machine.copy_gbs);
         machine
     }
@@ -55,7 +55,8 @@ pub fn quick() -> Criterion {
 
 /// Benches `kernel` under `name`, and prints the best run: its rate and the share of the floor's.
 ///
-/// Each run is timed by itself, which costs some 50 ns; a kernel should take microseconds.
+/// Each run is timed by itself, which costs some 50 ns; a kernel should take microseconds. Work bound by bytes that
+/// stay in the caches may pass the rate of a large copy.
 pub fn case(
     group: &mut BenchmarkGroup<'_, WallTime>,
     machine: &Machine,
@@ -85,9 +86,14 @@ pub fn case(
     });
     if best.is_finite() {
         let (rate, unit) = if flops { (work.flops, "GFLOP/s") } else { (work.bytes, "GB/s") };
+        let bound = if work.flops / machine.fma_gflops > work.bytes / machine.copy_gbs {
+            "the multiply-add peak"
+        } else {
+            "the rate of a large copy"
+        };
         let share = 100.0 * machine.floor(work) / best;
         println!(
-            "    {name}: best {:.1} us, {:.1} {unit}, {share:.0} % of peak",
+            "    {name}: best {:.1} us, {:.1} {unit}, {share:.0} % of {bound}",
             best * 1e6,
             rate / best * 1e-9
         );
@@ -137,58 +143,4 @@ impl AsMut<[f32]> for Aligned {
         // SAFETY: as above, borrowed exclusively.
         unsafe { std::slice::from_raw_parts_mut(self.lines.as_mut_ptr().cast(), self.len) }
     }
-}
-
-dispatch! {
-    /// Steps [`CHAINS`] independent chains of multiply-adds `runs` times.
-    pub fn fma_chains(runs: usize) -> f32 = fma_chains_body;
-}
-
-#[inline(always)]
-fn fma_chains_body<S: Simd>(s: S, runs: usize) -> f32 {
-    let (x, y) = (s.splat(black_box(0.999)), s.splat(black_box(0.001)));
-    let mut sums = [s.splat(1.0); CHAINS];
-    for _ in 0..runs {
-        for sum in &mut sums {
-            *sum = s.mul_add(*sum, x, y);
-        }
-    }
-    s.sum(sums.into_iter().reduce(|a, b| s.add(a, b)).unwrap_or(x))
-}
-
-/// Twelve chains keep two units of four cycles latency busy, and fit the 16 registers of AVX2.
-const CHAINS: usize = 12;
-
-fn fma_gflops(isa: Isa) -> f64 {
-    let lanes = match isa {
-        Isa::Scalar => 1,
-        Isa::Avx2 => 8,
-        Isa::Avx512 => 16,
-    };
-    let runs = 50_000;
-    let seconds = best_of(Duration::from_millis(100), || {
-        black_box(fma_chains(isa, black_box(runs)));
-    });
-    (2 * lanes * CHAINS * runs) as f64 / seconds * 1e-9
-}
-
-fn copy_gbs() -> f64 {
-    const LEN: usize = 32 << 20;
-    let from = vec![1.0_f32; LEN];
-    let mut to = vec![0.0_f32; LEN];
-    let seconds =
-        best_of(Duration::from_millis(200), || black_box(&mut to).copy_from_slice(black_box(&from)));
-    (2 * LEN * size_of::<f32>()) as f64 / seconds * 1e-9
-}
-
-/// The shortest of the runs of `f` that fit in `budget`, in seconds.
-fn best_of(budget: Duration, mut f: impl FnMut()) -> f64 {
-    let begin = Instant::now();
-    let mut best = f64::INFINITY;
-    while begin.elapsed() < budget {
-        let start = Instant::now();
-        f();
-        best = best.min(start.elapsed().as_secs_f64());
-    }
-    best
 }

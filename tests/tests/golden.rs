@@ -4,7 +4,7 @@
 
 use manygate_tests::golden::{Summary, Verdict, check_folder};
 use std::env;
-use std::path::{Path, PathBuf};
+use std::path::{self, Path, PathBuf};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
@@ -36,5 +36,5 @@ fn locate(dir: PathBuf) -> PathBuf {
         return dir;
     }
     let from_caller = env::var_os("PWD").map(|caller| Path::new(&caller).join(&dir));
-    from_caller.filter(|path| path.is_dir()).unwrap_or(dir)
+    from_caller.filter(|path| path.is_dir()).or_else(|| path::absolute(&dir).ok()).unwrap_or(dir)
 }

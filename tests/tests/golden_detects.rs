@@ -44,19 +44,39 @@ fn largest(values: &[f32]) -> usize {
 }
 
 /// Where a tensor is moved. Some values have no effect, and moving them proves nothing: a parameter is moved where
-/// the loss depends on it most (rows may not be looked up, units not active), a label on a row that counts.
+/// the loss depends on it most (rows may not be looked up, units not active), a label on a row that counts, an input
+/// on the row that the model is most wrong about (a saturated one that is right has no gradient).
 fn places(case: &mut Case, name: &str) -> Vec<usize> {
     if let Some(parameter) = name.strip_prefix("param.") {
         return vec![largest(floats(case, &format!("grad.{parameter}")))];
     }
-    if let Some(task) = name.strip_prefix("label.")
-        && let Some(space) = case.config.get("sample_space").and_then(|spaces| spaces.get(task)?.as_str())
-    {
-        let counts = floats(case, &format!("label.{}", space.to_owned()));
-        return (0..counts.len()).filter(|&row| counts[row] == 1.0).collect();
+    let space =
+        name.strip_prefix("label.").and_then(|task| case.config.get("sample_space")?.get(task)?.as_str());
+    if let Some(space) = space.map(str::to_owned) {
+        let labels = floats(case, &format!("label.{space}"));
+        return (0..labels.len()).filter(|&row| labels[row] == 1.0).collect();
+    }
+    if name == "input.dense" {
+        let width = case.tensors[name].shape[1];
+        return (0..width).map(|column| most_wrong(case) * width + column).collect();
     }
     let last = floats(case, name).len() - 1;
     Vec::from_iter(BTreeSet::from([0, last / 2, last]))
+}
+
+/// The row with the largest |p - y| of any task.
+fn most_wrong(case: &mut Case) -> usize {
+    let tasks: Vec<String> =
+        case.tensors.keys().filter_map(|n| n.strip_prefix("out.")).map(str::to_owned).collect();
+    let mut wrong = Vec::new();
+    for task in tasks {
+        let labels = floats(case, &format!("label.{task}")).clone();
+        let errors = floats(case, &format!("out.{task}")).iter().zip(labels).map(|(p, y)| (p - y).abs());
+        let errors: Vec<f32> = errors.collect();
+        let row = largest(&errors);
+        wrong.push((errors[row], row));
+    }
+    wrong.into_iter().max_by(|a, b| a.0.total_cmp(&b.0)).unwrap().1
 }
 
 /// `grad.bottom.0.weight` is of kind `grad weight`.

@@ -1,11 +1,14 @@
 //! The command line.
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
 /// Trains and serves multi-task and multi-scenario recommendation models.
 #[derive(Debug, Parser)]
 #[command(name = "manygate", version, about, propagate_version = true, arg_required_else_help = true)]
+#[command(
+    after_help = "Example:\n  manygate train configs/quickstart.toml --out runs/first\n  manygate eval runs/first"
+)]
 pub(crate) struct Arguments {
     #[command(subcommand)]
     pub(crate) command: Command,
@@ -26,7 +29,10 @@ pub(crate) enum Command {
     /// Show what a run holds: parameters, shapes, norms, sizes, or its plan.
     Inspect(Inspect),
     /// Measure speed.
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "Example:\n  manygate bench train --model mmoe --batch 4096 --threads 2"
+    )]
     Bench(Bench),
 }
 
@@ -45,7 +51,9 @@ pub(crate) struct Training {
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  manygate train configs/quickstart.toml --set model.experts=8 --out runs/eight --seed 7")]
+#[command(
+    after_help = "Example:\n  manygate train configs/quickstart.toml --set model.experts=8 --out runs/eight --seed 7"
+)]
 pub(crate) struct Train {
     #[command(flatten)]
     pub(crate) training: Training,
@@ -68,15 +76,28 @@ pub(crate) struct Repeat {
     /// The seeds.
     #[arg(long, value_delimiter = ',', default_value = "1,2,3,4,5", value_name = "N,N,...")]
     pub(crate) seeds: Vec<u64>,
+    /// Rows to score.
+    #[arg(long, value_enum, default_value_t = Part::Test)]
+    pub(crate) part: Part,
     /// Print JSON.
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// Rows that `repeat` scores.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum Part {
+    /// The test files.
+    Test,
+    /// The validation rows.
+    Valid,
 }
 
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  manygate eval runs/quickstart-1 --data data/quickstart/test.csv.gz")]
 pub(crate) struct Eval {
     /// Run folder.
+    #[arg(value_name = "RUN")]
     pub(crate) run: PathBuf,
     /// Labelled CSV file, plain or gzip [default: the test files of the run's configuration]; may be repeated.
     #[arg(long, value_name = "FILE")]
@@ -90,9 +111,12 @@ pub(crate) struct Eval {
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  manygate predict runs/quickstart-1 --data data/quickstart/test.csv.gz --out predictions.csv")]
+#[command(
+    after_help = "Example:\n  manygate predict runs/quickstart-1 --data data/quickstart/test.csv.gz --out predictions.csv"
+)]
 pub(crate) struct Predict {
     /// Run folder.
+    #[arg(value_name = "RUN")]
     pub(crate) run: PathBuf,
     /// CSV file, plain or gzip; labels are not needed. May be repeated.
     #[arg(long, value_name = "FILE", required = true)]
@@ -109,6 +133,7 @@ pub(crate) struct Predict {
 #[command(after_help = "Example:\n  manygate models mmoe")]
 pub(crate) struct Models {
     /// Architecture to describe.
+    #[arg(value_name = "NAME")]
     pub(crate) name: Option<String>,
     /// Print JSON.
     #[arg(long)]
@@ -119,6 +144,7 @@ pub(crate) struct Models {
 #[command(after_help = "Example:\n  manygate inspect runs/quickstart-1 --plan")]
 pub(crate) struct Inspect {
     /// Run folder.
+    #[arg(value_name = "RUN")]
     pub(crate) run: PathBuf,
     /// Show the training plan: steps, buffers, joins, bytes.
     #[arg(long)]

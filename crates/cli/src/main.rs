@@ -1,21 +1,28 @@
-//! The manygate command: parses arguments, calls the engine, prints. Results go to stdout, the rest to stderr; exit
-//! code 0, 1 for a failure, 2 for wrong usage.
+//! The manygate command: parses arguments, calls the engine, prints. Results go to stdout, the rest to stderr.
+//!
+//! Exit codes: 0; 1 when something fails (a file that is missing or damaged, data that does not fit); 2 when the wrong
+//! thing is asked for (an argument, or a key of the configuration).
 
 mod args;
 mod commands;
+mod output;
 mod progress;
 
 use clap::Parser;
+use manygate_core::Error;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
     let arguments = args::Arguments::parse();
     match commands::run(arguments.command) {
         Ok(()) => ExitCode::SUCCESS,
+        Err(Error::Config { key, message }) => {
+            output::say(&format!("error: {key}: {message}"));
+            ExitCode::from(2)
+        }
         Err(error) => {
-            eprintln!("error: {error}");
-            // A wrong value of an argument or a key is wrong usage; everything else is a failure.
-            ExitCode::from(if matches!(error, manygate_core::Error::Config { .. }) { 2 } else { 1 })
+            output::say(&format!("error: {error}"));
+            ExitCode::FAILURE
         }
     }
 }

@@ -1,13 +1,14 @@
 //! What a run shows while it works: a progress bar on a terminal, plain lines elsewhere, and the same lines in the run
 //! folder's `train.log`.
 
+use crate::output;
 use indicatif::{ProgressBar, ProgressStyle};
-use manygate_core::{Error, Result};
+use manygate_core::Error;
 use manygate_train::metrics::{ALL, Evaluation};
 use manygate_train::{Event, Observer};
 use std::fs::{File, OpenOptions};
 use std::io::{IsTerminal, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// File of the log in a run folder.
@@ -17,9 +18,10 @@ const INTERVAL: Duration = Duration::from_secs(2);
 
 /// Shows events on stderr and logs them.
 pub(crate) struct Terminal {
-    log: File,
+    folder: PathBuf,
+    /// Open from the moment the run folder is there.
+    log: Option<File>,
     bar: Option<ProgressBar>,
-    interactive: bool,
     started: Instant,
     /// When steps began, and at which step.
     stepping: Option<(Instant, u64)>,
@@ -30,22 +32,19 @@ pub(crate) struct Terminal {
 }
 
 impl Terminal {
-    /// Logs into `folder`, which is created.
-    pub(crate) fn new(folder: &Path) -> Result<Terminal> {
-        std::fs::create_dir_all(folder).map_err(Error::io("create the folder", folder))?;
-        let path = folder.join(LOG_FILE);
-        let log = OpenOptions::new().create(true).append(true).open(&path).map_err(Error::io("open", &path))?;
+    /// Logs into the run folder `folder`, once the run has made it: a run that cannot begin leaves nothing behind.
+    pub(crate) fn new(folder: &Path) -> Terminal {
         let now = Instant::now();
-        Ok(Terminal {
-            log,
+        Terminal {
+            folder: folder.to_path_buf(),
+            log: None,
             bar: None,
-            interactive: std::io::stderr().is_terminal(),
             started: now,
             stepping: None,
             last_line: now,
             rows: 0,
             loss: None,
-        })
+        }
     }
 
     /// Ends the bar and logs how the run ended.
@@ -61,14 +60,16 @@ impl Terminal {
 
     /// A log that cannot be written must not end a run.
     fn log_line(&mut self, line: &str) {
-        let _ = writeln!(self.log, "{:9.3} {line}", self.started.elapsed().as_secs_f64());
+        if let Some(log) = &mut self.log {
+            let _ = writeln!(log, "{:9.3} {line}", self.started.elapsed().as_secs_f64());
+        }
     }
 
     fn line(&mut self, line: &str) {
         self.log_line(line);
         match &self.bar {
             Some(bar) => bar.println(line),
-            None => eprintln!("{line}"),
+            None => output::say(line),
         }
     }
 
@@ -85,7 +86,9 @@ impl Terminal {
             bar.set_message(format!("{rate:.0} rows/s  loss {smooth:.4}"));
         } else if self.last_line.elapsed() >= INTERVAL || step == steps {
             self.last_line = Instant::now();
-            eprintln!("step {step}/{steps}  {rate:.0} rows/s  loss {smooth:.4}  {left:.0} s left");
+            output::say(&format!(
+                "step {step}/{steps}  {rate:.0} rows/s  loss {smooth:.4}  {left:.0} s left"
+            ));
         }
         self.log_line(&format!("step {step}/{steps} loss {loss:.6} {rate:.0} rows/s"));
     }
@@ -94,16 +97,33 @@ impl Terminal {
 impl Observer for Terminal {
     fn event(&mut self, event: &Event<'_>) {
         match event {
-            Event::Reading { .. } => {}
+            Event::Reading { rows } => {
+                if self.last_line.elapsed() >= INTERVAL {
+                    self.last_line = Instant::now();
+                    output::say(&format!("{rows} rows read"));
+                }
+            }
             Event::Ready {
-                fit_rows, valid_rows, test_rows, model, dense, tables, threads, isa, steps, resumed_at,
+                fit_rows,
+                valid_rows,
+                test_rows,
+                model,
+                dense,
+                tables,
+                threads,
+                isa,
+                steps,
+                resumed_at,
             } => {
+                self.log = OpenOptions::new().create(true).append(true).open(self.folder.join(LOG_FILE)).ok();
                 self.line(&format!("rows: {fit_rows} to fit, {valid_rows} to validate, {test_rows} to test"));
-                self.line(&format!("{model}: {dense} parameters and {tables} in tables; {threads} threads, {isa}"));
+                self.line(&format!(
+                    "{model}: {dense} parameters and {tables} in tables; {threads} threads, {isa}"
+                ));
                 if let Some(step) = resumed_at {
                     self.line(&format!("going on after step {step} of {steps}"));
                 }
-                if self.interactive {
+                if std::io::stderr().is_terminal() {
                     let bar = ProgressBar::new(*steps);
                     let style = ProgressStyle::with_template("{bar:30} {pos}/{len} steps  {msg}  {eta} left");
                     bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
@@ -114,7 +134,10 @@ impl Observer for Terminal {
             Event::Step { step, steps, rows, loss } => self.step(*step, *steps, *rows, *loss),
             Event::Validated { step, epochs, evaluation, best } => {
                 let mark = if *best { "  best so far" } else { "" };
-                self.line(&format!("epoch {epochs:.1}, step {step}: validation {}{mark}", summary(evaluation)));
+                self.line(&format!(
+                    "epoch {epochs:.1}, step {step}: validation {}{mark}",
+                    summary(evaluation)
+                ));
             }
         }
     }

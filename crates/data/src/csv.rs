@@ -146,6 +146,10 @@ impl CsvReader {
     fn read(&mut self) -> Result<bool> {
         let more =
             self.records.read_byte_record(&mut self.record).map_err(|error| match error.into_kind() {
+                ErrorKind::Io(source) if damaged(&source) => {
+                    let message = format!("the gzip data ends or breaks here ({source}): get the file anew, it was cut short or altered");
+                    Error::data(&self.path, Some(self.line + 1), None, message)
+                }
                 ErrorKind::Io(source) => Error::io("read", &self.path)(source),
                 // The reader neither parses UTF-8 nor compares lengths, so that no other kind is known.
                 other => Error::data(&self.path, Some(self.line + 1), None, format!("{other:?}")),
@@ -156,6 +160,12 @@ impl CsvReader {
         }
         Ok(more)
     }
+}
+
+/// Whether an error is the decompressor's: reading a plain file gives none of these kinds.
+fn damaged(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{InvalidData, InvalidInput, UnexpectedEof};
+    matches!(error.kind(), InvalidData | InvalidInput | UnexpectedEof)
 }
 
 /// Counts the rows of a file, checking that all are as long as the header.

@@ -16,6 +16,9 @@ impl Value {
     }
 }
 
+/// Whether something holds, or why not.
+type Checked = std::result::Result<(), String>;
+
 /// What the graph is declared for. Layers that behave differently in training (batch normalisation, dropout) look at
 /// it; everything else is the same in both.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -230,14 +233,16 @@ impl Graph {
     }
 
     /// What an op says about itself must exist in this graph: a plan relies on it.
-    fn check_references(&self, op: &dyn Op, inputs: &[Shape], output: Shape) -> Result<(), String> {
+    fn check_references(&self, op: &dyn Op, inputs: &[Shape], output: Shape) -> Checked {
         if (output.space == Space::Once) != op.reduction().is_some() {
             return Err("reductions, and no other op, give a value without rows".into());
         }
         for lookup in op.lookups() {
             match self.tables.get(lookup.table) {
                 Some(t) if t.dim == lookup.dim && lookup.column + lookup.dim <= output.cols => {}
-                Some(t) => return Err(format!("rows of `{}` have {} values, not {}", t.name, t.dim, lookup.dim)),
+                Some(t) => {
+                    return Err(format!("rows of `{}` have {} values, not {}", t.name, t.dim, lookup.dim));
+                }
                 None => return Err(format!("there is no table {}", lookup.table)),
             }
         }
@@ -248,7 +253,8 @@ impl Graph {
         if state.is_some_and(|s| self.states.get(s).is_none_or(|s| s.shape().len() != output.len())) {
             return Err(format!("the state that {output} moves needs as many values"));
         }
-        if let Some(pack) = op.packs().iter().find(|p| p.groups.iter().sum::<usize>() != inputs[p.input].rows) {
+        if let Some(pack) = op.packs().iter().find(|p| p.groups.iter().sum::<usize>() != inputs[p.input].rows)
+        {
             return Err(format!("groups {:?} do not divide the weight {}", pack.groups, inputs[pack.input]));
         }
         Ok(())

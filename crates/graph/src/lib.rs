@@ -3,19 +3,23 @@
 //! A model is declared once as a [`Graph`], compiled to a [`Plan`], and run over a [`Workspace`]. See the
 //! repository's `ARCHITECTURE.md` for the reasons.
 
+pub mod check;
+mod fit;
 pub mod graph;
 pub mod op;
 pub mod ops;
 pub mod param;
 pub mod plan;
+mod results;
 pub mod run;
 pub mod shape;
+mod tile;
 pub mod workspace;
 
 pub use graph::{Graph, LossId, LossPart, Mode, Value};
 pub use op::{LookupSource, Op, TableSource};
 pub use param::{Block, Init, Layout, ParamSpec, Parameters, TableSpec, name_hash};
-pub use plan::{Plan, PlanOptions, SparseSource};
+pub use plan::{Description, Plan, PlanOptions, SparseSource};
 pub use run::Input;
 pub use shape::{Shape, Space};
 pub use workspace::Workspace;

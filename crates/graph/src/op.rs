@@ -20,6 +20,13 @@ pub struct Saved {
     pub output: bool,
 }
 
+impl Saved {
+    /// Whether input `i` is read.
+    pub fn has_input(&self, i: usize) -> bool {
+        self.inputs & 1 << i != 0
+    }
+}
+
 /// A packed copy of a weight that an op multiplies by; the plan packs it once a step.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Pack {

@@ -202,6 +202,11 @@ impl Parameters {
         &self.layout
     }
 
+    /// Whether they are laid out as `layout`: the same one, as a rule, so that a step does not compare names.
+    pub(crate) fn has_layout(&self, layout: &Arc<Layout>) -> bool {
+        Arc::ptr_eq(&self.layout, layout) || self.layout == *layout
+    }
+
     /// Every named tensor with its values.
     pub fn tensors(&self) -> impl Iterator<Item = (&Block, &[f32])> {
         self.layout.blocks().map(|(block, range)| (block, &self.values[range]))

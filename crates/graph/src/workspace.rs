@@ -9,6 +9,10 @@ use manygate_core::Buffer;
 /// Made for a number of threads and a largest batch; smaller batches fit as well.
 #[derive(Debug)]
 pub struct Workspace {
+    /// The plan that it was made for.
+    pub(crate) plan: u64,
+    /// Whether weights have been packed.
+    pub(crate) is_packed: bool,
     pub(crate) capacity: usize,
     /// One tile arena a worker.
     pub(crate) arenas: Vec<Buffer>,
@@ -36,12 +40,14 @@ impl Workspace {
     /// Memory to run `plan` on `threads` threads over batches of at most `rows` rows.
     pub fn new(plan: &Plan, threads: usize, rows: usize) -> Workspace {
         let rows = rows.max(1);
-        // Lanes grow with the rows, except where a cost bound takes over; the largest batch has the most.
-        let lanes = plan.lanes(rows).max(1);
+        // Lanes grow with the rows: the largest batch has the most.
+        let lanes = plan.lanes(rows);
         let training = plan.graph.is_training();
         let lane_len = if training { plan.layout.len() + plan.once_len } else { 0 };
         let parts = plan.graph.losses.len();
         Workspace {
+            plan: plan.id,
+            is_packed: false,
             capacity: rows,
             arenas: (0..threads.max(1)).map(|_| Buffer::zeroed(plan.arena_len)).collect(),
             kept: plan.kept.iter().map(|k| Buffer::zeroed(k.stride * rows)).collect(),
@@ -61,6 +67,13 @@ impl Workspace {
     /// Most rows that a batch may have.
     pub fn capacity(&self) -> usize {
         self.capacity
+    }
+
+    /// Overwrites what a run must not read before writing it with NaN, so that a test can tell.
+    pub(crate) fn spoil(&mut self) {
+        for buffer in self.arenas.iter_mut().chain(&mut self.kept) {
+            buffer.fill(f32::NAN);
+        }
     }
 
     /// Bytes of all buffers.

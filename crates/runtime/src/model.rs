@@ -62,7 +62,10 @@ impl Weights {
                     || plan.tables().iter().any(|t| t.name == name)
             };
             let extra = file.shapes().find(|(name, _)| !owned(name)).map_or("", |(name, _)| name);
-            return Err(Error::format(file.path(), format!("holds the tensor `{extra}`, which the model does not have")));
+            return Err(Error::format(
+                file.path(),
+                format!("holds the tensor `{extra}`, which the model does not have"),
+            ));
         }
         Ok(Weights { params, state, tables: Tables(tables) })
     }
@@ -91,9 +94,7 @@ impl Model {
     /// # Errors
     /// When a file is missing, damaged or does not fit the others.
     pub fn open(folder: &Path) -> Result<Model> {
-        if !folder.is_dir() {
-            return Err(Error::config("RUN", format!("there is no folder `{}`; give a run folder", folder.display())));
-        }
+        check_folder(folder)?;
         let (entry, architecture) = read_architecture(&folder.join(CONFIG_FILE))?;
         let encoder = Encoder::load(&folder.join(VOCAB_FOLDER))?;
         let inputs = model_inputs(encoder.schema())?;
@@ -111,10 +112,29 @@ impl Model {
     }
 }
 
+/// Checks that `folder` holds a run, be it unfinished.
+///
+/// # Errors
+/// [`Error::Config`] when there is no such folder, or it lacks the configuration that every run begins with.
+pub fn check_folder(folder: &Path) -> Result<()> {
+    let wrong = |message: String| Err(Error::config("RUN", message));
+    if !folder.is_dir() {
+        return wrong(format!("there is no folder `{}`; give a run folder", folder.display()));
+    }
+    if !folder.join(CONFIG_FILE).exists() {
+        let folder = folder.display();
+        return wrong(format!(
+            "`{folder}` is no run folder: it has no {CONFIG_FILE}; `manygate train` makes one"
+        ));
+    }
+    Ok(())
+}
+
 fn read_architecture(path: &Path) -> Result<(&'static Entry, Box<dyn Architecture>)> {
     let text = std::fs::read_to_string(path).map_err(Error::io("read", path))?;
-    let config: toml::Table =
-        text.parse().map_err(|e: toml::de::Error| Error::format(path, format!("is not TOML: {}", e.message())))?;
+    let config: toml::Table = text
+        .parse()
+        .map_err(|e: toml::de::Error| Error::format(path, format!("is not TOML: {}", e.message())))?;
     match config.get("model") {
         Some(toml::Value::Table(model)) => manygate_models::from_table(model),
         _ => Err(Error::format(path, "has no [model] section")),

@@ -48,8 +48,9 @@ impl TensorFile {
     /// # Errors
     /// When it is damaged, or of another kind or version.
     pub fn parse(path: &Path, bytes: &[u8], kind: &str) -> Result<TensorFile> {
-        let damaged =
-            |e: &dyn std::fmt::Display| Error::format(path, format!("is damaged or not a safetensors file ({e})"));
+        let damaged = |e: &dyn std::fmt::Display| {
+            Error::format(path, format!("is damaged or not a safetensors file ({e})"))
+        };
         let (_, header) = SafeTensors::read_metadata(bytes).map_err(|e| damaged(&e))?;
         let metadata: BTreeMap<String, String> =
             header.metadata().clone().unwrap_or_default().into_iter().collect();
@@ -60,7 +61,10 @@ impl TensorFile {
             }
             (Some(_), version) => {
                 let version = version.unwrap_or("none");
-                return Err(Error::format(path, format!("has format version {version}, this program reads {VERSION}")));
+                return Err(Error::format(
+                    path,
+                    format!("has format version {version}, this program reads {VERSION}"),
+                ));
             }
             (None, _) => return Err(Error::format(path, "was not written by manygate")),
         }
@@ -68,14 +72,21 @@ impl TensorFile {
         let views = file.tensors();
         let actual = checksum(views.iter().map(|(name, view)| (name.as_str(), view.data())));
         if metadata.get(CHECKSUM) != Some(&actual) {
-            return Err(Error::format(path, "does not match its checksum: it was cut short or altered; use a copy"));
+            return Err(Error::format(
+                path,
+                "does not match its checksum: it was cut short or altered; use a copy",
+            ));
         }
         let mut tensors = BTreeMap::new();
         for (name, view) in views {
             if view.dtype() != Dtype::F32 {
-                return Err(Error::format(path, format!("tensor `{name}` is {:?}, F32 is needed", view.dtype())));
+                return Err(Error::format(
+                    path,
+                    format!("tensor `{name}` is {:?}, F32 is needed", view.dtype()),
+                ));
             }
-            let values = view.data().chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
+            let values =
+                view.data().chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
             tensors.insert(name, (view.shape().to_vec(), values));
         }
         Ok(TensorFile { path: path.to_path_buf(), metadata, tensors })
@@ -96,7 +107,10 @@ impl TensorFile {
     /// When it is missing or has another shape.
     pub fn tensor(&self, name: &str, shape: &[usize]) -> Result<&[f32]> {
         let Some((found, values)) = self.tensors.get(name) else {
-            return Err(Error::format(&self.path, format!("lacks the tensor `{name}`, which the model needs")));
+            return Err(Error::format(
+                &self.path,
+                format!("lacks the tensor `{name}`, which the model needs"),
+            ));
         };
         if found != shape {
             let message = format!("tensor `{name}` has shape {found:?}, the model needs {shape:?}");
@@ -142,7 +156,12 @@ mod tests {
     fn a_sound_file_is_read() {
         let read = TensorFile::parse(Path::new("m"), &file("model"), "model").unwrap();
         assert_eq!(read.tensor("a", &[3]).unwrap(), [1.0, 2.0, 3.0]);
-        assert!(read.tensor("a", &[1, 3]).unwrap_err().to_string().contains("has shape [3], the model needs [1, 3]"));
+        assert!(
+            read.tensor("a", &[1, 3])
+                .unwrap_err()
+                .to_string()
+                .contains("has shape [3], the model needs [1, 3]")
+        );
         assert!(read.tensor("b", &[3]).unwrap_err().to_string().contains("lacks the tensor `b`"));
     }
 

@@ -6,9 +6,7 @@ use manygate_core::{Error, Result};
 use manygate_graph::Parameters;
 use manygate_runtime::TensorFile;
 use manygate_runtime::tensors::{CHECKSUM, KIND, VERSION, VERSION_KEY, checksum};
-use safetensors::Dtype;
-use safetensors::tensor::TensorView;
-use std::collections::HashMap;
+use serde_json::{Map, Value, json};
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::Path;
@@ -28,18 +26,23 @@ const ROWS: &str = "optimizer.rows.";
 /// # Errors
 /// When the file system refuses.
 pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
-    let temporary = path.with_extension("tmp");
+    let mut temporary = path.as_os_str().to_owned();
+    temporary.push(".tmp");
     let write = || -> std::io::Result<()> {
         let mut file = File::create(&temporary)?;
         file.write_all(bytes)?;
         file.sync_all()?;
         fs::rename(&temporary, path)?;
-        match path.parent() {
+        // The parent of a bare name is the empty path.
+        match path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
             Some(folder) => File::open(folder)?.sync_all(),
             None => Ok(()),
         }
     };
-    write().map_err(Error::io("write", path))
+    write().map_err(|e| {
+        let _ = fs::remove_file(&temporary);
+        Error::io("write", path)(e)
+    })
 }
 
 /// Named tensors to be written.
@@ -71,17 +74,33 @@ impl Tensors {
 
     fn write(self, path: &Path, kind: &str, extra: Vec<(&str, String)>) -> Result<()> {
         let sum = checksum(self.all.iter().map(|(name, _, data)| (name.as_str(), data.as_slice())));
-        let mut metadata: HashMap<String, String> =
-            extra.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
-        metadata.insert(KIND.into(), kind.into());
-        metadata.insert(VERSION_KEY.into(), VERSION.into());
-        metadata.insert(CHECKSUM.into(), sum);
-        let failed = |e: safetensors::SafeTensorError| Error::format(path, format!("cannot be serialised: {e}"));
-        let mut views = Vec::with_capacity(self.all.len());
+        let own = [(KIND, kind.to_owned()), (VERSION_KEY, VERSION.to_owned()), (CHECKSUM, sum)];
+        let metadata =
+            own.into_iter().chain(extra).map(|(key, value)| (key.to_owned(), value.into())).collect();
+        write_atomically(path, &self.serialise(metadata))
+    }
+
+    /// The safetensors format: the length of a JSON header, the header, the values. Written here because the crate
+    /// that reads it keeps metadata in a hash map, whose order differs from run to run: equal weights are to be equal
+    /// bytes.
+    fn serialise(self, metadata: Map<String, Value>) -> Vec<u8> {
+        let mut header = Map::new();
+        header.insert("__metadata__".to_owned(), Value::Object(metadata));
+        let mut end = 0;
         for (name, shape, data) in &self.all {
-            views.push((name.as_str(), TensorView::new(Dtype::F32, shape.clone(), data).map_err(failed)?));
+            let start = end;
+            end += data.len();
+            header
+                .insert(name.clone(), json!({"dtype": "F32", "shape": shape, "data_offsets": [start, end]}));
         }
-        write_atomically(path, &safetensors::serialize(views, Some(metadata)).map_err(failed)?)
+        let mut header = Value::Object(header).to_string().into_bytes();
+        // Spaces, so that values start at a multiple of 8.
+        header.resize(header.len().next_multiple_of(8), b' ');
+        let mut bytes = Vec::with_capacity(8 + header.len() + end);
+        bytes.extend((header.len() as u64).to_le_bytes());
+        bytes.extend(header);
+        self.all.iter().for_each(|(_, _, data)| bytes.extend(data));
+        bytes
     }
 }
 
@@ -120,7 +139,8 @@ pub fn write_checkpoint(path: &Path, learner: &Learner, progress: &Progress, con
 pub fn read_checkpoint(path: &Path, learner: &mut Learner, config: &str) -> Result<Progress> {
     let file = TensorFile::read(path, "checkpoint")?;
     if file.metadata(CONFIG)? != config {
-        let message = "belongs to a run with another configuration; resume with the run's own config.toml and seed";
+        let message =
+            "belongs to a run with another configuration; resume with the run's own config.toml and seed";
         return Err(Error::format(path, message));
     }
     let fill = |prefix: &str, layout_of: &Parameters, values: &mut [f32]| -> Result<()> {
@@ -147,4 +167,29 @@ pub fn read_checkpoint(path: &Path, learner: &mut Learner, config: &str) -> Resu
         .map_err(|e| Error::format(path, format!("its progress cannot be read: {e}")))?;
     learner.step = progress.step;
     Ok(progress)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn equal_tensors_are_equal_bytes_and_read_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |name: &str| {
+            let mut tensors = Tensors::default();
+            tensors.push("b.weight".into(), &[2, 1], &[1.5, -0.0]);
+            tensors.push("a \"quoted\" name".into(), &[1], &[f32::MIN_POSITIVE]);
+            let path = folder.path().join(name);
+            tensors.write(&path, "model", vec![("more", "text".to_owned())]).unwrap();
+            path
+        };
+        let (one, two) = (write("one"), write("two"));
+        assert_eq!(fs::read(&one).unwrap(), fs::read(two).unwrap());
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2, "a temporary file is left");
+        let file = TensorFile::read(&one, "model").unwrap();
+        assert_eq!(file.metadata("more").unwrap(), "text");
+        assert_eq!(file.tensor("b.weight", &[2, 1]).unwrap(), [1.5, 0.0]);
+        assert_eq!(file.tensor("a \"quoted\" name", &[1]).unwrap(), [f32::MIN_POSITIVE]);
+    }
 }

@@ -95,15 +95,18 @@ impl Config {
     /// exist.
     pub fn load(path: &Path, overrides: &[String]) -> Result<Config> {
         let text = std::fs::read_to_string(path).map_err(Error::io("read the configuration", path))?;
-        let file: Config = toml::from_str(&text).map_err(|e| Error::format(path, e.to_string()))?;
+        let unreadable =
+            |e: toml::de::Error| Error::config(path.display().to_string(), e.to_string().trim_end());
+        let file: Config = toml::from_str(&text).map_err(unreadable)?;
         let config = if overrides.is_empty() {
             file
         } else {
-            let mut table: toml::Table = text.parse().map_err(|e: toml::de::Error| Error::format(path, e.to_string()))?;
+            let mut table: toml::Table = text.parse().map_err(unreadable)?;
             for text in overrides {
                 set(&mut table, text)?;
             }
-            let wrong = |e: toml::de::Error| Error::config(format!("--set {}", overrides.join(" ")), e.to_string());
+            let wrong =
+                |e: toml::de::Error| Error::config(format!("--set {}", overrides.join(" ")), e.to_string());
             table.try_into().map_err(wrong)?
         };
         config.check()?;
@@ -172,7 +175,8 @@ fn set(table: &mut toml::Table, text: &str) -> Result<()> {
             toml::Value::Array(list) => {
                 let length = list.len();
                 let index = key.parse::<usize>().ok().filter(|&i| i < length);
-                let index = index.ok_or_else(|| wrong(format!("`{key}` must be a number below {length} here")))?;
+                let index =
+                    index.ok_or_else(|| wrong(format!("`{key}` must be a number below {length} here")))?;
                 &mut list[index]
             }
             other => return Err(wrong(format!("`{key}` is below {other}, which has no keys"))),
@@ -193,7 +197,13 @@ mod tests {
     #[test]
     fn overrides_reach_tables_and_lists() {
         let mut t = table();
-        for text in ["seed=7", "model.experts=8", "model.tower_units=[4, 2]", "tasks.0.weight=2.5", "model.activation=tanh"] {
+        for text in [
+            "seed=7",
+            "model.experts=8",
+            "model.tower_units=[4, 2]",
+            "tasks.0.weight=2.5",
+            "model.activation=tanh",
+        ] {
             set(&mut t, text).unwrap();
         }
         assert_eq!(t["seed"].as_integer(), Some(7));

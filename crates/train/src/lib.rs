@@ -1,16 +1,21 @@
 //! The trainer: optimisers, metrics, checkpoints, runs, reports.
 
+pub mod bench;
 pub mod checkpoint;
 pub mod config;
 pub mod evaluate;
+pub mod inspect;
 pub mod learner;
 pub mod metrics;
 pub mod optim;
 pub mod progress;
+pub mod repeat;
 pub mod report;
 pub mod results;
 pub mod run_folder;
+pub mod score;
 pub mod trainer;
+pub mod workload;
 
 pub use config::Config;
 pub use learner::Learner;

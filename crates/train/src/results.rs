@@ -1,7 +1,8 @@
 //! The end of a run: the chosen model scored on validation and test, `metrics.json` and the report.
 //!
-//! `metrics.json`: `{"version": 1, "test": E, "valid": E, "step": .., "model": .., "seed": .., "seconds": ..}` where E
-//! is `{"is_click": {"all": {"auc", "logloss", "gauc", "pcoc", "rows", "positives", "gauc_users"}, "tab=1": {..}}}`;
+//! `metrics.json`: `{"version": 1, "test": E, "valid": E, "label_rates": {"is_click": ..}, "step": .., "model": ..,
+//! "seed": .., "seconds": ..}`. Label rates are those of the fit rows, over the rows that count. E is
+//! `{"is_click": {"all": {"auc", "logloss", "gauc", "pcoc", "rows", "positives", "gauc_users"}, "tab=1": {..}}}`;
 //! an undefined metric is `null`, and `test` is `null` without test data.
 
 use crate::checkpoint::write_atomically;
@@ -9,12 +10,12 @@ use crate::config::Config;
 use crate::evaluate::{evaluate_dataset, part, reliabilities};
 use crate::metrics::{Evaluation, Ordered};
 use crate::progress::Progress;
-use crate::report::{Floors, Part, ReportData, html};
+use crate::report::{Floors, Part, ReportData, charts, html};
 use manygate_core::{Error, Executor, Result};
 use manygate_data::Splits;
 use manygate_kernels::Isa;
 use manygate_runtime::Model;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -22,6 +23,8 @@ use std::time::Instant;
 pub const METRICS_FILE: &str = "metrics.json";
 /// File of the report in a run folder.
 pub const REPORT_FILE: &str = "report.html";
+/// Folder of the report's pictures in a run folder.
+pub const CHARTS_FOLDER: &str = "charts";
 
 /// What a finished run gives.
 #[derive(Clone, Debug)]
@@ -58,6 +61,7 @@ struct MetricsFile<'a> {
     version: u32,
     test: Option<&'a Evaluation>,
     valid: &'a Evaluation,
+    label_rates: &'a Ordered<f64>,
     model: &'a str,
     seed: u64,
     step: u64,
@@ -85,6 +89,7 @@ pub(crate) fn finish(facts: &RunFacts<'_>, exec: &dyn Executor) -> Result<Outcom
         version: 1,
         test: test.as_ref().map(|t| &t.evaluation),
         valid: &valid.evaluation,
+        label_rates: &facts.rates,
         model: model.entry.name,
         seed: facts.config.seed,
         step,
@@ -106,7 +111,41 @@ pub(crate) fn finish(facts: &RunFacts<'_>, exec: &dyn Executor) -> Result<Outcom
         reliability,
     };
     write_atomically(&facts.folder.join(REPORT_FILE), html::report(&report).as_bytes())?;
+    write_charts(facts.folder, &report)?;
     Ok(Outcome { folder: facts.folder.to_path_buf(), step, valid, test, floors, seconds })
+}
+
+/// Label rate of each task over the fit rows, from the metrics of a run folder; [`None`] before the run's end, and for
+/// runs that did not keep them.
+///
+/// # Errors
+/// When the file cannot be read or is not of this form.
+pub fn label_rates(folder: &Path) -> Result<Option<Ordered<f64>>> {
+    #[derive(Deserialize)]
+    struct Rates {
+        label_rates: Option<Ordered<f64>>,
+    }
+    let path = folder.join(METRICS_FILE);
+    if !path.exists() {
+        return Ok(None);
+    }
+    let text = std::fs::read_to_string(&path).map_err(Error::io("read", &path))?;
+    let damaged =
+        |e: serde_json::Error| Error::format(&path, format!("is damaged ({e}); remove it to do without"));
+    Ok(serde_json::from_str::<Rates>(&text).map_err(damaged)?.label_rates)
+}
+
+/// Writes the report's pictures as files of their own, to be shown elsewhere.
+fn write_charts(folder: &Path, report: &ReportData) -> Result<()> {
+    let charts = folder.join(CHARTS_FOLDER);
+    std::fs::create_dir_all(&charts).map_err(Error::io("create the folder", &charts))?;
+    write_atomically(&charts.join("learning_curve.svg"), charts::learning_curve(report).as_bytes())?;
+    for task in report.tasks.iter().filter(|_| report.test.is_some()) {
+        // A task may be called anything; a file may not.
+        let name: String = task.chars().map(|c| if c.is_alphanumeric() { c } else { '_' }).collect();
+        write_atomically(&charts.join(format!("auc_{name}.svg")), charts::auc_bars(report, task).as_bytes())?;
+    }
+    Ok(())
 }
 
 /// The folder of the training files, by which people call a data set.

@@ -34,7 +34,12 @@ pub struct RunOptions {
 /// # Errors
 /// When data or configuration cannot be used, the loss is not finite, or the file system refuses. Everything up to
 /// the last checkpoint is kept, and the run can be resumed.
-pub fn train(config: &Config, folder: &Path, options: RunOptions, observer: &mut dyn Observer) -> Result<Outcome> {
+pub fn train(
+    config: &Config,
+    folder: &Path,
+    options: RunOptions,
+    observer: &mut dyn Observer,
+) -> Result<Outcome> {
     config.check()?;
     let started = Instant::now();
     let splits = manygate_data::load(&config.data, &config.features, &config.tasks, &mut |rows| {
@@ -106,7 +111,8 @@ impl<'a> Run<'a> {
         let (entry, architecture) = manygate_models::from_table(&config.model)?;
         let inputs = model_inputs(splits.encoder.schema())?;
         let (batch_size, fit) = (config.train.batch_size, &splits.fit.batch);
-        let mut learner = build_learner(config, architecture.as_ref(), &inputs, exec, batch_size.min(fit.rows))?;
+        let mut learner =
+            build_learner(config, architecture.as_ref(), &inputs, exec, batch_size.min(fit.rows))?;
         learner.reserve_for(fit);
         let graph = manygate_models::build(architecture.as_ref(), &inputs, Mode::Evaluation)?;
         let mut batch = Batch::empty_like(fit);
@@ -168,7 +174,12 @@ impl<'a> Run<'a> {
             }
             if due {
                 self.validate(observer)?;
-                write_checkpoint(&self.folder.join(CHECKPOINT_FILE), &self.learner, &self.progress, &self.resolved)?;
+                write_checkpoint(
+                    &self.folder.join(CHECKPOINT_FILE),
+                    &self.learner,
+                    &self.progress,
+                    &self.resolved,
+                )?;
             }
         }
         Ok(())

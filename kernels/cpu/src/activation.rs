@@ -3,7 +3,7 @@
 //! Derivatives are taken from the output, so that a network keeps one buffer a layer and not two.
 
 use crate::dispatch;
-use crate::lanes::{load_chunk, store_chunk};
+use crate::lanes::{load_span, spans, store_span};
 use crate::math;
 use crate::simd::Simd;
 use crate::view::{Mat, MatMut};
@@ -66,9 +66,10 @@ fn activate_body<S: Simd>(s: S, act: Activation, mut x: MatMut<'_>) {
         return;
     }
     for r in 0..x.rows() {
-        for chunk in x.row_mut(r).chunks_mut(S::LANES) {
-            let v = act.apply(s, load_chunk(s, chunk));
-            store_chunk(s, chunk, v);
+        let x = x.row_mut(r);
+        for span in spans(s, x.len()) {
+            let v = act.apply(s, load_span(s, x, span));
+            store_span(s, x, span, v);
         }
     }
 }
@@ -88,10 +89,11 @@ fn activation_dx_body<S: Simd>(s: S, act: Activation, y: Mat<'_>, mut dy: MatMut
         return;
     }
     for r in 0..y.rows() {
-        for (y, dy) in y.row(r).chunks(S::LANES).zip(dy.row_mut(r).chunks_mut(S::LANES)) {
-            let slope = act.slope_from_output(s, load_chunk(s, y));
-            let dx = s.mul(load_chunk(s, dy), slope);
-            store_chunk(s, dy, dx);
+        let (y, dy) = (y.row(r), dy.row_mut(r));
+        for span in spans(s, y.len()) {
+            let slope = act.slope_from_output(s, load_span(s, y, span));
+            let dx = s.mul(load_span(s, dy, span), slope);
+            store_span(s, dy, span, dx);
         }
     }
 }

@@ -1,11 +1,11 @@
 //! Gates over a bank of experts: softmax weights and weighted sums, forward and backward.
 //!
 //! A row of the bank holds its experts side by side, `[E * d]`. All gates over one bank are served together, so that
-//! the bank, by far the largest operand, is read once a row: in groups of up to [`GROUP`] gates, whose sums stay in
+//! the bank, by far the largest operand, is read once a row: in groups of up to four gates, whose sums stay in
 //! registers. Banks with more gates are read again from the first-level cache.
 
 use crate::dispatch;
-use crate::lanes::{load_chunk, store_chunk};
+use crate::lanes::{Span, load_span, spans, store_span};
 use crate::math;
 use crate::simd::Simd;
 use crate::view::{Mat, MatMut};
@@ -61,9 +61,12 @@ fn gate_combine_body<S: Simd>(
             continue;
         }
         let (bank, weights) = (experts.row(r), weights.row(r));
-        let groups = weights.chunks(GROUP * count).zip(mixed.row_mut(r).chunks_mut(GROUP * width));
-        for (weights, mixed) in groups {
-            match weights.len() / count {
+        let mixed = mixed.row_mut(r);
+        for gate in (0..gates).step_by(GROUP) {
+            let group = GROUP.min(gates - gate);
+            let weights = &weights[gate * count..(gate + group) * count];
+            let mixed = &mut mixed[gate * width..(gate + group) * width];
+            match group {
                 1 => combine::<S, 1, 4>(s, weights, bank, mixed),
                 2 => combine::<S, 2, 4>(s, weights, bank, mixed),
                 3 => combine::<S, 3, 2>(s, weights, bank, mixed),
@@ -73,24 +76,32 @@ fn gate_combine_body<S: Simd>(
     }
 }
 
-/// Softmax of each `count` values of `logits`. A NaN or an infinite logit gives NaN, and hides nothing.
+/// Softmax of each `count` values of `logits`. Minus infinity weighs 0; infinity or NaN make the whole gate NaN.
 #[inline(always)]
 fn softmax<S: Simd>(s: S, logits: &[f32], weights: &mut [f32], count: usize) {
-    for (logits, weights) in logits.chunks_exact(count).zip(weights.chunks_exact_mut(count)) {
-        let largest = logits.iter().fold(f32::NEG_INFINITY, |m, &x| if x > m { x } else { m });
-        for (w, &x) in weights.iter_mut().zip(logits) {
-            *w = x - largest;
+    let gates = logits.len() / count;
+    for gate in 0..gates {
+        let mut largest = f32::NEG_INFINITY;
+        for i in gate * count..(gate + 1) * count {
+            largest = if logits[i] > largest { logits[i] } else { largest };
+        }
+        for i in gate * count..(gate + 1) * count {
+            weights[i] = logits[i] - largest;
         }
     }
     // The exponentials run over all gates together: one gate alone seldom fills a vector.
-    for chunk in weights.chunks_mut(S::LANES) {
-        let e = math::exp(s, load_chunk(s, chunk));
-        store_chunk(s, chunk, e);
+    for span in spans(s, weights.len()) {
+        let e = math::exp(s, load_span(s, weights, span));
+        store_span(s, weights, span, e);
     }
-    for weights in weights.chunks_exact_mut(count) {
-        let scale = 1.0 / weights.iter().sum::<f32>();
-        for w in weights {
-            *w *= scale;
+    for gate in 0..gates {
+        let mut sum = 0.0;
+        for i in gate * count..(gate + 1) * count {
+            sum += weights[i];
+        }
+        let scale = 1.0 / sum;
+        for i in gate * count..(gate + 1) * count {
+            weights[i] *= scale;
         }
     }
 }
@@ -99,33 +110,31 @@ fn softmax<S: Simd>(s: S, logits: &[f32], weights: &mut [f32], count: usize) {
 #[inline(always)]
 fn combine<S: Simd, const G: usize, const N: usize>(s: S, weights: &[f32], bank: &[f32], mixed: &mut [f32]) {
     let width = mixed.len() / G;
-    let mut c = 0;
-    while c + N * S::LANES <= width {
-        combine_columns::<S, G, N>(s, weights, bank, mixed, c, S::LANES);
-        c += N * S::LANES;
+    let whole = width / (N * S::LANES) * (N * S::LANES);
+    for from in (0..whole).step_by(N * S::LANES) {
+        combine_columns::<S, G, N>(s, weights, bank, mixed, Span { from, lanes: S::LANES });
     }
-    while c < width {
-        combine_columns::<S, G, 1>(s, weights, bank, mixed, c, S::LANES.min(width - c));
-        c += S::LANES;
+    for span in spans(s, width - whole) {
+        combine_columns::<S, G, 1>(s, weights, bank, mixed, span.shifted(whole));
     }
 }
 
-/// Columns `c ..` of [`combine`]: `N` vectors of `lanes` values (fewer than a vector only for `N` = 1).
+/// The `N` vectors of columns of [`combine`] that begin with `columns` (in part only where `N` is 1).
 #[inline(always)]
 fn combine_columns<S: Simd, const G: usize, const N: usize>(
     s: S,
     weights: &[f32],
     bank: &[f32],
     mixed: &mut [f32],
-    c: usize,
-    lanes: usize,
+    columns: Span,
 ) {
     let (count, width) = (weights.len() / G, mixed.len() / G);
     let mut sums = [[s.splat(0.0); N]; G];
-    for (e, expert) in bank.chunks_exact(width).enumerate() {
+    for e in 0..count {
+        let expert = &bank[e * width..(e + 1) * width];
         let mut v = [s.splat(0.0); N];
         for n in 0..N {
-            v[n] = load_chunk(s, &expert[c + n * S::LANES..][..lanes]);
+            v[n] = load_span(s, expert, columns.shifted(n * S::LANES));
         }
         for g in 0..G {
             let w = s.splat(weights[g * count + e]);
@@ -136,7 +145,7 @@ fn combine_columns<S: Simd, const G: usize, const N: usize>(
     }
     for g in 0..G {
         for n in 0..N {
-            store_chunk(s, &mut mixed[g * width + c + n * S::LANES..][..lanes], sums[g][n]);
+            store_span(s, mixed, columns.shifted(g * width + n * S::LANES), sums[g][n]);
         }
     }
 }
@@ -189,11 +198,13 @@ fn gate_combine_dx_body<S: Simd>(
     }
     for r in 0..rows {
         let (bank, d_bank) = (experts.row(r), d_experts.row_mut(r));
-        let groups = weights.row(r).chunks(GROUP * count).zip(d_mixed.row(r).chunks(GROUP * width));
-        let groups = groups.zip(d_logits.row_mut(r).chunks_mut(GROUP * count));
-        for (first, ((weights, d_mixed), d_logits)) in groups.enumerate() {
-            let add = accumulate_experts || first > 0;
-            match weights.len() / count {
+        for gate in (0..gates).step_by(GROUP) {
+            let group = GROUP.min(gates - gate);
+            let logits = gate * count..(gate + group) * count;
+            let (weights, d_logits) = (&weights.row(r)[logits.clone()], &mut d_logits.row_mut(r)[logits]);
+            let d_mixed = &d_mixed.row(r)[gate * width..(gate + group) * width];
+            let add = accumulate_experts || gate > 0;
+            match group {
                 1 => combine_dx::<S, 1>(s, weights, bank, d_mixed, d_logits, add, d_bank),
                 2 => combine_dx::<S, 2>(s, weights, bank, d_mixed, d_logits, add, d_bank),
                 3 => combine_dx::<S, 3>(s, weights, bank, d_mixed, d_logits, add, d_bank),
@@ -216,8 +227,12 @@ fn combine_dx<S: Simd, const G: usize>(
 ) {
     let (count, width) = (weights.len() / G, d_mixed.len() / G);
     let mut means = [0.0f32; G];
-    for (e, (expert, d_expert)) in bank.chunks_exact(width).zip(d_bank.chunks_exact_mut(width)).enumerate() {
-        let w: [f32; G] = std::array::from_fn(|g| weights[g * count + e]);
+    for e in 0..count {
+        let mut w = [0.0; G];
+        for g in 0..G {
+            w[g] = weights[g * count + e];
+        }
+        let (expert, d_expert) = (&bank[e * width..][..width], &mut d_bank[e * width..][..width]);
         let dw = expert_dx::<S, G>(s, w, expert, d_mixed, accumulate_experts, d_expert);
         for g in 0..G {
             d_logits[g * count + e] += w[g] * dw[g];
@@ -243,20 +258,21 @@ fn expert_dx<S: Simd, const G: usize>(
 ) -> [f32; G] {
     let width = expert.len();
     let mut dots = [s.splat(0.0); G];
-    let mut c = 0;
-    for (x, dx) in expert.chunks(S::LANES).zip(d_expert.chunks_mut(S::LANES)) {
-        let x = load_chunk(s, x);
-        let lanes = dx.len();
-        let mut sum = if accumulate { load_chunk(s, dx) } else { s.splat(0.0) };
+    for span in spans(s, width) {
+        let x = load_span(s, expert, span);
+        let mut sum = if accumulate { load_span(s, d_expert, span) } else { s.splat(0.0) };
         for g in 0..G {
-            let d = load_chunk(s, &d_mixed[g * width + c..][..lanes]);
+            let d = load_span(s, d_mixed, span.shifted(g * width));
             dots[g] = s.mul_add(d, x, dots[g]);
             sum = s.mul_add(s.splat(w[g]), d, sum);
         }
-        store_chunk(s, dx, sum);
-        c += lanes;
+        store_span(s, d_expert, span, sum);
     }
-    dots.map(|dot| s.sum(dot))
+    let mut dw = [0.0; G];
+    for g in 0..G {
+        dw[g] = s.sum(dots[g]);
+    }
+    dw
 }
 
 #[cfg(test)]

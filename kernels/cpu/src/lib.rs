@@ -14,6 +14,7 @@ pub mod loss;
 pub mod math;
 pub mod norm;
 pub mod optim;
+pub mod peak;
 pub mod simd;
 #[cfg(test)]
 mod testing;

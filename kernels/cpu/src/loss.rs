@@ -1,7 +1,7 @@
 //! Binary cross-entropy from logits, and the probabilities themselves.
 
 use crate::dispatch;
-use crate::lanes::{MAX_LANES, load_chunk, store_chunk};
+use crate::lanes::{MAX_LANES, Span, load_span, spans, store_span};
 use crate::math;
 use crate::simd::Simd;
 use crate::view::{Mat, MatMut};
@@ -38,31 +38,33 @@ fn bce_body<S: Simd>(
     assert!(d_logits.as_ref().is_none_or(one_column), "bce: the gradient has another shape");
     let (zero, one) = (s.splat(0.0), s.splat(1.0));
     let mut total = 0.0;
-    for start in (0..rows).step_by(S::LANES) {
-        let count = S::LANES.min(rows - start);
+    for span in spans(s, rows) {
+        let here = Span { from: 0, ..span };
         // The logits are a column of a wider buffer as a rule.
         let mut column = [0.0f32; MAX_LANES];
-        for (i, z) in column[..count].iter_mut().enumerate() {
-            *z = logits.row(start + i)[0];
+        for i in 0..span.lanes {
+            column[i] = logits.row(span.from + i)[0];
         }
-        let z = load_chunk(s, &column[..count]);
-        let y = load_chunk(s, &labels[start..start + count]);
+        let z = load_span(s, &column, here);
+        let y = load_span(s, labels, span);
         let counts = match counted {
-            Some(counted) => s.greater(load_chunk(s, &counted[start..start + count]), zero),
+            Some(counted) => s.greater(load_span(s, counted, span), zero),
             None => s.greater(one, zero),
         };
         let e = math::exp(s, s.sub(zero, s.abs(z)));
         // In this order `max` hands a NaN through.
         let loss = s.add(s.sub(s.max(zero, z), s.mul(z, y)), math::log1p_of_unit(s, e));
-        store_chunk(s, &mut column[..count], s.select(counts, loss, zero));
+        store_span(s, &mut column, here, s.select(counts, loss, zero));
         // In row order, so that the sum does not depend on the vector's length.
-        total += column[..count].iter().map(|&x| f64::from(x)).sum::<f64>();
+        for i in 0..span.lanes {
+            total += f64::from(column[i]);
+        }
         if let Some(d_logits) = &mut d_logits {
             let probability = s.div(s.select(s.greater(z, zero), one, e), s.add(one, e));
             let d = s.mul(s.splat(scale), s.sub(probability, y));
-            store_chunk(s, &mut column[..count], s.select(counts, d, zero));
-            for (i, &d) in column[..count].iter().enumerate() {
-                d_logits.row_mut(start + i)[0] = d;
+            store_span(s, &mut column, here, s.select(counts, d, zero));
+            for i in 0..span.lanes {
+                d_logits.row_mut(span.from + i)[0] = column[i];
             }
         }
     }
@@ -81,8 +83,9 @@ dispatch! {
 fn sigmoid_body<S: Simd>(s: S, logits: Mat<'_>, mut out: MatMut<'_>) {
     assert_eq!((logits.rows(), logits.cols()), (out.rows(), out.cols()), "sigmoid: the shapes differ");
     for r in 0..logits.rows() {
-        for (z, p) in logits.row(r).chunks(S::LANES).zip(out.row_mut(r).chunks_mut(S::LANES)) {
-            store_chunk(s, p, math::sigmoid(s, load_chunk(s, z)));
+        let (logits, out) = (logits.row(r), out.row_mut(r));
+        for span in spans(s, logits.len()) {
+            store_span(s, out, span, math::sigmoid(s, load_span(s, logits, span)));
         }
     }
 }

@@ -14,8 +14,8 @@ const EXP_MIN: f32 = -87.336_54;
 #[inline(always)]
 fn horner<S: Simd, const N: usize>(s: S, x: S::V, coefficients: [f32; N]) -> S::V {
     let mut acc = s.splat(coefficients[0]);
-    for &c in &coefficients[1..] {
-        acc = s.mul_add(acc, x, s.splat(c));
+    for i in 1..N {
+        acc = s.mul_add(acc, x, s.splat(coefficients[i]));
     }
     acc
 }
@@ -79,15 +79,15 @@ pub fn log1p_exp_neg_abs<S: Simd>(s: S, x: S::V) -> S::V {
 mod tests {
     use super::*;
     use crate::isa::Isa;
-    use crate::lanes::{load_chunk, store_chunk};
+    use crate::lanes::{load_span, spans, store_span};
 
     macro_rules! over_slices {
         ($($name:ident, $body:ident, $function:ident;)*) => {$(
             #[inline(always)]
             fn $body<S: Simd>(s: S, x: &mut [f32]) {
-                for chunk in x.chunks_mut(S::LANES) {
-                    let v = $function(s, load_chunk(s, chunk));
-                    store_chunk(s, chunk, v);
+                for span in spans(s, x.len()) {
+                    let v = $function(s, load_span(s, x, span));
+                    store_span(s, x, span, v);
                 }
             }
             crate::dispatch! {

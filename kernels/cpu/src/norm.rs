@@ -3,7 +3,7 @@
 
 use crate::activation::Activation;
 use crate::dispatch;
-use crate::lanes::{load_chunk, store_chunk};
+use crate::lanes::{load_span, spans, store_span};
 use crate::simd::Simd;
 use crate::view::{Mat, MatMut};
 
@@ -21,11 +21,10 @@ dispatch! {
 #[inline(always)]
 fn column_moments_body<S: Simd>(_: S, x: Mat<'_>, sums: &mut [f64], squares: &mut [f64]) {
     assert!(sums.len() == x.cols() && squares.len() == x.cols(), "column_moments: the widths differ");
-    let blocks = x.rows() / ROWS * ROWS;
-    for r in (0..blocks).step_by(ROWS) {
-        add_moments::<ROWS>(x, r, sums, squares);
+    for block in 0..x.rows() / ROWS {
+        add_moments::<ROWS>(x, block * ROWS, sums, squares);
     }
-    for r in blocks..x.rows() {
+    for r in x.rows() / ROWS * ROWS..x.rows() {
         add_moments::<1>(x, r, sums, squares);
     }
 }
@@ -34,7 +33,10 @@ fn column_moments_body<S: Simd>(_: S, x: Mat<'_>, sums: &mut [f64], squares: &mu
 #[inline(always)]
 fn add_moments<const R: usize>(x: Mat<'_>, from: usize, sums: &mut [f64], squares: &mut [f64]) {
     let cols = sums.len();
-    let rows: [&[f32]; R] = std::array::from_fn(|r| &x.row(from + r)[..cols]);
+    let mut rows: [&[f32]; R] = [&[]; R];
+    for r in 0..R {
+        rows[r] = &x.row(from + r)[..cols];
+    }
     let squares = &mut squares[..cols];
     for c in 0..cols {
         let (mut sum, mut square) = (0.0, 0.0);
@@ -74,14 +76,12 @@ fn normalise_body<S: Simd>(
     let lengths = [mean.len(), inverse_std.len(), gamma.len(), beta.len()];
     assert_eq!(lengths, [cols; 4], "normalise: not one value a column");
     for r in 0..x.rows() {
-        let mut c = 0;
-        for (x, y) in x.row(r).chunks(S::LANES).zip(y.row_mut(r).chunks_mut(S::LANES)) {
-            let column = c..c + x.len();
-            let centred = s.sub(load_chunk(s, x), load_chunk(s, &mean[column.clone()]));
-            let normal = s.mul(centred, load_chunk(s, &inverse_std[column.clone()]));
-            let v = s.mul_add(load_chunk(s, &gamma[column.clone()]), normal, load_chunk(s, &beta[column]));
-            store_chunk(s, y, act.apply(s, v));
-            c += S::LANES;
+        let (x, y) = (x.row(r), y.row_mut(r));
+        for span in spans(s, cols) {
+            let centred = s.sub(load_span(s, x, span), load_span(s, mean, span));
+            let normal = s.mul(centred, load_span(s, inverse_std, span));
+            let v = s.mul_add(load_span(s, gamma, span), normal, load_span(s, beta, span));
+            store_span(s, y, span, act.apply(s, v));
         }
     }
 }
@@ -112,11 +112,10 @@ fn norm_gradient_sums_body<S: Simd>(
     assert_eq!((dz.rows(), dz.cols()), (x.rows(), x.cols()), "norm_gradient_sums: dz and x differ in shape");
     let lengths = [mean.len(), inverse_std.len(), sum_dz.len(), sum_dz_xhat.len()];
     assert_eq!(lengths, [x.cols(); 4], "norm_gradient_sums: not one value a column");
-    let blocks = x.rows() / ROWS * ROWS;
-    for r in (0..blocks).step_by(ROWS) {
-        add_gradient_sums::<ROWS>(dz, x, r, mean, inverse_std, sum_dz, sum_dz_xhat);
+    for block in 0..x.rows() / ROWS {
+        add_gradient_sums::<ROWS>(dz, x, block * ROWS, mean, inverse_std, sum_dz, sum_dz_xhat);
     }
-    for r in blocks..x.rows() {
+    for r in x.rows() / ROWS * ROWS..x.rows() {
         add_gradient_sums::<1>(dz, x, r, mean, inverse_std, sum_dz, sum_dz_xhat);
     }
 }
@@ -133,15 +132,18 @@ fn add_gradient_sums<const R: usize>(
     sum_dz_xhat: &mut [f64],
 ) {
     let cols = sum_dz.len();
-    let dz: [&[f32]; R] = std::array::from_fn(|r| &dz.row(from + r)[..cols]);
-    let x: [&[f32]; R] = std::array::from_fn(|r| &x.row(from + r)[..cols]);
+    let (mut dz_rows, mut x_rows): ([&[f32]; R], [&[f32]; R]) = ([&[]; R], [&[]; R]);
+    for r in 0..R {
+        dz_rows[r] = &dz.row(from + r)[..cols];
+        x_rows[r] = &x.row(from + r)[..cols];
+    }
     let (mean, inverse_std, sum_dz_xhat) = (&mean[..cols], &inverse_std[..cols], &mut sum_dz_xhat[..cols]);
     for c in 0..cols {
         let (mut sum, mut product) = (0.0, 0.0);
         for r in 0..R {
-            let d = f64::from(dz[r][c]);
+            let d = f64::from(dz_rows[r][c]);
             sum += d;
-            product += d * f64::from((x[r][c] - mean[c]) * inverse_std[c]);
+            product += d * f64::from((x_rows[r][c] - mean[c]) * inverse_std[c]);
         }
         sum_dz[c] += sum;
         sum_dz_xhat[c] += product;
@@ -181,17 +183,14 @@ fn norm_dx_body<S: Simd>(
     let lengths = [mean.len(), inverse_std.len(), gamma.len(), mean_dz.len(), mean_dz_xhat.len()];
     assert_eq!(lengths, [x.cols(); 5], "norm_dx: not one value a column");
     for r in 0..x.rows() {
-        let rows = dz.row(r).chunks(S::LANES).zip(x.row(r).chunks(S::LANES));
-        let mut c = 0;
-        for ((dz, x), dx) in rows.zip(dx.row_mut(r).chunks_mut(S::LANES)) {
-            let by_column = |values: &[f32]| load_chunk(s, &values[c..c + x.len()]);
-            let scale = by_column(inverse_std);
-            let xhat = s.mul(s.sub(load_chunk(s, x), by_column(mean)), scale);
-            let centred = s.sub(load_chunk(s, dz), by_column(mean_dz));
-            let d = s.sub(centred, s.mul(xhat, by_column(mean_dz_xhat)));
-            let base = if accumulate { load_chunk(s, dx) } else { s.splat(0.0) };
-            store_chunk(s, dx, s.mul_add(s.mul(by_column(gamma), scale), d, base));
-            c += S::LANES;
+        let (dz, x, dx) = (dz.row(r), x.row(r), dx.row_mut(r));
+        for span in spans(s, x.len()) {
+            let scale = load_span(s, inverse_std, span);
+            let xhat = s.mul(s.sub(load_span(s, x, span), load_span(s, mean, span)), scale);
+            let centred = s.sub(load_span(s, dz, span), load_span(s, mean_dz, span));
+            let d = s.sub(centred, s.mul(xhat, load_span(s, mean_dz_xhat, span)));
+            let base = if accumulate { load_span(s, dx, span) } else { s.splat(0.0) };
+            store_span(s, dx, span, s.mul_add(s.mul(load_span(s, gamma, span), scale), d, base));
         }
     }
 }

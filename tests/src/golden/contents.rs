@@ -118,10 +118,8 @@ impl<'c> Take<'c> {
 
     fn batch(&mut self, setup: &Setup) -> Batch {
         let (inputs, rows) = (&setup.inputs, setup.rows);
-        let mut batch = Batch { rows, dense_width: inputs.dense, ..Batch::default() };
-        if !inputs.fields.is_empty() {
-            batch.ids = self.ids(setup);
-        }
+        let ids = self.ids(setup);
+        let mut batch = Batch { rows, ids, dense_width: inputs.dense, ..Batch::default() };
         if inputs.dense > 0 {
             batch.dense = self.floats("input.dense", &[rows, inputs.dense]).unwrap_or_default().to_vec();
         }

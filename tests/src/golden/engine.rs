@@ -2,7 +2,7 @@
 
 use super::contents::Contents;
 use super::translate::Setup;
-use manygate_core::{Batch, Executor, Pool, Serial};
+use manygate_core::{Executor, Pool, Serial};
 use manygate_embedding::SparseGradients;
 use manygate_graph::{Input, Mode, Plan, PlanOptions, Workspace};
 use manygate_kernels::Isa;
@@ -19,28 +19,30 @@ pub struct Variant {
     pub threads: usize,
     /// Rows of a tile.
     pub tile_rows: usize,
-    /// Whether the batch is repeated until the plan divides it into several lanes: means, and so all gradients, stay
-    /// what they are.
-    pub repeated: bool,
+    /// Fewest rows of a lane.
+    pub lane_rows: usize,
 }
 
 impl Variant {
-    /// On every instruction set of this machine: one thread and two, tiles larger than the batches of the cases and
-    /// small odd ones, several lanes.
+    /// On every instruction set of this machine: tiles and lanes larger than the batches of the cases, and small odd
+    /// tiles in lanes that threads share.
     pub fn all() -> impl Iterator<Item = Variant> {
-        const SHAPES: [(usize, usize, bool); 5] =
-            [(1, 128, false), (1, 5, false), (2, 128, false), (2, 5, false), (2, 5, true)];
+        const SHAPES: [(usize, usize, usize); 4] = [(1, 128, 256), (1, 5, 256), (2, 128, 4), (2, 5, 4)];
         Isa::available().into_iter().flat_map(|isa| {
-            SHAPES.map(|(threads, tile_rows, repeated)| Variant { isa, threads, tile_rows, repeated })
+            SHAPES.map(|(threads, tile_rows, lane_rows)| Variant { isa, threads, tile_rows, lane_rows })
         })
+    }
+
+    fn options(&self) -> PlanOptions {
+        let Variant { isa, tile_rows, lane_rows, .. } = *self;
+        PlanOptions { tile_rows, lane_rows, outputs: true, isa, ..PlanOptions::default() }
     }
 }
 
 impl fmt::Display for Variant {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let threads = if self.threads == 1 { "1 thread".into() } else { format!("{} threads", self.threads) };
-        write!(f, "{}, {threads}, tiles of {} rows", self.isa, self.tile_rows)?;
-        if self.repeated { write!(f, ", batch repeated over lanes") } else { Ok(()) }
+        let Variant { isa, threads, tile_rows, lane_rows } = self;
+        write!(f, "{isa}, threads: {threads}, rows of a tile: {tile_rows}, of a lane: {lane_rows}")
     }
 }
 
@@ -48,14 +50,12 @@ impl fmt::Display for Variant {
 pub(crate) type Named = BTreeMap<String, Vec<f64>>;
 
 /// What a variant computed.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Computed {
-    /// Under the names of the expected tensors. Outputs have a row for every row of the (repeated) batch.
+    /// Under the names of the expected tensors.
     pub(crate) values: Named,
     /// `grad.*` once more: the sum of the gradients of the loss parts, one run each.
     pub(crate) summed: Named,
-    /// Whether the state after the step is missing: it depends on the number of rows, which repeating changes.
-    pub(crate) without_state: bool,
 }
 
 /// The plan of a case's model.
@@ -75,19 +75,9 @@ pub(crate) fn plan(setup: &Setup, mode: Mode, options: PlanOptions) -> Result<Pl
 /// # Errors
 /// When the engine refuses.
 pub(crate) fn compute(setup: &Setup, contents: &Contents, variant: Variant) -> Result<Computed, String> {
-    let options = PlanOptions {
-        tile_rows: variant.tile_rows,
-        outputs: true,
-        isa: variant.isa,
-        ..PlanOptions::default()
-    };
-    let training = plan(setup, Mode::Training, options.clone())?;
-    let evaluation = plan(setup, Mode::Evaluation, options)?;
-    let batch = match variant.repeated {
-        true => repeated(&contents.batch, &training)?,
-        false => contents.batch.clone(),
-    };
-    let run = Run { contents, batch: &batch, variant };
+    let training = plan(setup, Mode::Training, variant.options())?;
+    let evaluation = plan(setup, Mode::Evaluation, variant.options())?;
+    let run = Run { contents, threads: variant.threads };
     if variant.threads == 1 {
         run.both(&Serial, &training, &evaluation)
     } else {
@@ -96,28 +86,16 @@ pub(crate) fn compute(setup: &Setup, contents: &Contents, variant: Variant) -> R
     }
 }
 
-/// The rows of `batch` over and over, as often as it takes to fill two lanes.
-fn repeated(batch: &Batch, plan: &Plan) -> Result<Batch, String> {
-    const MOST_ROWS: usize = 1 << 16;
-    let mut sizes = (1..).map(|copies| copies * batch.rows).take_while(|&rows| rows > 0 && rows <= MOST_ROWS);
-    let rows = sizes.find(|&rows| plan.lanes(rows) > 1).ok_or("no batch of this case has two lanes")?;
-    let order: Vec<u32> = (0..rows).map(|r| (r % batch.rows) as u32).collect();
-    let mut all = Batch::empty_like(batch);
-    all.gather(batch, &order);
-    Ok(all)
-}
-
 struct Run<'a> {
     contents: &'a Contents,
-    batch: &'a Batch,
-    variant: Variant,
+    threads: usize,
 }
 
 impl Run<'_> {
     fn both(&self, exec: &dyn Executor, training: &Plan, evaluation: &Plan) -> Result<Computed, String> {
-        let mut computed =
-            Computed { values: Named::new(), summed: Named::new(), without_state: self.variant.repeated };
-        let mut ws = Workspace::new(training, self.variant.threads, self.batch.rows);
+        let rows = self.contents.batch.rows;
+        let mut computed = Computed::default();
+        let mut ws = Workspace::new(training, self.threads, rows);
         let parts = training.losses().len();
         self.run(exec, training, &mut ws, &vec![1.0; parts])?;
         outputs(training, &ws, "out", &mut computed.values)?;
@@ -135,17 +113,17 @@ impl Run<'_> {
                 sum.iter_mut().zip(values).for_each(|(s, v)| *s += v);
             }
         }
-        let mut ws = Workspace::new(evaluation, self.variant.threads, self.batch.rows);
+        let mut ws = Workspace::new(evaluation, self.threads, rows);
         self.run(exec, evaluation, &mut ws, &[])?;
         outputs(evaluation, &ws, "eval", &mut computed.values)?;
         Ok(computed)
     }
 
     fn run(&self, exec: &dyn Executor, plan: &Plan, ws: &mut Workspace, seeds: &[f32]) -> Result<(), String> {
-        let Contents { params, state, tables, .. } = self.contents;
+        let Contents { params, state, tables, batch, .. } = self.contents;
         let tables: Vec<Rows<'_>> = tables.iter().map(|t| t.rows()).collect();
         plan.pack(exec, ws, params);
-        let input = Input { params, state, tables: &tables, batch: self.batch, seeds };
+        let input = Input { params, state, tables: &tables, batch, seeds };
         plan.run(exec, ws, &input).map_err(|e| e.to_string())
     }
 
@@ -162,8 +140,8 @@ impl Run<'_> {
             let sum = |i| (0..lanes.rows()).map(|lane| f64::from(lanes.row(lane)[i])).sum();
             into.insert(format!("grad.{}", block.name), range.map(sum).collect());
         }
-        let mut sparse = SparseGradients::new(plan, self.batch.rows);
-        sparse.sort(exec, self.batch);
+        let mut sparse = SparseGradients::new(plan, self.contents.batch.rows);
+        sparse.sort(exec, &self.contents.batch);
         for (t, spec) in plan.tables().iter().enumerate() {
             let (ids, rows) = sparse.coalesced(plan, ws, t);
             if !ids.is_sorted_by(|a, b| a < b) || ids.len() * spec.dim != rows.len() {
@@ -180,9 +158,6 @@ impl Run<'_> {
     }
 
     fn state_after(&self, plan: &Plan, ws: &Workspace, into: &mut Named) {
-        if self.variant.repeated {
-            return;
-        }
         let mut state = self.contents.state.clone();
         plan.update_state(ws, &mut state);
         for (block, values) in state.tensors() {
@@ -205,4 +180,23 @@ fn losses(plan: &Plan, ws: &Workspace, into: &mut Named) {
     let total = parts.clone().map(|(part, loss)| f64::from(part.weight) * loss).sum();
     into.insert("loss".into(), vec![total]);
     into.extend(parts.map(|(part, &loss)| (format!("loss.{}", part.name), vec![loss])));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn small_batches_are_divided_into_tiles_and_lanes() {
+        let config = serde_json::json!({
+            "model": "mmoe", "sparse": [{"name": "f0", "vocab": 7}], "dim": 4, "batch": 16, "tasks": ["click"],
+            "act": "relu", "experts": 3, "expert_units": [6],
+        });
+        let setup = Setup::translate(config.as_object().unwrap()).unwrap();
+        let plan = |variant: Variant| plan(&setup, Mode::Training, variant.options()).unwrap();
+        for isa in Isa::available() {
+            let mut variants = Variant::all().filter(|v| v.isa == isa);
+            assert!(variants.any(|v| v.threads > 1 && plan(v).lanes(16) > 1 && v.tile_rows < 8));
+        }
+    }
 }

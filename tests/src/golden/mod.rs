@@ -4,7 +4,7 @@
 //! and the tolerance. [`translate`] reads the configuration, [`contents`] the tensors, [`engine`] computes the same
 //! values, [`compare`] judges them.
 
-pub mod case;
+mod case;
 mod compare;
 mod contents;
 mod engine;
@@ -12,10 +12,11 @@ mod folder;
 mod translate;
 
 pub use case::{Case, Tensor, Values};
+pub use compare::Margin;
 pub use engine::Variant;
 pub use folder::{Report, Summary, Verdict, check_folder};
 
-use compare::{Margin, Tolerance};
+use compare::Tolerance;
 use contents::Contents;
 use translate::Setup;
 

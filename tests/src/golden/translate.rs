@@ -163,8 +163,7 @@ mod tests {
             "tasks": ["click", "buy"], "act": "tanh", "experts": 3, "expert_units": [6], "gate_bias": true,
             "task_weights": {"buy": 0.5}, "sample_space": {"buy": "click"}, "seed": 5, "cascade": true,
         });
-        let Value::Object(config) = config else { unreachable!() };
-        let setup = Setup::translate(&config).unwrap();
+        let setup = Setup::translate(config.as_object().unwrap()).unwrap();
         let expected = "name = 'mmoe'\nembedding_dim = 4\nactivation = 'tanh'\nnorm = 'none'\ntower_units = []\n\
                         experts = 3\nexpert_units = [6]\ngate_bias = true";
         assert_eq!(setup.model, toml::from_str(expected).unwrap());

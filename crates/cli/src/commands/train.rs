@@ -1,8 +1,10 @@
 //! `manygate train`.
 
 use crate::args::{Train, Training};
+use crate::output;
 use crate::progress::Terminal;
 use manygate_core::{Error, Result};
+use manygate_train::report::Part;
 use manygate_train::report::terminal::{Look, task_scenario_table};
 use manygate_train::{Config, Outcome, RunOptions, run_folder, train};
 
@@ -26,25 +28,26 @@ pub(crate) fn run(args: &Train) -> Result<()> {
         None => run_folder::default_folder(&args.training.config, args.resume)?,
     };
     let options = RunOptions { threads: args.training.threads, resume: args.resume };
-    let mut terminal = Terminal::new(&folder)?;
+    let mut terminal = Terminal::new(&folder);
     let outcome = train(&config, &folder, options, &mut terminal);
     terminal.finish(outcome.as_ref().err());
-    print_outcome(&outcome?);
-    Ok(())
+    print_outcome(&outcome?)
 }
 
-fn print_outcome(outcome: &Outcome) {
+fn print_outcome(outcome: &Outcome) -> Result<()> {
     let look = Look::detect();
-    println!("{}", task_scenario_table("validation", &outcome.valid.evaluation, None, &outcome.valid.constants, look));
-    if let Some(test) = &outcome.test {
-        let floors = outcome.floors.as_ref();
-        println!("{}", task_scenario_table("test", &test.evaluation, floors, &test.constants, look));
-    }
-    eprintln!(
+    let (valid, test) = (&outcome.valid, outcome.test.as_ref());
+    let mut tables = vec![task_scenario_table("validation", &valid.evaluation, None, &valid.constants, look)];
+    let of_test =
+        |t: &Part| task_scenario_table("test", &t.evaluation, outcome.floors.as_ref(), &t.constants, look);
+    tables.extend(test.map(of_test));
+    output::result(tables.join("\n").trim_end())?;
+    output::say(&format!(
         "step {} was chosen on validation; {:.1} s; the run is in {}, its report in {}",
         outcome.step,
         outcome.seconds,
         outcome.folder.display(),
         outcome.folder.join(manygate_train::results::REPORT_FILE).display()
-    );
+    ));
+    Ok(())
 }

@@ -6,6 +6,7 @@
 //!
 //! Backward: `dx = d_mean / B + d_var · 2 (x − mean) / B`.
 
+use crate::check::Case;
 use crate::op::{Backward, Forward, Matrix, Op, Reduction, Saved};
 use crate::shape::{Shape, Space};
 use manygate_core::Batch;
@@ -111,4 +112,10 @@ impl Reduction for BatchMoments {
             }
         }
     }
+}
+
+/// Instances for the check of every op, see [`check`](crate::check).
+pub fn cases() -> Vec<Case> {
+    let case = |name: &str, cols| Case::new(name, |g, x| g.add("op", BatchMoments::new(None), x)).rows(cols);
+    vec![case("batch_moments/one", 1), case("batch_moments/wide", 19)]
 }

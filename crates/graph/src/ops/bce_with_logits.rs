@@ -5,8 +5,9 @@
 //!
 //! Backward: `dz = seed · weight / denominator · (σ(z) − y)`, 0 for rows that do not count.
 
-use crate::graph::LossId;
-use crate::op::{Backward, Forward, Matrix, Op, Saved};
+use crate::check::Case;
+use crate::graph::{Graph, LossId, LossPart, Value};
+use crate::op::{Backward, Forward, Matrix, Op, Reads, Saved};
 use crate::shape::Shape;
 use manygate_core::Batch;
 use manygate_kernels::{MatMut, loss};
@@ -20,7 +21,8 @@ pub struct BceWithLogits {
 }
 
 impl BceWithLogits {
-    /// The loss of `labels[task]`, added to the part `loss`; with `counted`, over rows where `labels[counted]` is 1.
+    /// The loss of `labels[task]`, added to the part `loss`; with `counted`, over rows where `labels[counted]`
+    /// is above 0 (the part's [`counted`](crate::LossPart::counted) must be the same: it gives the denominator).
     pub fn new(loss: LossId, task: usize, counted: Option<usize>) -> BceWithLogits {
         BceWithLogits { loss, task, counted }
     }
@@ -40,6 +42,10 @@ impl Op for BceWithLogits {
 
     fn saved(&self) -> Saved {
         Saved { inputs: 0b1, output: false }
+    }
+
+    fn reads(&self) -> Reads {
+        Reads { labels: self.task.max(self.counted.unwrap_or(0)) + 1, ..Reads::default() }
     }
 
     fn loss(&self) -> Option<LossId> {
@@ -87,10 +93,26 @@ impl Op for BceWithLogits {
         let mut terms = Matrix::zeros(z.rows, 1);
         for r in 0..z.rows {
             let (z, y) = (z.at(r, 0), f64::from(batch.labels[self.task][r]));
-            if self.counted.is_none_or(|t| batch.labels[t][r] == 1.0) {
+            if self.counted.is_none_or(|t| batch.labels[t][r] > 0.0) {
                 terms.set(r, 0, z.max(0.0) - z * y + (-z.abs()).exp().ln_1p());
             }
         }
         terms
     }
+}
+
+/// Instances for the check of every op, see [`check`](crate::check).
+pub fn cases() -> Vec<Case> {
+    let case = |name: &str, counted: Option<usize>, range: f32| {
+        let declare = move |g: &mut Graph, x: &[Value]| {
+            let loss = g.loss(LossPart { name: "task".into(), weight: 0.7, counted })?;
+            g.add("op", BceWithLogits::new(loss, 0, counted), x)
+        };
+        Case::new(name, declare).rows(1).between(-range, range)
+    };
+    vec![
+        case("bce_with_logits/all", None, 3.0),
+        case("bce_with_logits/counted", Some(1), 3.0),
+        case("bce_with_logits/large", None, 60.0),
+    ]
 }

@@ -6,6 +6,7 @@
 //!
 //! Backward: `d expert_e = Σ_t w_te dh_t`, `dw_te = dh_t · expert_e`, `d logit = w ⊙ (dw − Σ_e w dw)`.
 
+use crate::check::Case;
 use crate::op::{Backward, Forward, Matrix, Op, Saved};
 use crate::shape::{Shape, Space};
 use manygate_core::Batch;
@@ -112,4 +113,17 @@ impl Op for GateCombine {
         }
         y
     }
+}
+
+/// Instances for the check of every op, see [`check`](crate::check).
+pub fn cases() -> Vec<Case> {
+    let case = |name: &str, gates: usize, experts: usize, width: usize| {
+        let case = Case::new(name, move |g, x| g.add("op", GateCombine::new(gates, experts), x));
+        case.rows(gates * experts).rows(experts * width)
+    };
+    vec![
+        case("gate_combine/one_gate", 1, 3, 5),
+        case("gate_combine/one_expert", 2, 1, 3),
+        case("gate_combine/five_gates", 5, 4, 17),
+    ]
 }

@@ -3,6 +3,7 @@
 //! x `[batch, groups · in]`, W `[groups · out, in]`, b `[groups · out]`, y `[batch, groups · out]`.
 //! Backward: as [`linear`](super::linear), group by group.
 
+use crate::check::Case;
 use crate::op::{Backward, Forward, Matrix, Op, Pack, Saved, activate_f64};
 use crate::shape::{Shape, Space};
 use manygate_core::Batch;
@@ -100,10 +101,10 @@ impl Op for GroupedLinear {
         if let Some(dw) = tile.take_gradient(1) {
             gemm::grouped_linear_dw(isa, self.groups, dy, x, dw.accumulate, dw.to, tile.take_scratch());
         }
-        if self.bias {
-            if let Some(db) = tile.take_gradient(2) {
-                gemm::column_sums(isa, dy, db.accumulate, db.to.into_contiguous());
-            }
+        if self.bias
+            && let Some(db) = tile.take_gradient(2)
+        {
+            gemm::column_sums(isa, dy, db.accumulate, db.to.into_contiguous());
         }
         if let Some(dx) = tile.take_gradient(0) {
             let weights = GroupedPacked::new(tile.packed(1), self.groups, self.out, x.cols() / self.groups);
@@ -122,4 +123,20 @@ impl Op for GroupedLinear {
         }
         y
     }
+}
+
+/// Instances for the check of every op, see [`check`](crate::check).
+pub fn cases() -> Vec<Case> {
+    let case = |name: &str, groups: usize, inputs: usize, out: usize, bias: bool, activation: Activation| {
+        let op = GroupedLinear::new(groups, out, bias, activation);
+        let case = Case::new(name, move |g, x| g.add("op", op.clone(), x));
+        let case = case.rows(groups * inputs).once(groups * out, inputs);
+        if bias { case.once(groups * out, 1) } else { case }
+    };
+    vec![
+        case("grouped_linear/one_group", 1, 6, 5, true, Activation::Relu),
+        case("grouped_linear/experts", 3, 5, 17, true, Activation::Relu),
+        case("grouped_linear/logits", 4, 9, 1, true, Activation::Identity),
+        case("grouped_linear/bare_sigmoid", 2, 3, 4, false, Activation::Sigmoid),
+    ]
 }

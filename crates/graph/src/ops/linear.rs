@@ -6,6 +6,7 @@
 //!
 //! Backward: `dz = dy ⊙ act'`, `dW = dzᵀ x`, `db = Σ dz`, `dx = dz W`.
 
+use crate::check::Case;
 use crate::op::{Backward, Forward, Matrix, Op, Pack, Saved, activate_f64};
 use crate::shape::{Shape, Space};
 use manygate_core::Batch;
@@ -140,10 +141,10 @@ impl Op for Linear {
         if let Some(dw) = tile.take_gradient(1) {
             gemm::linear_dw(isa, dy, x, dw.accumulate, dw.to, tile.take_scratch());
         }
-        if self.biased() > 0 {
-            if let Some(db) = tile.take_gradient(2) {
-                gemm::column_sums(isa, dy.columns(0, self.biased()), db.accumulate, db.to.into_contiguous());
-            }
+        if self.biased() > 0
+            && let Some(db) = tile.take_gradient(2)
+        {
+            gemm::column_sums(isa, dy.columns(0, self.biased()), db.accumulate, db.to.into_contiguous());
         }
         if let Some(dx) = tile.take_gradient(0) {
             let weight = Packed::new(tile.packed(1), self.out(), x.cols());
@@ -163,4 +164,37 @@ impl Op for Linear {
         }
         y
     }
+}
+
+/// Instances for the check of every op, see [`check`](crate::check).
+pub fn cases() -> Vec<Case> {
+    let plain = |name: &str, out: usize, bias: bool, activation: Activation, inputs: usize| {
+        let case = Case::new(name, move |g, x| g.add("op", Linear::new(out, bias, activation), x));
+        let case = case.rows(inputs).once(out, inputs);
+        if bias { case.once(out, 1) } else { case }
+    };
+    let heads = |name: &str, segments: Vec<Segment>, inputs: usize| {
+        let op = Linear::segmented(segments);
+        let (out, biased) = (op.out(), op.biased());
+        let case = Case::new(name, move |g, x| g.add("op", op.clone(), x)).rows(inputs).once(out, inputs);
+        if biased > 0 { case.once(biased, 1) } else { case }
+    };
+    let segment = |out, bias, activation| Segment { out, bias, activation };
+    vec![
+        plain("linear/bare", 3, false, Activation::Identity, 7),
+        plain("linear/one_unit", 1, true, Activation::Identity, 5),
+        plain("linear/relu", 17, true, Activation::Relu, 13),
+        plain("linear/tanh", 5, false, Activation::Tanh, 1),
+        plain("linear/leaky_relu", 33, true, Activation::LeakyRelu(0.1), 18),
+        heads(
+            "linear/experts_and_gates",
+            vec![segment(18, true, Activation::Relu), segment(5, false, Activation::Identity)],
+            9,
+        ),
+        heads(
+            "linear/two_activations",
+            vec![segment(4, true, Activation::Tanh), segment(3, true, Activation::Sigmoid)],
+            6,
+        ),
+    ]
 }

@@ -6,7 +6,10 @@
 //! Backward: no dense gradient of a table exists. The gradient of the output is kept for the whole batch, that of a
 //! mean divided by the bag's length, and the sparse update reads its columns as (id, gradient row) pairs.
 
-use crate::op::{Backward, Forward, Lookup, LookupSource, Matrix, Op, Saved};
+use crate::check::Case;
+use crate::graph::{Graph, Value};
+use crate::op::{Backward, Forward, Lookup, LookupSource, Matrix, Op, Reads, Saved};
+use crate::param::{Init, TableSpec};
 use crate::shape::Shape;
 use manygate_core::{Bag, Batch};
 use manygate_kernels::embedding::{self, Pooling};
@@ -99,6 +102,18 @@ impl Op for LookupTrunk {
         Saved::default()
     }
 
+    fn reads(&self) -> Reads {
+        let mut reads = Reads::default();
+        for piece in &self.pieces {
+            match *piece {
+                Piece::Field { field, .. } => reads.fields = reads.fields.max(field + 1),
+                Piece::Bag { bag, .. } => reads.bags = reads.bags.max(bag + 1),
+                Piece::Dense { width } => reads.dense = Some(width),
+            }
+        }
+        reads
+    }
+
     fn keeps_output_gradient(&self) -> bool {
         true
     }
@@ -175,4 +190,33 @@ impl Op for LookupTrunk {
         }
         out
     }
+}
+
+/// Instances for the check of every op, see [`check`](crate::check).
+pub fn cases() -> Vec<Case> {
+    let case = |name: &str, tables: Vec<(usize, usize)>, pieces: Vec<Piece>| {
+        let declare = move |g: &mut Graph, x: &[Value]| {
+            for (i, &(rows, dim)) in tables.iter().enumerate() {
+                g.table(TableSpec { name: format!("table.{i}"), rows, dim, init: Init::Constant(0.0) })?;
+            }
+            g.add("op", LookupTrunk::new(pieces.clone()), x)
+        };
+        Case::new(name, declare)
+    };
+    let field = |field, table, dim| Piece::Field { field, table, dim };
+    let bag = |bag, table, dim, pooling| Piece::Bag { bag, table, dim, pooling };
+    vec![
+        case("lookup/one_field", vec![(4, 1)], vec![field(0, 0, 1)]),
+        case(
+            "lookup/shared_table",
+            vec![(9, 17), (5, 3)],
+            vec![
+                field(0, 0, 17),
+                bag(0, 0, 17, Pooling::Mean),
+                field(1, 1, 3),
+                Piece::Dense { width: 2 },
+                bag(1, 1, 3, Pooling::Sum),
+            ],
+        ),
+    ]
 }

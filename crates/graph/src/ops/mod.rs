@@ -20,3 +20,23 @@ pub use lookup::{LookupTrunk, Piece};
 pub use normalise::Normalise;
 pub use sigmoid::Sigmoid;
 pub use tap::Tap;
+
+use crate::check::Case;
+
+/// Instances of every op, which the matrix test checks on every instruction set.
+pub fn cases() -> Vec<Case> {
+    [
+        batch_moments::cases,
+        bce_with_logits::cases,
+        gate_combine::cases,
+        grouped_linear::cases,
+        linear::cases,
+        lookup::cases,
+        normalise::cases,
+        sigmoid::cases,
+        tap::cases,
+    ]
+    .iter()
+    .flat_map(|cases| cases())
+    .collect()
+}

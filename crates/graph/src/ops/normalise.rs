@@ -6,6 +6,7 @@
 //! Backward, with x̂ the normalised value and dz = dy ⊙ act': `dβ = Σ dz`, `dγ = Σ dz x̂`, `dx = dz γ / σ`,
 //! `d_mean = −γ/σ Σ dz`, `d_var = −½ γ/σ² Σ dz x̂`. What flows through the moments is their op's part.
 
+use crate::check::Case;
 use crate::op::{Backward, Forward, Gradient, Matrix, Op, Saved, activate_f64};
 use crate::shape::{Shape, Space};
 use manygate_core::Batch;
@@ -73,10 +74,6 @@ impl Op for Normalise {
 
     fn saved(&self) -> Saved {
         Saved { inputs: 0b1111, output: self.activation != Activation::Identity }
-    }
-
-    fn activated(&self) -> Option<(Activation, Range<usize>)> {
-        None
     }
 
     fn forward(&self, tile: &mut Forward<'_>) {
@@ -155,4 +152,18 @@ impl Op for Normalise {
         }
         y
     }
+}
+
+/// Instances for the check of every op, see [`check`](crate::check).
+pub fn cases() -> Vec<Case> {
+    let case = |name: &str, cols: usize, activation: Activation| {
+        let case = Case::new(name, move |g, x| g.add("op", Normalise::new(1e-3, activation), x));
+        // Variances are positive.
+        case.rows(cols).once(2 * cols, 1).between(0.3, 1.5).once(cols, 1).once(cols, 1)
+    };
+    vec![
+        case("normalise/one", 1, Activation::Identity),
+        case("normalise/relu", 7, Activation::Relu),
+        case("normalise/several_blocks", BLOCK + 5, Activation::Tanh),
+    ]
 }

@@ -2,6 +2,7 @@
 //!
 //! Backward: `dz = dp ⊙ p (1 − p)`.
 
+use crate::check::Case;
 use crate::op::{Backward, Forward, Matrix, Op, Saved, activate_f64};
 use crate::shape::{Shape, Space};
 use manygate_core::Batch;
@@ -49,4 +50,11 @@ impl Op for Sigmoid {
         p.data.iter_mut().for_each(|v| *v = activate_f64(Activation::Sigmoid, *v));
         p
     }
+}
+
+/// Instances for the check of every op, see [`check`](crate::check).
+pub fn cases() -> Vec<Case> {
+    let case =
+        |name: &str, cols| Case::new(name, |g, x| g.add("op", Sigmoid, x)).rows(cols).between(-6.0, 6.0);
+    vec![case("sigmoid/one", 1), case("sigmoid/wide", 19)]
 }

@@ -1,5 +1,6 @@
 //! The identity, whose gradient is kept for the whole batch: how a caller reads the gradient of an intermediate value.
 
+use crate::check::Case;
 use crate::op::{Backward, Forward, Matrix, Op, Saved};
 use crate::shape::{Shape, Space};
 use manygate_core::Batch;
@@ -48,4 +49,10 @@ impl Op for Tap {
     fn reference(&self, inputs: &[Matrix], _tables: &[Matrix], _batch: &Batch) -> Matrix {
         inputs[0].clone()
     }
+}
+
+/// Instances for the check of every op, see [`check`](crate::check).
+pub fn cases() -> Vec<Case> {
+    let case = |name: &str, cols| Case::new(name, |g, x| g.add("op", Tap, x)).rows(cols);
+    vec![case("tap/one", 1), case("tap/wide", 17)]
 }

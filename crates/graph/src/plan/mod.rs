@@ -1,25 +1,35 @@
 //! The plan: a graph compiled to steps over tiles, with every buffer placed.
 //!
-//! [`schedule`] decides which ops run, in which phase and which gradients flow; [`storage`] places every value and
-//! gradient; [`describe`] prints the result. [`crate::run`] executes it.
+//! `schedule` decides which ops run, in which phase, and which gradients flow; `flow` orders the steps; `storage` and
+//! `arena` place every value and gradient; `steps` puts all of it together; [`describe`] prints the result.
+//! [`crate::run`] executes it.
 
+mod arena;
 pub mod describe;
-pub mod schedule;
-pub mod storage;
+mod flow;
+mod schedule;
+mod steps;
+mod storage;
 
-use crate::graph::{Graph, Kind, LossPart, Mode, Value};
-use crate::op::{LookupSource, Op};
-use crate::param::{Layout, TableSpec};
+pub use describe::Description;
+
+use crate::graph::{Graph, Kind, LossPart, Value};
+use crate::op::{Lookup, LookupSource, Op, Reads};
+use crate::param::{Layout, ParamSpec, TableSpec};
 use manygate_core::{Error, Result};
 use manygate_kernels::activation::Activation;
 use manygate_kernels::{Isa, gemm};
+use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// How a plan is compiled.
 #[derive(Clone, Debug)]
 pub struct PlanOptions {
     /// Rows of a tile. 128 keeps a tile's activations near the core and its weights read often enough.
     pub tile_rows: usize,
+    /// Fewest rows that a lane is worth having for. Part of the plan: another number sums in another order.
+    pub lane_rows: usize,
     /// Whether a training plan also computes the outputs; an evaluation plan always does.
     pub outputs: bool,
     /// Patterns of parameter names (`experts.0.*`, `*.bias`) that do not learn.
@@ -30,7 +40,8 @@ pub struct PlanOptions {
 
 impl Default for PlanOptions {
     fn default() -> Self {
-        PlanOptions { tile_rows: 128, outputs: false, frozen: Vec::new(), isa: Isa::best() }
+        let isa = Isa::best();
+        PlanOptions { tile_rows: 128, lane_rows: 256, outputs: false, frozen: Vec::new(), isa }
     }
 }
 
@@ -49,19 +60,38 @@ pub(crate) enum Place {
     Once { offset: usize, rows: usize, cols: usize, stride: usize },
     /// No values: the output of a loss.
     Nothing,
+    /// A value that a backward step may not read: its op did not save it.
+    Gone,
+}
+
+impl Place {
+    /// Columns `from .. from + count`.
+    fn part(self, from: usize, count: usize) -> Place {
+        let mut place = self;
+        match &mut place {
+            Place::Tile { offset: start, cols, .. }
+            | Place::Kept { column: start, cols, .. }
+            | Place::Param { offset: start, cols, .. }
+            | Place::State { offset: start, cols, .. }
+            | Place::Once { offset: start, cols, .. } => {
+                *start += from;
+                *cols = count;
+            }
+            Place::Nothing | Place::Gone => {}
+        }
+        place
+    }
 }
 
 /// Where the gradient of a step's input goes.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct GradientPlace {
-    /// A `Tile` or `Kept` place, or `Once` for the lane's sums (parameters first, then values of joins).
+    /// `Tile` or `Kept`; for the lane's sums `Param` or `Once`.
     pub(crate) place: Place,
     /// Adds to what is there (for lane sums: on the lane's first tile).
     pub(crate) accumulate: bool,
     /// Fused slope of the producer's activation, with the output that it is taken from.
     pub(crate) mask: Option<(Activation, Place)>,
-    /// The whole gradient buffer is zeroed before this contribution.
-    pub(crate) zero_first: Option<Place>,
 }
 
 /// One op over one tile, in one direction.
@@ -78,18 +108,52 @@ pub(crate) struct Step {
     /// Backward: by input.
     pub(crate) gradients: Vec<Option<GradientPlace>>,
     pub(crate) activation_done: bool,
-    /// Offsets of the packed weights.
+    /// Backward: the inputs whose gradient must be taken, as a bit set.
+    pub(crate) wanted: u64,
+    /// Backward: gradients of inputs that start at zero here, because not all of their columns get a contribution.
+    pub(crate) zero: Vec<Place>,
+    /// Offset and length of the packed weights.
     pub(crate) packs: Vec<(usize, usize)>,
+    /// Forward, for a reduction: its part of the lane's partial sums.
+    pub(crate) partial: Range<usize>,
+}
+
+impl Step {
+    fn of(node: usize, backward: bool) -> Step {
+        Step {
+            node,
+            backward,
+            inputs: Vec::new(),
+            output: Place::Nothing,
+            extra: Place::Nothing,
+            output_gradient: Place::Nothing,
+            gradients: Vec::new(),
+            activation_done: false,
+            wanted: 0,
+            zero: Vec::new(),
+            packs: Vec::new(),
+            partial: 0..0,
+        }
+    }
 }
 
 /// The steps between two joins.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Phase {
     pub(crate) steps: Vec<Step>,
-    /// Reductions whose sums are complete after this phase: node, offset of the partial sums, their number.
-    pub(crate) reductions: Vec<(usize, usize, usize)>,
-    /// Values of joins whose gradient is complete after this phase: offset among the `Once` values, length.
-    pub(crate) once_gradients: Vec<(usize, usize)>,
+    /// Positions of the reductions, whose sums are complete after this phase.
+    pub(crate) reductions: Vec<usize>,
+    /// Values of joins whose gradient is complete after this phase.
+    pub(crate) once_gradients: Vec<OnceGradient>,
+}
+
+/// The gradient of what a join computed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct OnceGradient {
+    pub(crate) node: usize,
+    /// Offset among the values of joins.
+    pub(crate) offset: usize,
+    pub(crate) len: usize,
 }
 
 /// A packed weight of the plan.
@@ -112,9 +176,18 @@ pub struct SparseSource {
     pub(crate) place: Place,
 }
 
+/// A buffer with a row for every row of the batch.
+#[derive(Clone, Debug)]
+pub(crate) struct KeptBuffer {
+    pub(crate) name: String,
+    pub(crate) stride: usize,
+}
+
 /// A compiled graph.
 #[derive(Debug)]
 pub struct Plan {
+    /// Tells plans apart: memory made for one does not fit another.
+    pub(crate) id: u64,
     pub(crate) graph: Graph,
     pub(crate) options: PlanOptions,
     pub(crate) phases: Vec<Phase>,
@@ -124,25 +197,21 @@ pub struct Plan {
     pub(crate) packed_len: usize,
     pub(crate) arena_len: usize,
     pub(crate) scratch_offset: usize,
-    /// Strides of the kept buffers.
     pub(crate) kept: Vec<KeptBuffer>,
     pub(crate) once_len: usize,
     pub(crate) partial_len: usize,
     pub(crate) sparse: Vec<SparseSource>,
     pub(crate) outputs: Vec<(String, Place)>,
     pub(crate) taps: Vec<(String, Place)>,
+    /// What its ops read of a batch, taken together.
+    pub(crate) reads: Reads,
+    /// Every look-up of its ops.
+    pub(crate) lookups: Vec<Lookup>,
+    /// Frozen tensors inside of parameters that learn: their gradients are set to zero.
+    pub(crate) frozen: Vec<Range<usize>>,
     multiply_adds: usize,
 }
 
-/// A buffer with a row for every row of the batch.
-#[derive(Clone, Debug)]
-pub(crate) struct KeptBuffer {
-    pub(crate) name: String,
-    pub(crate) stride: usize,
-}
-
-/// Fewest rows that a lane is worth having for.
-const LANE_ROWS: usize = 256;
 /// Most lanes.
 const MAX_LANES: usize = 16;
 
@@ -152,29 +221,35 @@ impl Plan {
     /// # Errors
     /// When the graph has nothing to compute, or needs what a plan cannot do.
     pub fn compile(graph: Graph, options: PlanOptions) -> Result<Plan> {
-        if options.tile_rows == 0 {
-            return Err(Error::graph("plan", "a tile needs at least one row"));
+        static PLANS: AtomicU64 = AtomicU64::new(0);
+        if options.tile_rows == 0 || options.lane_rows == 0 {
+            return Err(Error::graph("plan", "tiles and lanes need at least one row"));
         }
         let schedule = schedule::Schedule::new(&graph, &options)?;
+        let flow = flow::Flow::new(&graph, &schedule);
         let layout = Arc::new(Layout::new(graph.params.clone()));
         let state_layout = Arc::new(Layout::new(graph.states.clone()));
-        let multiply_adds = schedule.live_ops(&graph).map(|(op, inputs)| op.multiply_adds(&inputs)).sum();
-        let placed = storage::place(&graph, &options, &schedule, &layout, &state_layout)?;
+        let storage = storage::Storage::new(&graph, &options, &schedule, &flow, [&layout, &state_layout])?;
+        let steps = steps::Steps::new(&graph, &options, &flow, &storage)?;
         Ok(Plan {
-            phases: placed.phases,
+            id: PLANS.fetch_add(1, Ordering::Relaxed),
+            phases: steps.phases,
+            packed: steps.packed,
+            packed_len: steps.packed_len,
+            arena_len: storage.arena_len,
+            scratch_offset: storage.scratch_offset,
+            kept: storage.kept,
+            once_len: storage.once_len,
+            partial_len: steps.partial_len,
+            sparse: steps.sparse,
+            outputs: steps.outputs,
+            taps: steps.taps,
+            reads: schedule.reads(&graph)?,
+            lookups: schedule.live_ops(&graph).flat_map(|(op, _)| op.lookups()).copied().collect(),
+            frozen: frozen_ranges(&graph, &options, &layout),
+            multiply_adds: schedule.live_ops(&graph).map(|(op, inputs)| op.multiply_adds(&inputs)).sum(),
             layout,
             state_layout,
-            packed: placed.packed,
-            packed_len: placed.packed_len,
-            arena_len: placed.arena_len,
-            scratch_offset: placed.scratch_offset,
-            kept: placed.kept,
-            once_len: placed.once_len,
-            partial_len: placed.partial_len,
-            sparse: placed.sparse,
-            outputs: placed.outputs,
-            taps: placed.taps,
-            multiply_adds,
             graph,
             options,
         })
@@ -220,24 +295,26 @@ impl Plan {
         self.options.isa
     }
 
-    /// Whether the parameter tensor `name` learns.
+    /// Whether the parameter tensor or table `name` learns.
     pub fn learns(&self, name: &str) -> bool {
         !self.options.frozen.iter().any(|pattern| matches(pattern, name))
     }
 
     /// Number of lanes for a batch of `rows` rows: a function of batch and plan, never of threads, so that the order
-    /// of every sum is fixed. As many as leave each [`LANE_ROWS`] rows, fewer where summing their gradients would
-    /// cost more than about 3 % of the step (a lane's gradient is written and read once, 8 bytes a parameter at
-    /// some 15 GB/s, against 6 flops a parameter and row at some 150 GFLOP/s).
+    /// of every sum is fixed. As many as leave each [`PlanOptions::lane_rows`] rows, fewer where summing their
+    /// gradients would cost more than about 3 % of the step (a lane's gradient is written and read once, 8 bytes a
+    /// parameter at some 15 GB/s, against 6 flops a parameter and row at some 150 GFLOP/s); a power of two, so that
+    /// 2, 4 or 8 threads get equal shares.
     pub fn lanes(&self, rows: usize) -> usize {
-        let by_rows = (rows / LANE_ROWS).clamp(1, MAX_LANES);
-        if self.graph.is_training() && !self.layout.is_empty() {
+        let by_rows = (rows / self.options.lane_rows).clamp(1, MAX_LANES);
+        let by_cost = if self.graph.is_training() && !self.layout.is_empty() {
             let step_flops = 6 * self.multiply_adds * rows;
             let sum_flops = self.layout.len() * 80;
-            by_rows.min((step_flops * 3 / 100 / sum_flops).max(2))
+            (step_flops * 3 / 100 / sum_flops).max(2)
         } else {
-            by_rows
-        }
+            MAX_LANES
+        };
+        1 << by_rows.min(by_cost).ilog2()
     }
 
     pub(crate) fn op(&self, node: usize) -> (&dyn Op, &[Value]) {
@@ -274,13 +351,21 @@ pub fn matches(pattern: &str, name: &str) -> bool {
     }
 }
 
-/// A mode's name, for descriptions.
-pub(crate) fn mode_name(graph: &Graph) -> &'static str {
-    let mode = if graph.is_training() { Mode::Training } else { Mode::Evaluation };
-    match mode {
-        Mode::Training => "training",
-        Mode::Evaluation => "evaluation",
+/// Frozen tensors that share a parameter with one that learns.
+fn frozen_ranges(graph: &Graph, options: &PlanOptions, layout: &Layout) -> Vec<Range<usize>> {
+    let frozen = |name: &str| options.frozen.iter().any(|p| matches(p, name));
+    let mut ranges = Vec::new();
+    let mixed = |spec: &ParamSpec| spec.blocks.iter().any(|b| !frozen(&b.name));
+    for (p, spec) in graph.params.iter().enumerate().filter(|(_, spec)| graph.is_training() && mixed(spec)) {
+        let mut at = layout.offset(p);
+        for block in &spec.blocks {
+            if frozen(&block.name) {
+                ranges.push(at..at + block.len());
+            }
+            at += block.len();
+        }
     }
+    ranges
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@
 
 use super::{PlanOptions, computes_outputs, matches};
 use crate::graph::{Graph, Kind, Value};
-use crate::op::Op;
+use crate::op::{Op, Reads};
 use crate::shape::{Shape, Space};
 use manygate_core::{Error, Result};
 
@@ -56,6 +56,32 @@ impl Schedule {
             }
             _ => None,
         })
+    }
+
+    /// What the ops that run read of a batch, taken together.
+    ///
+    /// # Errors
+    /// When two ops want dense matrices of different widths.
+    pub(crate) fn reads(&self, graph: &Graph) -> Result<Reads> {
+        let mut all = Reads::default();
+        for (op, _) in self.live_ops(graph) {
+            let Reads { fields, bags, dense, labels } = op.reads();
+            all.fields = all.fields.max(fields);
+            all.bags = all.bags.max(bags);
+            all.labels = all.labels.max(labels);
+            if let (Some(a), Some(b)) = (all.dense, dense)
+                && a != b
+            {
+                let message = format!("one op reads {a} numbers a row, another {b}");
+                return Err(Error::graph("batch", message));
+            }
+            all.dense = all.dense.or(dense);
+        }
+        if graph.is_training() {
+            let counted = graph.losses.iter().filter_map(|l| l.counted).max();
+            all.labels = all.labels.max(counted.map_or(0, |task| task + 1));
+        }
+        Ok(all)
     }
 
     /// Whether the backward step of `consumer` gives a gradient to its input `value`.
@@ -125,7 +151,9 @@ fn wants_gradient(graph: &Graph, options: &PlanOptions, live: &[bool]) -> Vec<bo
             Kind::State(_) => false,
             Kind::Columns { of, stops_gradient, .. } => !stops_gradient && wants[of.index()],
             Kind::Op { op, inputs } => {
-                op.lookups().iter().any(|l| !frozen(&graph.tables[l.table].name))
+                let for_a_caller = op.keeps_output_gradient() && op.lookups().is_empty();
+                for_a_caller
+                    || op.lookups().iter().any(|l| !frozen(&graph.tables[l.table].name))
                     || inputs.iter().any(|v| wants[v.index()])
             }
         };

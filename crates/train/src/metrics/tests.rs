@@ -226,8 +226,10 @@ fn what_cannot_be_evaluated_is_an_error_that_names_task_and_row() {
     assert!(evaluate(&["t"], &[], &[], &[], &[], &[], "", None).is_err());
 }
 
+/// Thirty milliseconds when the machine is idle; the bound is for a busy one, and still far below what comparing
+/// all pairs would take.
 #[test]
-fn a_real_sized_evaluation_is_fast() {
+fn evaluation_does_not_compare_all_pairs() {
     let (rows, tasks) = (60_000, ["a", "b", "c", "d"]);
     let stream = manygate_core::Stream::new(1, 0, 0);
     let column = |t: u64| (0..rows).map(move |r| stream.uniform(r, t)).collect::<Vec<f32>>();
@@ -245,6 +247,5 @@ fn a_real_sized_evaluation_is_fast() {
         })
         .min()
         .unwrap();
-    println!("{fastest:?}");
-    assert!(fastest.as_millis() < 100, "{fastest:?}");
+    assert!(fastest.as_millis() < 1_000, "{fastest:?}");
 }

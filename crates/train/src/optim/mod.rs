@@ -75,7 +75,15 @@ pub enum RowsMethod {
 impl Default for DenseConfig {
     fn default() -> Self {
         let method = DenseMethod::Adam;
-        DenseConfig { method, rate: 1e-3, beta1: 0.9, beta2: 0.999, epsilon: 1e-8, l2: 0.0, weight_decay: 0.0 }
+        DenseConfig {
+            method,
+            rate: 1e-3,
+            beta1: 0.9,
+            beta2: 0.999,
+            epsilon: 1e-8,
+            l2: 0.0,
+            weight_decay: 0.0,
+        }
     }
 }
 

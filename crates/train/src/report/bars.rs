@@ -37,9 +37,15 @@ pub fn auc_bars(data: &ReportData, task: &str) -> String {
     let mut entries = vec![("this model".to_owned(), Key::Bar(COLOURS[0]))];
     let in_use = floors.iter().enumerate().filter(|(i, _)| used[*i]);
     entries.extend(in_use.map(|(i, name)| ((*name).to_owned(), Key::Bar(floor_colour(i)))));
-    let head = Head { task, unit: "test AUC; bars start at 0.5, chance", notes: notes(data, task, &groups), entries };
+    let head = Head {
+        task,
+        unit: "test AUC; bars start at 0.5, chance",
+        notes: notes(data, task, &groups),
+        entries,
+    };
 
-    document(WIDTH, head.height() + bars_height(&groups), &format!("Test AUC of {task} by scenario"), |canvas| {
+    let height = head.height() + bars_height(&groups);
+    document(WIDTH, height, &format!("Test AUC of {task} by scenario"), |canvas| {
         let top = head.draw(canvas);
         let known = groups.iter().flat_map(|g| &g.bars).filter_map(|bar| bar.0);
         let Some((low, high)) = known.map(|v| (v, v)).reduce(|a, b| (a.0.min(b.0), a.1.max(b.1))) else {
@@ -72,7 +78,8 @@ pub fn pcoc_bars(data: &ReportData, task: &str) -> String {
     let groups = groups(data, task);
     let unit = "predicted / observed positives; 1 is calibrated";
     let head = Head { task, unit, notes: notes(data, task, &groups), entries: Vec::new() };
-    document(WIDTH, head.height() + bars_height(&groups), &format!("Calibration of {task} by scenario"), |canvas| {
+    let height = head.height() + bars_height(&groups);
+    document(WIDTH, height, &format!("Calibration of {task} by scenario"), |canvas| {
         let top = head.draw(canvas);
         let logs = groups.iter().filter_map(|g| g.metrics.pcoc).map(|pcoc| pcoc.ln().abs());
         let Some(widest) = logs.reduce(f64::max) else { return nothing(canvas) };
@@ -150,7 +157,8 @@ fn groups<'a>(data: &'a ReportData, task: &str) -> Vec<Group<'a>> {
         .collect();
     // Names that do not fit differ at their end: `column=` is what can go.
     let fit = shown.iter().all(|(slice, _)| text_width(slice, TEXT) <= LABEL_ROOM);
-    let label = |slice: &'a str| if fit { slice } else { slice.split_once('=').map_or(slice, |(_, value)| value) };
+    let label =
+        |slice: &'a str| if fit { slice } else { slice.split_once('=').map_or(slice, |(_, value)| value) };
     let group = |(slice, metrics)| Group { slice, label: label(slice), metrics, bars: vec![(None, INK)] };
     shown.into_iter().map(group).collect()
 }

@@ -41,12 +41,7 @@ pub(super) struct Canvas<'c, 'd> {
 }
 
 /// An SVG document on white, named `title` for those who cannot see it.
-pub(super) fn document(
-    width: f64,
-    height: f64,
-    title: &str,
-    draw: impl FnOnce(&Canvas<'_, '_>),
-) -> String {
+pub(super) fn document(width: f64, height: f64, title: &str, draw: impl FnOnce(&Canvas<'_, '_>)) -> String {
     let size = ((width * FINE) as u32, (height * FINE) as u32);
     let mut drawn = String::new();
     {
@@ -151,8 +146,7 @@ impl Canvas<'_, '_> {
             2 => &[(0.0, -4.4), (4.2, 3.2), (-4.2, 3.2)],
             _ => &[(0.0, -4.6), (4.6, 0.0), (0.0, 4.6), (-4.6, 0.0)],
         };
-        let corners: Vec<(i32, i32)> =
-            corners.iter().map(|c| self.fine((at.0 + c.0, at.1 + c.1))).collect();
+        let corners: Vec<(i32, i32)> = corners.iter().map(|c| self.fine((at.0 + c.0, at.1 + c.1))).collect();
         self.draw(&Polygon::new(corners, colour.filled()));
     }
 
@@ -252,8 +246,11 @@ impl Axis {
     }
 }
 
-/// `12,600` or `0.72`.
+/// `12,600` or `0.72`, and `2e12` from a thousand million on.
 fn number(value: f64, decimals: usize) -> String {
+    if value.abs() >= 1e9 {
+        return format!("{value:.1e}").replace(".0e", "e");
+    }
     let text = format!("{:.decimals$}", if value == 0.0 { 0.0 } else { value });
     if decimals > 0 { text } else { thousands(&text) }
 }
@@ -285,6 +282,7 @@ mod tests {
         assert_eq!(labels(0.0, 15_000.0, 3), ["0", "5,000", "10,000", "15,000"]);
         assert_eq!(labels(0.643, 0.704, 5), ["0.66", "0.68", "0.70"]);
         assert_eq!(labels(-0.2, 0.2, 4), ["-0.2", "-0.1", "0.0", "0.1", "0.2"]);
+        assert_eq!(labels(0.0, 2e300, 2), ["0", "1e300", "2e300"]);
         assert_eq!(labels(0.0, 1.0, 5), ["0.0", "0.2", "0.4", "0.6", "0.8", "1.0"]);
     }
 

@@ -207,13 +207,15 @@ pub(super) fn nothing(canvas: &Canvas<'_, '_>) {
     canvas.centred("nothing was recorded", (canvas.width / 2.0, canvas.height / 2.0), MUTED);
 }
 
-/// The span of the finite values, with a margin; `None` without any.
+/// The span of the finite values with a margin, not below 0 where no value is; `None` without any. It never gets so
+/// narrow that its labels need more than five decimals.
 fn range(values: impl Iterator<Item = f64>) -> Option<(f64, f64)> {
     let (low, high) = values
         .filter(|v| v.is_finite())
         .fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), v| (low.min(v), high.max(v)));
-    let margin = (0.08 * (high - low)).max(1e-3 * high.abs()).max(1e-6);
-    (low <= high).then_some((low - margin, high + margin))
+    let margin = (0.08 * (high - low)).max(1e-3 * high.abs()).max(1e-4);
+    let from = if low >= 0.0 { (low - margin).max(0.0) } else { low - margin };
+    (low <= high).then_some((from, high + margin))
 }
 
 /// At most `count` points: the means of equal parts.

@@ -61,6 +61,11 @@ pub(super) struct Rival {
 }
 
 impl Rival {
+    /// A floor, and the AUC that has to beat it.
+    pub(super) fn auc(value: f64, auc: Option<f64>) -> Rival {
+        Rival { value, gain: auc.map(|auc| rounded(auc) - rounded(value)) }
+    }
+
     pub(super) fn verdict(&self) -> Option<Verdict> {
         self.gain.map(Verdict::of)
     }
@@ -85,10 +90,7 @@ pub(super) fn lines<'a>(
     let mut lines = Vec::new();
     for (task, slices) in evaluation.tasks.iter() {
         for (slice, metrics) in slices.iter() {
-            let floor = |name: &str| {
-                let value = floors?.get(name, task, slice)?;
-                Some(Rival { value, gain: metrics.auc.map(|auc| rounded(auc) - rounded(value)) })
-            };
+            let floor = |name: &str| Some(Rival::auc(floors?.get(name, task, slice)?, metrics.auc));
             let constant = constants.get(task, slice).map(|value| Rival {
                 value,
                 gain: metrics.logloss.map(|loss| rounded(value) - rounded(loss)),

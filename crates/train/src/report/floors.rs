@@ -39,7 +39,8 @@ impl Floors {
             toml::from_str(&text).map_err(|e| e.to_string())
         };
         parsed.map_err(|e| {
-            let shape = "floors are tables baseline.task with one AUC a slice, as in `[LR.click]` `all = 0.72`";
+            let shape =
+                "floors are tables baseline.task with one AUC a slice, as in `[LR.click]` `all = 0.72`";
             Error::format(path, format!("{}; {shape}", e.trim_end()))
         })
     }

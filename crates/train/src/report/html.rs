@@ -109,8 +109,11 @@ fn table(part: &Part, floors: Option<&Floors>) -> String {
 
 fn row(line: &Line<'_>, first: bool, gauc: bool, constant: bool) -> String {
     let m = line.metrics;
-    let mut html =
-        format!("<th>{}</th><td>{}</td>", if first { escape(line.task) } else { String::new() }, escape(line.slice));
+    let mut html = format!(
+        "<th>{}</th><td>{}</td>",
+        if first { escape(line.task) } else { String::new() },
+        escape(line.slice)
+    );
     let mut number = |text: &str| html += &format!("<td class=\"n\">{text}</td>");
     number(&thousands(&m.rows.to_string()));
     number(&thousands(&m.positives.to_string()));

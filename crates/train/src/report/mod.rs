@@ -10,6 +10,7 @@ pub mod charts;
 mod compare;
 mod floors;
 pub mod html;
+pub mod repeat;
 pub mod terminal;
 
 pub use compare::{Constants, constant_log_losses};

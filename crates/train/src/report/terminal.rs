@@ -3,7 +3,7 @@
 use super::compare::{Line, Rival, Verdict, fraction, lines, or_dash, ratio, signed, summary};
 use super::{Constants, Floors};
 use crate::metrics::Evaluation;
-use comfy_table::{Cell, CellAlignment, Color, ContentArrangement, Table, presets};
+use comfy_table::{Cell, CellAlignment, Color, ContentArrangement, Row, Table, presets};
 use std::io::IsTerminal;
 
 /// How a table is drawn.
@@ -22,7 +22,7 @@ impl Look {
         if std::io::stdout().is_terminal() && !refused { Look::Terminal } else { Look::Plain }
     }
 
-    fn mark(self, verdict: Verdict) -> &'static str {
+    pub(super) fn mark(self, verdict: Verdict) -> &'static str {
         match (self, verdict) {
             (Look::Plain, Verdict::Won) => "won",
             (Look::Plain, Verdict::Lost) => "lost",
@@ -51,6 +51,29 @@ pub fn task_scenario_table(
         constant: lines.iter().any(|line| line.constant.is_some()),
         look,
     };
+    let mut previous = "";
+    let rows = lines.iter().map(|line| {
+        let first = line.task != previous;
+        previous = line.task;
+        shown.row(line, first)
+    });
+    let drawn = table(&shown.header(floors), rows, 2, look);
+    let mut text = format!("{title}\n{drawn}\n");
+    for sentence in summary(&lines, floors) {
+        text += &sentence;
+        text.push('\n');
+    }
+    text
+}
+
+/// A table in the style of all that is printed: `left` columns of words, then columns of figures. No line feed at the
+/// end.
+pub fn table<R: Into<Row>>(
+    header: &[&str],
+    rows: impl IntoIterator<Item = R>,
+    left: usize,
+    look: Look,
+) -> String {
     let mut table = Table::new();
     table.set_content_arrangement(ContentArrangement::Disabled);
     table.load_style(match look {
@@ -63,24 +86,15 @@ pub fn task_scenario_table(
     if look == Look::Terminal {
         table.enforce_styling();
     }
-    table.set_header(shown.header(floors));
-    let mut previous = "";
-    for line in &lines {
-        table.add_row(shown.row(line, line.task != previous));
-        previous = line.task;
-    }
+    table.set_header(header);
+    table.add_rows(rows);
     for (i, column) in table.column_iter_mut().enumerate() {
         column.set_padding((0, 1));
-        if i >= 2 {
+        if i >= left {
             column.set_cell_alignment(CellAlignment::Right);
         }
     }
-    let mut text = format!("{title}\n{}\n", table.trim_fmt());
-    for sentence in summary(&lines, floors) {
-        text += &sentence;
-        text.push('\n');
-    }
-    text
+    table.trim_fmt()
 }
 
 /// Which columns a table has, and how it looks.

@@ -36,7 +36,10 @@ fn a_plain_table_is_ascii_and_fits_120_columns() {
     assert_eq!(lines[2], header);
     assert_eq!(lines[4][..3], ["is_click", "all", "12614"]);
     assert_eq!(lines[5][0], "tab=1", "a task is named once");
-    assert!(text.contains("AUC against LR: won ") && text.contains("log loss against the constant"), "{text}");
+    assert!(
+        text.contains("AUC against LR: won ") && text.contains("log loss against the constant"),
+        "{text}"
+    );
 }
 
 #[test]
@@ -64,7 +67,10 @@ fn floors_are_won_lost_or_even_by_the_figures_shown() {
     assert!(text.contains("AUC against B: won 0 of 1, even on 1") && !text.contains("against D"), "{text}");
     assert!(!text.contains("GAUC"), "no users, no column: {text}");
     let undefined = text.lines().find(|line| line.contains("tab=1")).unwrap();
-    assert_eq!(undefined.split_whitespace().collect::<Vec<_>>()[3..], ["-", "-", "-", ".6000", "-", "-", "-", "-"]);
+    assert_eq!(
+        undefined.split_whitespace().collect::<Vec<_>>()[3..],
+        ["-", "-", "-", ".6000", "-", "-", "-", "-"]
+    );
 }
 
 #[test]
@@ -75,7 +81,8 @@ fn constants_are_log_losses_of_the_training_rate() {
         evaluate(&["t"], &[vec![0.3; 5]], &labels, &[None], &[0, 0, 1, 1, 1], &names, "s", None).unwrap();
     let rates = [("t".to_owned(), 0.3), ("u".to_owned(), 0.1)].into_iter().collect();
     let constants = constant_log_losses(&rates, &made);
-    let of = |labels: &[f32]| log_loss(&Ranked::new(&vec![0.3; labels.len()], labels, None).unwrap()).unwrap();
+    let of =
+        |labels: &[f32]| log_loss(&Ranked::new(&vec![0.3; labels.len()], labels, None).unwrap()).unwrap();
     assert!((constants.get("t", ALL).unwrap() - of(&labels[0])).abs() < 1e-7);
     assert!((constants.get("t", "s=y").unwrap() - of(&labels[0][2..])).abs() < 1e-7);
     assert_eq!((constants.get("t", "s=z"), constants.get("u", ALL)), (None, None), "no rows, no task");
@@ -155,7 +162,8 @@ fn a_page_loads_nothing_and_is_whole() {
             assert!(!bare.contains(foreign), "{foreign} in the report of {}", data.title);
         }
         for tag in ["svg", "figure", "table", "tr", "td", "div", "dl", "p", "ul", "main", "html"] {
-            let opened = page.matches(&format!("<{tag}>")).count() + page.matches(&format!("<{tag} ")).count();
+            let opened =
+                page.matches(&format!("<{tag}>")).count() + page.matches(&format!("<{tag} ")).count();
             assert_eq!(opened, page.matches(&format!("</{tag}>")).count(), "{tag}");
         }
         assert_eq!(page, html::report(&data));
@@ -170,7 +178,11 @@ fn a_page_loads_nothing_and_is_whole() {
 fn all_charts(data: &ReportData) -> Vec<String> {
     let mut all = vec![charts::learning_curve(data), charts::auc_curve(data)];
     for (t, task) in data.tasks.iter().enumerate() {
-        all.extend([charts::loss_curve(data, t), charts::auc_bars(data, task), charts::pcoc_bars(data, task)]);
+        all.extend([
+            charts::loss_curve(data, t),
+            charts::auc_bars(data, task),
+            charts::pcoc_bars(data, task),
+        ]);
     }
     all.extend(data.reliability.iter().map(|(task, bins)| charts::reliability_plot(task, bins)));
     all.push(charts::loss_curve(data, 99));
@@ -204,7 +216,14 @@ fn texts(svg: &str) -> Vec<(String, [f64; 4])> {
 fn no_two_labels_overlap_and_none_leaves_its_chart() {
     for data in runs() {
         for svg in all_charts(&data) {
-            let size: Vec<f64> = svg.split_once("viewBox=\"0 0 ").unwrap().1.split_once('"').unwrap().0.split(' ')
+            let size: Vec<f64> = svg
+                .split_once("viewBox=\"0 0 ")
+                .unwrap()
+                .1
+                .split_once('"')
+                .unwrap()
+                .0
+                .split(' ')
                 .map(|n| n.parse().unwrap())
                 .collect();
             let texts = texts(&svg);

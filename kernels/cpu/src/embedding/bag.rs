@@ -2,7 +2,7 @@
 
 use super::{AHEAD, Rows};
 use crate::dispatch;
-use crate::lanes::{load_chunk, store_chunk};
+use crate::lanes::{load_span, spans, store_span};
 use crate::simd::Simd;
 use crate::view::MatMut;
 
@@ -55,17 +55,16 @@ fn gather_bag_body<S: Simd>(
         let from = offsets[i] as usize;
         let bag = &ids[from..offsets[i + 1] as usize];
         let scale = s.splat(pooling.scale(bag.len().max(1)));
-        let mut c = 0;
-        for pooled in out.row_mut(i).chunks_mut(S::LANES) {
+        let pooled = out.row_mut(i);
+        for span in spans(s, pooled.len()) {
             let mut sum = s.splat(0.0);
-            for (k, &id) in bag.iter().enumerate() {
-                if let (0, Some(&coming)) = (c, ids.get(from + k + AHEAD)) {
+            for k in 0..bag.len() {
+                if let (0, Some(&coming)) = (span.from, ids.get(from + k + AHEAD)) {
                     table.prefetch(coming);
                 }
-                sum = s.add(sum, load_chunk(s, &table.row(id)[c..][..pooled.len()]));
+                sum = s.add(sum, load_span(s, table.row(bag[k]), span));
             }
-            store_chunk(s, pooled, s.mul(sum, scale));
-            c += S::LANES;
+            store_span(s, pooled, span, s.mul(sum, scale));
         }
     }
 }
@@ -90,9 +89,10 @@ fn scale_bag_gradient_body<S: Simd>(s: S, offsets: &[u32], pooling: Pooling, mut
         let count = (offsets[i + 1] - offsets[i]) as usize;
         if count > 1 {
             let scale = s.splat(pooling.scale(count));
-            for chunk in d.row_mut(i).chunks_mut(S::LANES) {
-                let scaled = s.mul(load_chunk(s, chunk), scale);
-                store_chunk(s, chunk, scaled);
+            let d = d.row_mut(i);
+            for span in spans(s, d.len()) {
+                let scaled = s.mul(load_span(s, d, span), scale);
+                store_span(s, d, span, scaled);
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use super::{AHEAD, prefetch};
 use crate::dispatch;
-use crate::lanes::{load_chunk, store_chunk};
+use crate::lanes::{load_span, spans, store_span};
 use crate::simd::Simd;
 use crate::view::{Mat, MatMut};
 
@@ -51,13 +51,22 @@ impl<'a> GradientSources<'a> {
 pub(super) struct Runs<'a> {
     keys: &'a [u64],
     sources: GradientSources<'a>,
+    targets: Targets,
     next: usize,
 }
 
+/// The rows that sums go to: `len` values are asked for ahead, none where `len` is 0.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Targets {
+    pub(super) first: *const f32,
+    pub(super) stride: usize,
+    pub(super) len: usize,
+}
+
 impl<'a> Runs<'a> {
-    pub(super) fn new(keys: &'a [u64], sources: GradientSources<'a>, dim: usize) -> Self {
+    pub(super) fn new(keys: &'a [u64], sources: GradientSources<'a>, dim: usize, targets: Targets) -> Self {
         sources.check(dim);
-        Self { keys, sources, next: 0 }
+        Self { keys, sources, targets, next: 0 }
     }
 
     /// The id of the next run, without moving to it.
@@ -66,9 +75,9 @@ impl<'a> Runs<'a> {
         self.keys.get(self.next).map(|key| (key >> 32) as u32)
     }
 
-    /// Sums the next run to `sum`, in order of position, and moves behind it. `ask` is told ids that come later.
+    /// Sums the next run to `sum`, in order of position, and moves behind it.
     #[inline(always)]
-    pub(super) fn sum<S: Simd>(&mut self, s: S, sum: &mut [f32], ask: impl Fn(u32)) {
+    pub(super) fn sum<S: Simd>(&mut self, s: S, sum: &mut [f32]) {
         let id = self.keys[self.next] >> 32;
         let mut fresh = true;
         loop {
@@ -78,7 +87,8 @@ impl<'a> Runs<'a> {
                 if let Some(&coming) = self.keys.get(self.next + AHEAD) {
                     let row = self.sources.row(coming);
                     prefetch(row.as_ptr(), row.len());
-                    ask((coming >> 32) as u32);
+                    let id = (coming >> 32) as usize;
+                    prefetch(self.targets.first.wrapping_add(id * self.targets.stride), self.targets.len);
                 }
                 self.next += 1;
             }
@@ -94,14 +104,12 @@ impl<'a> Runs<'a> {
 /// Adds the gradient rows of `keys` to `sum`, or writes their sum where it is `fresh`.
 #[inline(always)]
 fn add_rows<S: Simd>(s: S, keys: &[u64], sources: GradientSources<'_>, fresh: bool, sum: &mut [f32]) {
-    let mut c = 0;
-    for chunk in sum.chunks_mut(S::LANES) {
-        let mut total = if fresh { s.splat(0.0) } else { load_chunk(s, chunk) };
+    for span in spans(s, sum.len()) {
+        let mut total = if fresh { s.splat(0.0) } else { load_span(s, sum, span) };
         for &key in keys {
-            total = s.add(total, load_chunk(s, &sources.row(key)[c..][..chunk.len()]));
+            total = s.add(total, load_span(s, sources.row(key), span));
         }
-        store_chunk(s, chunk, total);
-        c += S::LANES;
+        store_span(s, sum, span, total);
     }
 }
 
@@ -129,11 +137,13 @@ fn coalesce_body<S: Simd>(
     mut grads_out: MatMut<'_>,
 ) -> usize {
     assert_eq!(grads_out.cols(), dim, "coalesce: the output is not {dim} wide");
-    let mut runs = Runs::new(keys, sources, dim);
+    // Sums are written one behind the other: nothing to ask for.
+    let targets = Targets { first: std::ptr::null(), stride: 0, len: 0 };
+    let mut runs = Runs::new(keys, sources, dim, targets);
     let mut count = 0;
     while let Some(id) = runs.id() {
         ids_out[count] = id;
-        runs.sum(s, grads_out.row_mut(count), |_| ());
+        runs.sum(s, grads_out.row_mut(count));
         count += 1;
     }
     count

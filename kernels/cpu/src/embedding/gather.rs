@@ -2,7 +2,7 @@
 
 use super::{AHEAD, Rows};
 use crate::dispatch;
-use crate::lanes::{load_chunk, store_chunk};
+use crate::lanes::{load_span, spans, store_span};
 use crate::simd::Simd;
 use crate::view::MatMut;
 
@@ -24,8 +24,9 @@ fn gather_body<S: Simd>(s: S, table: Rows<'_>, ids: &[u32], mut out: MatMut<'_>)
         if let Some(&coming) = ids.get(i + AHEAD) {
             table.prefetch(coming);
         }
-        for (to, from) in out.row_mut(i).chunks_mut(S::LANES).zip(table.row(id).chunks(S::LANES)) {
-            store_chunk(s, to, load_chunk(s, from));
+        let (from, to) = (table.row(id), out.row_mut(i));
+        for span in spans(s, from.len()) {
+            store_span(s, to, span, load_span(s, from, span));
         }
     }
 }

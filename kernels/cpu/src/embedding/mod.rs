@@ -99,13 +99,15 @@ pub fn check_ids(ids: &[u32], rows: usize) -> Result<(), usize> {
 /// Asks for the cache lines of `len` values at `from`. Any address will do: nothing is read.
 #[inline(always)]
 fn prefetch(from: *const f32, len: usize) {
-    const LINE: usize = 64;
-    // Rows need not start at a line; each line is asked for once.
-    let end = from.addr() + len * size_of::<f32>();
-    let mut line = from.map_addr(|at| at & !(LINE - 1));
-    while line.addr() < end {
-        prefetch_line(line);
-        line = line.wrapping_byte_add(LINE);
+    const LINE: usize = 16;
+    let mut offset = 0;
+    while offset < len {
+        prefetch_line(from.wrapping_add(offset));
+        offset += LINE;
+    }
+    // Rows need not start at a line: the last value may lie in one more.
+    if len > 0 {
+        prefetch_line(from.wrapping_add(len - 1));
     }
 }
 

@@ -159,12 +159,9 @@ pub(super) fn prefetch(from: *const f32, stride: usize, rows: usize, cols: usize
         let row = from.wrapping_add(r * stride);
         // The last column too: a row that does not start on a cache line ends in one more.
         for line in 0..=cols.div_ceil(PANEL) {
+            let at = row.wrapping_add((line * PANEL).min(cols.saturating_sub(1)));
             // SAFETY: a prefetch may name any address; SSE is part of x86-64.
-            unsafe {
-                _mm_prefetch::<_MM_HINT_T0>(
-                    row.wrapping_add((line * PANEL).min(cols.saturating_sub(1))).cast(),
-                )
-            };
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) };
         }
     }
     #[cfg(not(target_arch = "x86_64"))]

@@ -134,6 +134,9 @@ fn product_body<S: Simd>(
     assert_eq!(left.rows(), rows, "product: rows of the left operand and of the output");
     assert_eq!(left.inner(), inner, "product: inner index of the two operands");
     assert_eq!(right.cols(), cols, "product: columns of the right operand and of the output");
+    if let Left::Packed { data, rows, inner } = left {
+        assert_eq!(data.len(), rows * inner, "product: a packed left operand");
+    }
     if let Start::Bias(bias) = start {
         assert_eq!(bias.len(), cols, "product: one bias a column");
     }

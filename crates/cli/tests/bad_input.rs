@@ -1,0 +1,203 @@
+//! What a user may get wrong: each mistake ends with a message that names the place and the remedy, and never a panic
+//! (which every run checks).
+//!
+//! Exit code 2: the wrong thing was asked for, by an argument or a key of the configuration. 1: a file is missing or
+//! damaged, or holds what cannot be used.
+
+mod support;
+
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use std::io::Write;
+use support::{CONFIG, Lab, ROWS, csv};
+
+const TRAIN: [&str; 4] = ["train", "config.toml", "--out", "run"];
+
+/// Training in `lab` must fail, and leave no run behind.
+#[track_caller]
+fn refused(lab: &Lab, code: i32, words: &[&str]) {
+    lab.run(&TRAIN).failure(code, words);
+    assert!(!lab.path("run/model.safetensors").exists());
+}
+
+#[test]
+fn a_key_that_does_not_exist_is_named_with_its_line() {
+    let lab = Lab::new();
+    lab.configure("batch_size = 64", "batchsize = 64");
+    refused(&lab, 2, &["config.toml", "line 19", "batchsize", "batch_size"]);
+    lab.configure("experts = 2", "expert = 2");
+    refused(&lab, 2, &["model", "expert`", "expert_units"]);
+    lab.write("config.toml", CONFIG);
+    lab.run(&[&TRAIN[..], &["--set", "train.epoch=3"]].concat())
+        .failure(2, &["--set train.epoch=3", "epoch`", "epochs"]);
+    lab.run(&[&TRAIN[..], &["--set", "train.epochs"]].concat())
+        .failure(2, &["--set train.epochs", "key.path=value"]);
+}
+
+#[test]
+fn a_value_that_a_key_cannot_have_is_named() {
+    let lab = Lab::new();
+    let cases: [(&str, &str, &[&str]); 8] = [
+        ("epochs = 2", "epochs = \"two\"", &["config.toml", "line 18", "invalid type", "\"two\""]),
+        ("epochs = 2", "epochs = 0", &["train.epochs", "at least 1"]),
+        ("experts = 2", "experts = 0", &["model.experts", "at least 1"]),
+        ("name = \"mmoe\"", "name = \"mmoo\"", &["model.name", "`mmoo`", "use one of: mmoe"]),
+        ("last_fraction = 0.2", "last_fraction = 2.0", &["data.valid.last_fraction", "between 0 and 1"]),
+        (
+            "epochs = 2",
+            "epochs = 2\nfreeze = [\"expert.*\"]",
+            &["train.freeze", "`expert.*`", "manygate inspect"],
+        ),
+        (
+            "epochs = 2",
+            "epochs = 2\nselect_tasks = [\"like\"]",
+            &["train.select_tasks", "`like`", "click, buy"],
+        ),
+        ("epochs = 2", "epochs =", &["config.toml", "line 18"]),
+    ];
+    for (old, new, words) in cases {
+        lab.configure(old, new);
+        refused(&lab, 2, words);
+    }
+}
+
+#[test]
+fn a_column_that_is_missing_is_named_with_those_that_exist() {
+    let lab = Lab::new();
+    lab.configure("columns = [\"price\"]", "columns = [\"prize\"]");
+    refused(&lab, 1, &["test.csv", "`prize`", "did you mean `price`", "`slot`"]);
+    lab.configure("name = \"buy\"", "name = \"purchase\"");
+    refused(&lab, 1, &["`purchase`", "no such column"]);
+    lab.write("config.toml", CONFIG);
+    lab.write("test.csv", csv(ROWS.1, 2).replacen("item", "article", 1));
+    refused(&lab, 1, &["test.csv", "`item`", "`article`"]);
+}
+
+#[test]
+fn a_value_that_cannot_be_used_is_named_with_line_and_column() {
+    let lab = Lab::new();
+    let cases: [(&str, &str, &[&str]); 8] = [
+        ("price", "cheap", &["train.csv:8", "column `price`", "`cheap` is not a number", "missing"]),
+        ("price", "NaN", &["train.csv:8", "column `price`", "`NaN`", "finite"]),
+        ("price", "inf", &["train.csv:8", "column `price`", "`inf`", "finite"]),
+        ("click", "2", &["train.csv:8", "column `click`", "`2`", "0 or 1"]),
+        ("buy", "", &["train.csv:8", "column `buy`", "0 or 1"]),
+        ("slot", "10", &["train.csv:8", "column `slot`", "`10`", "`ids`"]),
+        ("slot", "-1", &["train.csv:8", "column `slot`", "`-1`"]),
+        ("slot", "one", &["train.csv:8", "column `slot`", "`one`"]),
+    ];
+    for (column, value, words) in cases {
+        lab.spoil(7, column, value);
+        refused(&lab, 1, words);
+    }
+    lab.spoil(7, "user", "u1,u2");
+    refused(&lab, 1, &["train.csv:8", "8 values", "7", "double quotes"]);
+}
+
+#[test]
+fn files_that_are_missing_empty_or_cut_short() {
+    let lab = Lab::new();
+    std::fs::remove_file(lab.path("train.csv")).unwrap();
+    refused(&lab, 1, &["train.csv", "cannot open", "No such file"]);
+    lab.write("train.csv", "");
+    refused(&lab, 1, &["train.csv", "empty", "header"]);
+    lab.write("train.csv", "user,item,tab,slot,price,click,buy\n");
+    refused(&lab, 1, &["train.csv", "no rows", "at least one row"]);
+
+    let mut gzip = GzEncoder::new(Vec::new(), Compression::default());
+    gzip.write_all(csv(ROWS.0, 1).as_bytes()).unwrap();
+    let mut bytes = gzip.finish().unwrap();
+    lab.configure("train = [\"train.csv\"]", "train = [\"train.csv.gz\"]");
+    lab.write("train.csv.gz", &bytes);
+    lab.run(&["train", "config.toml", "--out", "whole"]).success();
+    bytes.truncate(bytes.len() / 2);
+    lab.write("train.csv.gz", bytes);
+    refused(&lab, 1, &["train.csv.gz:", "gzip data ends or breaks here", "get the file anew"]);
+
+    lab.run(&["train", "none.toml"]).failure(2, &["none.toml", "give a configuration file"]);
+    std::fs::remove_file(lab.path("floors.toml")).unwrap();
+    lab.write("config.toml", CONFIG);
+    refused(&lab, 1, &["floors.toml", "cannot read"]);
+}
+
+#[test]
+fn a_model_file_that_is_damaged_or_foreign() {
+    let lab = Lab::trained();
+    let whole = lab.read("run/model.safetensors");
+    let eval = |words: &[&str]| {
+        for command in [
+            &["eval", "run"][..],
+            &["inspect", "run"],
+            &["predict", "run", "--data", "test.csv", "--out", "out.csv"],
+        ] {
+            lab.run(command).failure(1, words);
+        }
+        assert!(!lab.path("out.csv").exists());
+    };
+    let mut altered = whole.clone();
+    *altered.last_mut().unwrap() ^= 1;
+    lab.write("run/model.safetensors", &altered);
+    eval(&["run/model.safetensors", "checksum", "use a copy"]);
+    lab.write("run/model.safetensors", &whole[..whole.len() / 2]);
+    eval(&["run/model.safetensors", "damaged"]);
+    lab.write("run/model.safetensors", b"not a model");
+    eval(&["run/model.safetensors", "damaged or not a safetensors file"]);
+    lab.write("run/model.safetensors", foreign());
+    eval(&["run/model.safetensors", "not written by manygate"]);
+    lab.write("run/model.safetensors", lab.read("run/checkpoint.safetensors"));
+    eval(&["run/model.safetensors", "is a manygate checkpoint, a model is needed"]);
+    std::fs::remove_file(lab.path("run/model.safetensors")).unwrap();
+    eval(&["run/model.safetensors", "cannot read", "No such file"]);
+}
+
+#[test]
+fn a_model_of_another_run() {
+    let lab = Lab::trained();
+    lab.configure("expert_units = [16, 8]", "expert_units = [12, 8]");
+    lab.run(&["train", "config.toml", "--out", "other"]).success();
+    lab.write("run/model.safetensors", lab.read("other/model.safetensors"));
+    let words = ["run/model.safetensors", "experts.0.0.weight", "[12, 17]", "[16, 17]"];
+    lab.run(&["eval", "run"]).failure(1, &words);
+}
+
+#[test]
+fn a_run_folder_that_is_none() {
+    let lab = Lab::new();
+    for command in [
+        &["eval"][..],
+        &["inspect"],
+        &["inspect", "--plan"],
+        &["predict", "--data", "test.csv", "--out", "x"],
+    ] {
+        lab.run(&[command, &["missing"]].concat()).failure(2, &["RUN", "there is no folder `missing`"]);
+        // This folder has a configuration and nothing else of a run.
+        lab.run(&[command, &["."]].concat()).failure(1, &["vocab", "cannot read"]);
+    }
+    std::fs::create_dir(lab.path("bare")).unwrap();
+    lab.run(&["eval", "bare"]).failure(2, &["`bare` is no run folder", "manygate train"]);
+    lab.run(&["train", "config.toml", "--resume"]).failure(2, &["--resume", "no run of `config`", "runs"]);
+}
+
+#[test]
+fn data_that_does_not_fit_the_run() {
+    let lab = Lab::trained();
+    lab.write("other.csv", "user,item\nu1,i1\n");
+    lab.run(&["eval", "run", "--data", "other.csv"])
+        .failure(1, &["other.csv", "no such column", "`user`, `item`"]);
+    lab.write("unlabelled.csv", "user,item,tab,slot,price\nu1,i1,0,3,1.5\n");
+    lab.run(&["eval", "run", "--data", "unlabelled.csv"]).failure(1, &["unlabelled.csv", "`click`"]);
+    lab.write("unseen.csv", "user,item,tab,slot,price\nu1,i1,0,3,1.5\nu1,i1,9,3,1.5\n");
+    let words = ["unseen.csv:3", "column `tab`", "`9`", "data.unknown_scenario"];
+    lab.run(&["predict", "run", "--data", "unseen.csv", "--out", "out.csv"]).failure(1, &words);
+    assert!(!lab.path("out.csv").exists());
+    // Values that no fit row had are the unknown row: nothing wrong with them.
+    lab.write("new.csv", "user,item,tab,slot,price\nnobody,nothing,0,9,1.5\n");
+    lab.run(&["predict", "run", "--data", "new.csv", "--out", "out.csv"]).success();
+}
+
+/// A well-formed safetensors file of another program: one tensor, no metadata.
+fn foreign() -> Vec<u8> {
+    let header = br#"{"weight":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}"#;
+    let length = (header.len() as u64).to_le_bytes();
+    [&length[..], header, &1.0f32.to_le_bytes()].concat()
+}

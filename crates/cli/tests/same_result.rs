@@ -1,0 +1,77 @@
+//! The same configuration and seed give the same bytes: whatever the threads, and however often the run was killed.
+
+mod support;
+
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+use support::{Lab, csv};
+
+/// Long enough to be killed between two checkpoints.
+fn long_job() -> Lab {
+    let lab = Lab::new();
+    lab.write("train.csv", csv(3000, 3));
+    lab.configure("epochs = 2\nbatch_size = 64", "epochs = 40\nbatch_size = 32\nselect = \"logloss\"");
+    lab
+}
+
+#[test]
+fn threads_do_not_change_a_byte() {
+    let lab = Lab::new();
+    lab.write("train.csv", csv(3000, 3));
+    // Batches of several lanes, the last one short.
+    lab.configure("batch_size = 64", "batch_size = 1000");
+    for threads in ["1", "2", "5"] {
+        let out = format!("run{threads}");
+        lab.run(&["train", "config.toml", "--out", &out, "--threads", threads]).success();
+        for file in ["model.safetensors", "config.toml"] {
+            assert!(
+                lab.read(&format!("{out}/{file}")) == lab.read(&format!("run1/{file}")),
+                "{threads} threads: {file}"
+            );
+        }
+        let test = |run: &str| lab.read_json(&format!("{run}/metrics.json"))["test"].clone();
+        assert_eq!(test(&out), test("run1"), "{threads} threads");
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn a_run_killed_twice_and_resumed_equals_an_uninterrupted_one() {
+    let lab = long_job();
+    lab.run(&["train", "config.toml", "--out", "whole", "--threads", "2"]).success();
+
+    let mut seen = None;
+    for arguments in [&["--threads", "1"][..], &["--threads", "2", "--resume"]] {
+        let mut command = lab.command(&[&["train", "config.toml", "--out", "killed"], arguments].concat());
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let begin = Instant::now();
+        // Until a checkpoint of this life is there.
+        while checkpoint(&lab).is_none() || checkpoint(&lab) == seen {
+            assert!(begin.elapsed() < Duration::from_secs(120), "no checkpoint appears");
+            assert!(child.try_wait().unwrap().is_none(), "the run ended before it could be killed");
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        child.kill().unwrap();
+        assert!(child.wait().unwrap().code().is_none(), "the run ended before it was killed");
+        seen = checkpoint(&lab);
+        assert!(!lab.path("killed/metrics.json").exists());
+    }
+
+    let resumed =
+        lab.run(&["train", "config.toml", "--out", "killed", "--resume", "--threads", "2"]).success();
+    assert!(resumed.stderr.contains("going on after step"), "{}", resumed.stderr);
+    for file in ["model.safetensors", "checkpoint.safetensors"] {
+        assert!(lab.read(&format!("killed/{file}")) == lab.read(&format!("whole/{file}")), "{file} differs");
+    }
+    let metrics = |run: &str| {
+        let mut metrics = lab.read_json(&format!("{run}/metrics.json"));
+        metrics["seconds"].take();
+        metrics
+    };
+    assert_eq!(metrics("killed"), metrics("whole"));
+}
+
+/// When the checkpoint of the run that is killed was last replaced.
+fn checkpoint(lab: &Lab) -> Option<std::time::SystemTime> {
+    lab.path("killed/checkpoint.safetensors").metadata().and_then(|m| m.modified()).ok()
+}

@@ -1,0 +1,240 @@
+//! The numbers of a check: inputs, and what the reference makes of them.
+
+use super::{Case, InputSpec};
+use crate::graph::{Graph, LossPart, Mode, Value};
+use crate::op::{LookupSource, Matrix, Op, Reads};
+use crate::param::{Block, Init, ParamSpec};
+use crate::plan::op_of;
+use crate::run::denominator;
+use crate::shape::Shape;
+use manygate_core::{Bag, Batch, Result, Stream};
+use manygate_kernels::activation::Activation;
+use std::ops::Range;
+use std::sync::Arc;
+
+/// The activation that inputs end in, in half of the settings.
+pub(super) const ACTIVATION: Activation = Activation::Tanh;
+
+/// Most elements of a tensor whose gradient is compared.
+const SAMPLES: usize = 160;
+
+/// Half the distance of central differences.
+pub(super) const STEP: f64 = 1e-5;
+
+/// Gradients of some elements: index, value.
+pub(super) type Sampled = Vec<(usize, f64)>;
+
+/// One set of numbers for a case.
+pub(super) struct Data {
+    pub(super) rows: usize,
+    /// By input: the values before [`ACTIVATION`], which are the input itself where there is none.
+    pub(super) raw: Vec<Matrix>,
+    /// By input: what the op sees.
+    pub(super) seen: Vec<Matrix>,
+    pub(super) tables: Vec<Vec<f32>>,
+    pub(super) batch: Batch,
+    /// Weights of the output in the loss; [`None`] for an op that is a loss itself.
+    pub(super) output_weights: Option<Arc<[f32]>>,
+    /// The op's own part of the loss.
+    pub(super) own_part: Option<LossPart>,
+    /// By input: weights with which another op reads it.
+    pub(super) other_weights: Vec<Arc<[f32]>>,
+    pub(super) output: Matrix,
+    /// Columns of the output that end in an activation.
+    pub(super) activated: Option<Range<usize>>,
+    /// Sum of the output, weighted.
+    pub(super) loss: f64,
+    /// By input: gradients at what the op sees.
+    pub(super) gradients: Vec<Sampled>,
+    /// By table.
+    pub(super) table_gradients: Vec<Sampled>,
+}
+
+/// Adds an input as a parameter or as values without a gradient.
+fn declare_plainly(g: &mut Graph, i: usize, spec: InputSpec) -> Result<Value> {
+    match spec.once {
+        Some(rows) => g.param(param(i, rows, spec.cols)?),
+        None => {
+            let source = super::helpers::Source { values: Arc::new([]), cols: spec.cols };
+            g.add(format!("source.{i}"), source, &[])
+        }
+    }
+}
+
+/// The parameter that stands for input `i`.
+pub(super) fn param(i: usize, rows: usize, cols: usize) -> Result<ParamSpec> {
+    ParamSpec::new(vec![Block::weight(input_name(i), rows, cols, Init::Constant(0.0))])
+}
+
+/// What input `i` is called, as a parameter or as a tap.
+pub(super) fn input_name(i: usize) -> String {
+    format!("input.{i}")
+}
+
+/// The graph of the op alone, and its output.
+fn alone(case: &Case) -> Result<(Graph, Value)> {
+    let mut g = Graph::new(Mode::Training);
+    let inputs: Vec<Value> =
+        (0..case.inputs.len()).map(|i| declare_plainly(&mut g, i, case.inputs[i])).collect::<Result<_>>()?;
+    let output = (case.declare)(&mut g, &inputs)?;
+    Ok((g, output))
+}
+
+impl Data {
+    pub(super) fn new(case: &Case, rows: usize, activated: bool) -> std::result::Result<Data, String> {
+        let (graph, output) = alone(case).map_err(|e| e.to_string())?;
+        let (root, from) = graph.root(output);
+        let (op, _) = op_of(&graph, root.index());
+        if from != 0 || graph.shape(root) != graph.shape(output) {
+            return Err("the case must return the op's whole output".into());
+        }
+        let mut random = Random { stream: Stream::new(7, rows as u64, 0), next: 0 };
+        let raw: Vec<Matrix> = case.inputs.iter().map(|spec| random.matrix(spec, rows)).collect();
+        let seen = case.inputs.iter().zip(&raw).map(|(spec, m)| see(spec, m, activated)).collect();
+        let tables: Vec<Vec<f32>> =
+            graph.tables.iter().map(|t| random.values(t.rows * t.dim, (-1.0, 1.0))).collect();
+        let mut data = Data {
+            rows,
+            raw,
+            seen,
+            tables,
+            batch: random.batch(op, &graph, rows),
+            output_weights: None,
+            own_part: op.loss().map(|l| graph.losses[l.index()].clone()),
+            other_weights: Vec::new(),
+            output: Matrix::zeros(0, 0),
+            activated: op.activated().map(|(_, columns)| columns),
+            loss: 0.0,
+            gradients: Vec::new(),
+            table_gradients: Vec::new(),
+        };
+        for input in &data.raw {
+            data.other_weights.push(random.values(input.data.len(), (-1.0, 1.0)).into());
+        }
+        let Shape { cols, .. } = graph.shape(root);
+        let tables: Vec<Matrix> =
+            graph.tables.iter().zip(&data.tables).map(|(t, v)| wide(v, t.dim)).collect();
+        data.output = op.reference(&data.seen, &tables, &data.batch);
+        let wanted = if data.own_part.is_some() { 1 } else { cols };
+        if data.output.cols != wanted || data.output.data.len() != data.output.rows * wanted {
+            return Err(format!("the reference is {} wide, the output {wanted}", data.output.cols));
+        }
+        if data.own_part.is_none() {
+            data.output_weights = Some(random.values(data.output.data.len(), (-1.0, 1.0)).into());
+        }
+        data.loss = data.weighted(&data.output);
+        data.differentiate(op, tables);
+        Ok(data)
+    }
+
+    /// Σ w · y, or the sum of a loss's terms.
+    fn weighted(&self, output: &Matrix) -> f64 {
+        match &self.output_weights {
+            Some(weights) => output.data.iter().zip(&**weights).map(|(y, &w)| y * f64::from(w)).sum(),
+            None => output.data.iter().sum(),
+        }
+    }
+
+    fn differentiate(&mut self, op: &dyn Op, tables: Vec<Matrix>) {
+        let scale = self.own_part.as_ref().map_or(1.0, |part| f64::from(part.weight));
+        let mut both = [self.seen.clone(), tables];
+        let mut gradients = [Vec::new(), Vec::new()];
+        for kind in 0..both.len() {
+            for i in 0..both[kind].len() {
+                let mut sampled = Sampled::new();
+                for at in samples(both[kind][i].data.len()) {
+                    let here = both[kind][i].data[at];
+                    let mut side = |step: f64| {
+                        both[kind][i].data[at] = here + step;
+                        self.weighted(&op.reference(&both[0], &both[1], &self.batch))
+                    };
+                    sampled.push((at, scale * (side(STEP) - side(-STEP)) / (2.0 * STEP)));
+                    both[kind][i].data[at] = here;
+                }
+                gradients[kind].push(sampled);
+            }
+        }
+        [self.gradients, self.table_gradients] = gradients;
+    }
+
+    /// The factor with which a loss part's sum is what is differentiated.
+    pub(super) fn seed(&self, part: &LossPart) -> f32 {
+        denominator(part.counted, &self.batch) as f32
+    }
+}
+
+/// Indices to compare of a tensor of `len` values: all, or some in no pattern.
+fn samples(len: usize) -> impl Iterator<Item = usize> {
+    (0..len.min(SAMPLES)).map(move |i| if len <= SAMPLES { i } else { i * 7919 % len })
+}
+
+fn see(spec: &InputSpec, raw: &Matrix, activated: bool) -> Matrix {
+    let mut seen = raw.clone();
+    if activated && spec.once.is_none() {
+        seen.data.iter_mut().for_each(|v| *v = crate::op::activate_f64(ACTIVATION, *v));
+    }
+    seen
+}
+
+fn wide(values: &[f32], cols: usize) -> Matrix {
+    Matrix { rows: values.len() / cols, cols, data: values.iter().copied().map(f64::from).collect() }
+}
+
+/// Made-up numbers.
+struct Random {
+    stream: Stream,
+    next: u64,
+}
+
+impl Random {
+    fn unit(&mut self) -> f32 {
+        self.next += 1;
+        self.stream.uniform(self.next, 0)
+    }
+
+    fn below(&mut self, below: usize) -> u32 {
+        self.next += 1;
+        self.stream.below(self.next, 0, below as u64) as u32
+    }
+
+    fn values(&mut self, len: usize, (from, to): (f32, f32)) -> Vec<f32> {
+        (0..len).map(|_| from + (to - from) * self.unit()).collect()
+    }
+
+    fn matrix(&mut self, spec: &InputSpec, rows: usize) -> Matrix {
+        wide(&self.values(spec.once.unwrap_or(rows) * spec.cols, spec.range), spec.cols)
+    }
+
+    /// A batch with the columns that the op reads; ids fit the tables that it looks them up in.
+    fn batch(&mut self, op: &dyn Op, graph: &Graph, rows: usize) -> Batch {
+        let Reads { fields, bags, dense, labels } = op.reads();
+        let ids = |source: LookupSource| {
+            let tables =
+                op.lookups().iter().filter(|l| l.source == source).map(|l| graph.tables[l.table].rows);
+            tables.min().unwrap_or(10)
+        };
+        let dense_width = dense.unwrap_or(0);
+        Batch {
+            rows,
+            ids: (0..fields)
+                .map(|f| (0..rows).map(|_| self.below(ids(LookupSource::Field(f)))).collect())
+                .collect(),
+            bags: (0..bags).map(|b| self.bag(rows, ids(LookupSource::Bag(b)))).collect(),
+            dense: self.values(rows * dense_width, (-1.0, 1.0)),
+            dense_width,
+            scenario: Vec::new(),
+            labels: (0..labels).map(|_| (0..rows).map(|_| self.unit().round()).collect()).collect(),
+        }
+    }
+
+    /// Lists of 0 to 4 ids.
+    fn bag(&mut self, rows: usize, below: usize) -> Bag {
+        let mut bag = Bag { offsets: vec![0], ids: Vec::new() };
+        for _ in 0..rows {
+            let len = self.below(5);
+            bag.ids.extend((0..len).map(|_| self.below(below)));
+            bag.offsets.push(bag.ids.len() as u32);
+        }
+        bag
+    }
+}

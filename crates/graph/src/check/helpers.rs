@@ -1,0 +1,179 @@
+//! Ops that surround the op under test.
+
+use crate::graph::LossId;
+use crate::op::{Backward, Forward, Matrix, Op, Rowset, Saved, activate_f64};
+use crate::shape::{Shape, Space};
+use manygate_core::Batch;
+use manygate_kernels::activation::{self, Activation};
+use manygate_kernels::{Mat, MatMut};
+use std::ops::Range;
+use std::sync::Arc;
+
+/// Given values, `[batch, cols]`, one row for each of the batch.
+#[derive(Clone, Debug)]
+pub(super) struct Source {
+    pub(super) values: Arc<[f32]>,
+    pub(super) cols: usize,
+}
+
+impl Op for Source {
+    fn name(&self) -> &'static str {
+        "source"
+    }
+
+    fn output(&self, _inputs: &[Shape]) -> Result<Shape, String> {
+        Ok(Shape::batch(self.cols))
+    }
+
+    fn saved(&self) -> Saved {
+        Saved::default()
+    }
+
+    fn forward(&self, tile: &mut Forward<'_>) {
+        let start = tile.at.first_row * self.cols;
+        let from = Mat::new(&self.values[start..], tile.at.rows, self.cols);
+        combine(from, tile.take_output(), |_, v| v);
+    }
+
+    fn backward(&self, _tile: &mut Backward<'_>) {}
+
+    fn reference(&self, _inputs: &[Matrix], _tables: &[Matrix], batch: &Batch) -> Matrix {
+        let data = self.values.iter().copied().map(f64::from).collect();
+        Matrix { rows: batch.rows, cols: self.cols, data }
+    }
+}
+
+/// An activation of its own, so that an op above it finds one below itself.
+#[derive(Clone, Debug)]
+pub(super) struct Activate {
+    pub(super) activation: Activation,
+    pub(super) cols: usize,
+}
+
+impl Op for Activate {
+    fn name(&self) -> &'static str {
+        "activate"
+    }
+
+    fn output(&self, _inputs: &[Shape]) -> Result<Shape, String> {
+        Ok(Shape::batch(self.cols))
+    }
+
+    fn saved(&self) -> Saved {
+        Saved { inputs: 0, output: true }
+    }
+
+    fn activated(&self) -> Option<(Activation, Range<usize>)> {
+        Some((self.activation, 0..self.cols))
+    }
+
+    fn forward(&self, tile: &mut Forward<'_>) {
+        let mut y = tile.take_output();
+        combine(tile.input(0), y.reborrow(), |_, v| v);
+        activation::activate(tile.at.isa, self.activation, y);
+    }
+
+    fn backward(&self, tile: &mut Backward<'_>) {
+        let mut dy = tile.take_output_gradient();
+        if !tile.activation_done {
+            activation::activation_dx(tile.at.isa, self.activation, tile.output(), dy.reborrow());
+        }
+        if let Some(dx) = tile.take_gradient(0) {
+            combine(dy.as_mat(), dx.to, |old, d| if dx.accumulate { old + d } else { d });
+        }
+    }
+
+    fn reference(&self, inputs: &[Matrix], _tables: &[Matrix], _batch: &Batch) -> Matrix {
+        let mut y = inputs[0].clone();
+        y.data.iter_mut().for_each(|v| *v = activate_f64(self.activation, *v));
+        y
+    }
+}
+
+/// The loss `Σ w · y` of a value with a row a sample, or of a matrix that exists once.
+#[derive(Clone, Debug)]
+pub(super) struct Weigh {
+    pub(super) loss: LossId,
+    /// As many as y has values, row-major.
+    pub(super) weights: Arc<[f32]>,
+    pub(super) shape: Shape,
+    /// Whether it multiplies by an activation's slope in passing.
+    pub(super) masks: bool,
+}
+
+impl Weigh {
+    /// The weights of the rows of a tile. A matrix that exists once is weighed by the tile with the first row; for the
+    /// others its weights are zero.
+    fn tile(&self, at: Rowset<'_>) -> (Mat<'_>, f32) {
+        let cols = self.shape.cols;
+        match self.shape.space {
+            Space::Batch => (Mat::new(&self.weights[at.first_row * cols..], at.rows, cols), 1.0),
+            Space::Once => {
+                let share = if at.first_row == 0 { 1.0 } else { 0.0 };
+                (Mat::new(&self.weights, self.shape.rows, cols), share)
+            }
+        }
+    }
+}
+
+impl Op for Weigh {
+    fn name(&self) -> &'static str {
+        "weigh"
+    }
+
+    fn output(&self, _inputs: &[Shape]) -> Result<Shape, String> {
+        Ok(Shape::batch(0))
+    }
+
+    fn saved(&self) -> Saved {
+        Saved { inputs: 0b1, output: false }
+    }
+
+    fn masks(&self, _input: usize) -> bool {
+        self.masks
+    }
+
+    fn loss(&self) -> Option<LossId> {
+        Some(self.loss)
+    }
+
+    fn forward(&self, tile: &mut Forward<'_>) {
+        let (y, (weights, share)) = (tile.input(0), self.tile(tile.at));
+        let loss = tile.take_loss(self.loss.index());
+        for r in 0..y.rows() {
+            let products = y.row(r).iter().zip(weights.row(r)).map(|(&y, &w)| f64::from(y) * f64::from(w));
+            *loss += f64::from(share) * products.sum::<f64>();
+        }
+    }
+
+    fn backward(&self, tile: &mut Backward<'_>) {
+        let (weights, share) = self.tile(tile.at);
+        let scale = share * tile.at.facts.scale[self.loss.index()];
+        if let Some(mut dy) = tile.take_gradient(0) {
+            combine(
+                weights,
+                dy.to.reborrow(),
+                |old, w| if dy.accumulate { old + scale * w } else { scale * w },
+            );
+            if let Some((activation, y)) = dy.mask {
+                activation::activation_dx(tile.at.isa, activation, y, dy.to);
+            }
+        }
+    }
+
+    fn reference(&self, inputs: &[Matrix], _tables: &[Matrix], batch: &Batch) -> Matrix {
+        let mut terms = Matrix::zeros(batch.rows, 1);
+        let products = inputs[0].data.iter().zip(&*self.weights).map(|(y, &w)| y * f64::from(w));
+        terms.set(0, 0, products.sum());
+        terms
+    }
+}
+
+/// Writes `f(old, new)` for each element of `from`.
+fn combine(from: Mat<'_>, mut to: MatMut<'_>, f: impl Fn(f32, f32) -> f32) {
+    for r in 0..from.rows() {
+        for (to, &v) in to.row_mut(r).iter_mut().zip(from.row(r)) {
+            *to = f(*to, v);
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! How to test an op: forward against its reference, backward against finite differences, on every path of a plan.
+//!
+//! A [`Case`] is an op with the shapes of its inputs. [`check`] builds graphs around it and compares the output with
+//! [`Op::reference`](crate::Op::reference), and each gradient with central differences of the reference in f64, for the
+//! loss `Σ w · y` with fixed random w (or the op's own, if it is a loss):
+//!
+//! - 1, 2, 7 and 130 rows; whole tiles and tiles of five rows; one lane and several;
+//! - inputs whose gradient it overwrites, and inputs whose gradient another op has begun or goes on with;
+//! - inputs that end in an activation, whose slope it multiplies by in passing where it says that it can;
+//! - an output whose slope the op above multiplies by;
+//! - inputs that are columns of a wider value;
+//! - each input as the only one that wants a gradient;
+//! - memory that holds NaN wherever nothing was written, and a second run that must give the same bits;
+//! - an evaluation plan.
+//!
+//! [`check_plan`] does the same for a whole model.
+//!
+//! A gradient that the op drops, or an input that it reads backward without having saved it, stops the plan itself.
+//!
+//! ```
+//! use manygate_graph::check::{Case, check};
+//! use manygate_graph::ops::Linear;
+//! use manygate_kernels::{Isa, activation::Activation};
+//!
+//! let case = Case::new("five units with tanh", |g, x| g.add("op", Linear::new(5, true, Activation::Tanh), x))
+//!     .rows(3) // x [batch, 3]
+//!     .once(5, 3) // W
+//!     .once(5, 1); // b
+//! for isa in Isa::available() {
+//!     check(&case, isa).unwrap();
+//! }
+//! ```
+
+mod expected;
+mod helpers;
+mod plan;
+mod setting;
+
+pub use plan::check_plan;
+
+use crate::graph::{Graph, Value};
+use manygate_core::Result;
+use manygate_kernels::Isa;
+use std::fmt;
+
+/// Numbers of rows that a case is checked with.
+pub const ROWS: [usize; 4] = [1, 2, 7, 130];
+
+type Declare = Box<dyn Fn(&mut Graph, &[Value]) -> Result<Value> + Send + Sync>;
+
+/// An op and its inputs.
+pub struct Case {
+    name: String,
+    inputs: Vec<InputSpec>,
+    declare: Declare,
+}
+
+/// An input of a case.
+#[derive(Clone, Copy, Debug)]
+struct InputSpec {
+    /// Rows of a matrix that exists once; [`None`] for one row a sample.
+    once: Option<usize>,
+    cols: usize,
+    range: (f32, f32),
+}
+
+impl Case {
+    /// A case in which `declare` adds the op to a graph, given the values of the inputs, and returns its output. It also
+    /// declares the tables and the loss part that the op names; columns of the batch are made up from what the op says
+    /// that it reads.
+    pub fn new(
+        name: impl Into<String>,
+        declare: impl Fn(&mut Graph, &[Value]) -> Result<Value> + Send + Sync + 'static,
+    ) -> Case {
+        Case { name: name.into(), inputs: Vec::new(), declare: Box::new(declare) }
+    }
+
+    /// The next input is `[batch, cols]`.
+    pub fn rows(mut self, cols: usize) -> Case {
+        self.inputs.push(InputSpec { once: None, cols, range: (-1.0, 1.0) });
+        self
+    }
+
+    /// The next input is a matrix `[rows, cols]` that exists once.
+    pub fn once(mut self, rows: usize, cols: usize) -> Case {
+        self.inputs.push(InputSpec { once: Some(rows), cols, range: (-1.0, 1.0) });
+        self
+    }
+
+    /// Values of the last input lie between `from` and `to`, instead of -1 and 1.
+    pub fn between(mut self, from: f32, to: f32) -> Case {
+        if let Some(last) = self.inputs.last_mut() {
+            last.range = (from, to);
+        }
+        self
+    }
+
+    /// What it is called.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+}
+
+impl fmt::Debug for Case {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Case").field("name", &self.name).field("inputs", &self.inputs).finish_non_exhaustive()
+    }
+}
+
+/// Checks a case on an instruction set.
+///
+/// # Errors
+/// A message with the first value that is wrong: setting, tensor, index, both values.
+///
+/// # Panics
+/// When the op drops a gradient or reads what it did not save.
+pub fn check(case: &Case, isa: Isa) -> std::result::Result<(), String> {
+    let told = |what: &dyn fmt::Display, message: String| format!("{}, {isa}, {what}: {message}", case.name);
+    for rows in ROWS {
+        for activated in [false, true] {
+            let data = expected::Data::new(case, rows, activated).map_err(|m| told(&rows, m))?;
+            for setting in setting::settings(case, &data, isa, activated) {
+                setting::run(case, &data, &setting).map_err(|m| told(&setting, m))?;
+            }
+        }
+    }
+    Ok(())
+}

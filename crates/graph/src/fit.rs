@@ -1,0 +1,96 @@
+//! Whether parameters, tables, a batch and a workspace fit a plan. Checked before a run, so that no op meets a column
+//! that is missing or an id without a row.
+
+use crate::op::{LookupSource, Reads};
+use crate::plan::Plan;
+use crate::run::Input;
+use crate::workspace::Workspace;
+use manygate_core::{Batch, Error, Executor, Result};
+use manygate_kernels::embedding::check_ids;
+
+fn misfit<T>(message: String) -> Result<T> {
+    Err(Error::graph("run", message))
+}
+
+impl Plan {
+    pub(crate) fn check_fit(&self, exec: &dyn Executor, ws: &Workspace, input: &Input<'_>) -> Result<()> {
+        self.check_workspace(exec, ws, input.batch.rows)?;
+        if !input.params.has_layout(&self.layout) || !input.state.has_layout(&self.state_layout) {
+            return misfit("the parameters belong to another model".into());
+        }
+        let (seeds, parts) = (input.seeds.len(), self.graph.losses.len());
+        if seeds != parts {
+            return misfit(format!("{seeds} seeds for {parts} parts of the loss"));
+        }
+        let specs = &self.graph.tables;
+        let shape = |t| (input.tables.rows(t).rows(), input.tables.rows(t).dim());
+        if input.tables.len() != specs.len()
+            || specs.iter().enumerate().any(|(t, s)| shape(t) != (s.rows, s.dim))
+        {
+            return misfit("the tables belong to another model".into());
+        }
+        self.check_columns(input.batch)?;
+        self.check_lookups(input.batch)
+    }
+
+    fn check_workspace(&self, exec: &dyn Executor, ws: &Workspace, rows: usize) -> Result<()> {
+        if ws.plan != self.id {
+            return misfit("the workspace was made for another plan".into());
+        }
+        if !ws.is_packed {
+            return misfit("no weights were packed; call `Plan::pack` first".into());
+        }
+        if rows == 0 {
+            return misfit("the batch has no rows".into());
+        }
+        if rows > ws.capacity {
+            return misfit(format!("{rows} rows, the workspace was made for {}", ws.capacity));
+        }
+        let (threads, arenas) = (exec.threads(), ws.arenas.len());
+        if threads > arenas {
+            return misfit(format!("{threads} threads, the workspace was made for {arenas}"));
+        }
+        Ok(())
+    }
+
+    fn check_columns(&self, batch: &Batch) -> Result<()> {
+        batch.validate()?;
+        let Reads { fields, bags, dense, labels } = self.reads;
+        let columns = [
+            ("id columns", batch.ids.len(), fields),
+            ("bags", batch.bags.len(), bags),
+            ("label columns", batch.labels.len(), labels),
+        ];
+        if let Some((what, has, needs)) = columns.into_iter().find(|(_, has, needs)| has < needs) {
+            return misfit(format!("the batch has {has} {what}, the model reads {needs}"));
+        }
+        if let Some(width) = dense.filter(|&width| width != batch.dense_width) {
+            let has = batch.dense_width;
+            return misfit(format!("the batch has {has} numbers a row, the model reads {width}"));
+        }
+        Ok(())
+    }
+
+    fn check_lookups(&self, batch: &Batch) -> Result<()> {
+        for lookup in &self.lookups {
+            let table = &self.graph.tables[lookup.table];
+            let (ids, kind, index) = match lookup.source {
+                LookupSource::Field(f) => (&batch.ids[f], "id column", f),
+                LookupSource::Bag(b) => (&batch.bags[b].ids, "bag", b),
+            };
+            if let Err(position) = check_ids(ids, table.rows) {
+                return misfit(format!(
+                    "{kind} {index} has id {} at position {position}, `{}` has {} rows",
+                    ids[position], table.name, table.rows
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// # Panics
+    /// When the workspace was made for another plan.
+    pub(crate) fn assert_made_for(&self, ws: &Workspace) {
+        assert!(ws.plan == self.id, "the workspace was made for another plan");
+    }
+}

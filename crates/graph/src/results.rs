@@ -1,0 +1,120 @@
+//! What a run leaves in the workspace: gradients, outputs, and whether the losses are finite.
+
+use crate::graph::LossPart;
+use crate::plan::{Place, Plan, SparseSource};
+use crate::run::{Input, tiles};
+use crate::tile::Tile;
+use crate::workspace::Workspace;
+use manygate_core::{Error, Result, Serial};
+use manygate_kernels::Mat;
+
+impl Plan {
+    /// Gradients of the parameters from the last run, `[lanes, parameters]`; their sum over lanes, in order, is the
+    /// gradient. Those of frozen parameters are 0. An evaluation plan has none: `[0, parameters]`.
+    ///
+    /// # Panics
+    /// When the workspace was made for another plan.
+    pub fn gradients<'w>(&self, ws: &'w Workspace) -> Mat<'w> {
+        self.assert_made_for(ws);
+        let lanes = if self.graph.is_training() { ws.last_lanes } else { 0 };
+        Mat::strided(&ws.lanes, lanes, self.layout.len(), ws.lane_len.max(self.layout.len()))
+    }
+
+    /// Gradient rows `[rows of the batch, dim]` of a source of look-ups, from the last run.
+    ///
+    /// # Panics
+    /// When the workspace or the source belong to another plan.
+    pub fn sparse_gradient<'w>(&self, ws: &'w Workspace, source: &SparseSource) -> Mat<'w> {
+        self.result(ws, source.place)
+    }
+
+    /// Output `name` of the last run: `[rows of the batch, width]`, or the whole of a value that exists once.
+    ///
+    /// # Errors
+    /// When the plan does not compute such an output.
+    ///
+    /// # Panics
+    /// When the workspace was made for another plan.
+    pub fn output<'w>(&self, ws: &'w Workspace, name: &str) -> Result<Mat<'w>> {
+        let found = self.outputs.iter().find(|(n, _)| n == name);
+        let missing = || Error::graph(name, "the plan does not compute an output of this name");
+        found.map(|&(_, place)| self.result(ws, place)).ok_or_else(missing)
+    }
+
+    /// Gradient of the value tapped as `name`: `[rows of the batch, width]`.
+    ///
+    /// # Errors
+    /// When there is no such tap, or no gradient reaches it.
+    ///
+    /// # Panics
+    /// When the workspace was made for another plan.
+    pub fn tapped_gradient<'w>(&self, ws: &'w Workspace, name: &str) -> Result<Mat<'w>> {
+        let found = self.taps.iter().find(|(n, _)| n == name);
+        found
+            .map(|&(_, place)| self.result(ws, place))
+            .ok_or_else(|| Error::graph(name, "no gradient reaches a tap of this name"))
+    }
+
+    fn result<'w>(&self, ws: &'w Workspace, place: Place) -> Mat<'w> {
+        self.assert_made_for(ws);
+        match place {
+            Place::Kept { buffer, column, stride, cols } => {
+                Mat::strided(&ws.kept[buffer][column..], ws.facts.rows, cols, stride)
+            }
+            Place::Once { offset, rows, cols, stride } => {
+                Mat::strided(&ws.once[offset..], rows, cols, stride)
+            }
+            other => unreachable!("results outlive the step, those in {other:?} do not"),
+        }
+    }
+
+    /// Looks at the losses of the last run.
+    ///
+    /// # Errors
+    /// [`Error::NonFinite`] with the first task whose loss is not finite, and the first op in plan order whose output
+    /// was not; the batch is run again, forward and op by op, to find it.
+    ///
+    /// # Panics
+    /// When the workspace was made for another plan.
+    pub fn check_losses(&self, ws: &mut Workspace, input: &Input<'_>, step: u64) -> Result<()> {
+        self.assert_made_for(ws);
+        let Some(part) = ws.part_losses.iter().position(|l| !l.is_finite()) else { return Ok(()) };
+        let LossPart { name: task, .. } = self.graph.losses[part].clone();
+        let loss = ws.part_losses[part];
+        let op = self.first_non_finite(ws, input)?.unwrap_or_else(|| format!("the loss of {task}"));
+        Err(Error::NonFinite { step, task, loss, op })
+    }
+
+    fn first_non_finite(&self, ws: &mut Workspace, input: &Input<'_>) -> Result<Option<String>> {
+        self.check_fit(&Serial, ws, input)?;
+        let mut losses = vec![0.0; self.graph.losses.len()];
+        let mut partials = vec![0.0; self.partial_len];
+        let ws: &Workspace = ws;
+        for phase in &self.phases {
+            let mut first: Option<usize> = None;
+            for rows in tiles(0..input.batch.rows, self.options.tile_rows) {
+                let at = self.rowset(ws, input, rows);
+                // SAFETY: tiles run one after the other, and the caller borrowed the workspace exclusively.
+                let tile = unsafe { Tile::new(self, ws, input, at, 0, 0, true) };
+                for (position, step) in phase.steps.iter().enumerate().filter(|(_, s)| !s.backward) {
+                    tile.step(step, &mut losses, &mut partials);
+                    if first.is_none_or(|f| position < f) && !tile.output_is_finite(step) {
+                        first = Some(position);
+                    }
+                }
+            }
+            // What a join computed is as the run left it, and comes after the steps of its phase.
+            let join = || {
+                phase.reductions.iter().copied().find(|&position| {
+                    let output = self.reduction(&phase.steps[position]).map(|(_, range)| &ws.once[range]);
+                    output.is_some_and(|values| values.iter().any(|v| !v.is_finite()))
+                })
+            };
+            if let Some(position) = first.or_else(join) {
+                let node = phase.steps[position].node;
+                return Ok(Some(format!("{} ({})", self.graph.nodes[node].name, self.op(node).0.name())));
+            }
+        }
+        Ok(None)
+    }
+}

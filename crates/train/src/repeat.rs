@@ -1,0 +1,180 @@
+//! The same configuration with several seeds: how much of a result is luck.
+
+use crate::config::Config;
+use crate::metrics::{ALL, Evaluation, Metrics, Ordered};
+use crate::progress::Silent;
+use crate::report::Floors;
+use crate::trainer::{RunOptions, train};
+use manygate_core::{Error, Result};
+use serde::Serialize;
+
+/// Which rows are scored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rows {
+    /// The test files.
+    Test,
+    /// The validation rows.
+    Valid,
+}
+
+/// A finished seed.
+#[derive(Clone, Debug)]
+pub struct SeedResult {
+    /// The seed.
+    pub seed: u64,
+    /// Step of its chosen checkpoint.
+    pub step: u64,
+    /// Metrics of that checkpoint.
+    pub evaluation: Evaluation,
+    /// Seconds of its run.
+    pub seconds: f64,
+}
+
+/// Several seeds of one configuration; the JSON of `manygate repeat --json`.
+#[derive(Clone, Debug, Serialize)]
+pub struct Repetition {
+    /// Version of this form.
+    pub version: u32,
+    /// Name of the architecture.
+    pub model: String,
+    /// `test` or `valid`.
+    pub part: &'static str,
+    /// The seeds, in the order of all values below.
+    pub seeds: Vec<u64>,
+    /// Step of the chosen checkpoint, by seed.
+    pub steps: Vec<u64>,
+    /// Seconds, by seed.
+    pub seconds: Vec<f64>,
+    /// Metrics on all rows, by task.
+    pub tasks: Ordered<TaskSpread>,
+    /// Baselines of the configuration; none beside validation rows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub floors: Option<Floors>,
+}
+
+/// The metrics of a task over seeds.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct TaskSpread {
+    /// Area under the ROC curve.
+    pub auc: Spread,
+    /// Log loss, nats a row.
+    pub logloss: Spread,
+}
+
+/// A metric over seeds.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Spread {
+    /// By seed; `null` where it is not defined.
+    pub values: Vec<Option<f64>>,
+    /// Mean of the defined values.
+    pub mean: Option<f64>,
+    /// Sample standard deviation (over n - 1), of at least two values.
+    pub deviation: Option<f64>,
+    /// Smallest value.
+    pub min: Option<f64>,
+    /// Largest value.
+    pub max: Option<f64>,
+}
+
+impl Spread {
+    /// Of these values.
+    pub fn of(values: Vec<Option<f64>>) -> Spread {
+        let known: Vec<f64> = values.iter().flatten().copied().collect();
+        let count = known.len() as f64;
+        let mean = (count > 0.0).then(|| known.iter().sum::<f64>() / count);
+        let squares = mean.map(|mean| known.iter().map(|v| (v - mean).powi(2)).sum::<f64>());
+        Spread {
+            deviation: squares.filter(|_| count > 1.0).map(|s| (s / (count - 1.0)).sqrt()),
+            min: known.iter().copied().reduce(f64::min),
+            max: known.iter().copied().reduce(f64::max),
+            mean,
+            values,
+        }
+    }
+}
+
+/// Trains `config` once a seed, each in a temporary folder that is removed at the end; `finished` is told of each.
+///
+/// # Errors
+/// When there are no seeds or one is given twice, there are no test rows to score, or a run fails.
+pub fn repeat(
+    config: &Config,
+    seeds: &[u64],
+    rows: Rows,
+    threads: usize,
+    finished: &mut dyn FnMut(&SeedResult),
+) -> Result<Repetition> {
+    let wrong = |message: String| Err(Error::config("--seeds", message));
+    if seeds.is_empty() {
+        return wrong("at least one seed is needed, as in --seeds 1,2,3".to_owned());
+    }
+    if let Some(seed) =
+        seeds.iter().enumerate().find(|(i, seed)| seeds[..*i].contains(seed)).map(|(_, seed)| seed)
+    {
+        return wrong(format!("{seed} is given twice; the same seed gives the same result"));
+    }
+    if rows == Rows::Test && config.data.test.is_empty() {
+        let message = "test: the configuration names no test files; set `data.test`, or use --part valid";
+        return Err(Error::config("--part", message));
+    }
+    // A floor that cannot be read should not come to light after the last seed.
+    let floors =
+        config.report.floors.as_ref().filter(|_| rows == Rows::Test).map(Floors::load).transpose()?;
+    let mut results = Vec::with_capacity(seeds.len());
+    for &seed in seeds {
+        let result = run(config, seed, rows, threads)?;
+        finished(&result);
+        results.push(result);
+    }
+    let model = config.model.get("name").and_then(toml::Value::as_str).unwrap_or_default();
+    Ok(Repetition {
+        version: 1,
+        model: model.to_owned(),
+        part: match rows {
+            Rows::Test => "test",
+            Rows::Valid => "valid",
+        },
+        seeds: seeds.to_vec(),
+        steps: results.iter().map(|r| r.step).collect(),
+        seconds: results.iter().map(|r| r.seconds).collect(),
+        tasks: config.tasks.iter().map(|t| (t.name.clone(), spread(&t.name, &results))).collect(),
+        floors,
+    })
+}
+
+fn run(config: &Config, seed: u64, rows: Rows, threads: usize) -> Result<SeedResult> {
+    let config = Config { seed, ..config.clone() };
+    let parent = std::env::temp_dir();
+    let folder = tempfile::Builder::new()
+        .prefix("manygate-repeat-")
+        .tempdir()
+        .map_err(Error::io("create a temporary folder in", parent))?;
+    let outcome = train(&config, folder.path(), RunOptions { threads, resume: false }, &mut Silent)?;
+    let part = match rows {
+        Rows::Test => outcome.test.unwrap_or_default(),
+        Rows::Valid => outcome.valid,
+    };
+    Ok(SeedResult { seed, step: outcome.step, evaluation: part.evaluation, seconds: outcome.seconds })
+}
+
+fn spread(task: &str, results: &[SeedResult]) -> TaskSpread {
+    let values = |of: fn(&Metrics) -> Option<f64>| {
+        Spread::of(results.iter().map(|r| r.evaluation.get(task, ALL).and_then(of)).collect())
+    };
+    TaskSpread { auc: values(|m| m.auc), logloss: values(|m| m.logloss) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_spread_of_values() {
+        let spread = Spread::of(vec![Some(1.0), None, Some(3.0), Some(2.0)]);
+        assert_eq!((spread.mean, spread.min, spread.max), (Some(2.0), Some(1.0), Some(3.0)));
+        assert_eq!(spread.deviation, Some(1.0));
+        let single = Spread::of(vec![Some(0.7)]);
+        assert_eq!((single.mean, single.deviation), (Some(0.7), None));
+        assert_eq!(Spread::of(vec![None]).mean, None);
+    }
+}

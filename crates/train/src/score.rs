@@ -1,0 +1,111 @@
+//! A trained model applied to files: metrics of labelled rows, predictions of any.
+
+use crate::checkpoint::write_atomically;
+use crate::config::Config;
+use crate::evaluate::{evaluate_dataset, part};
+use crate::report::{Floors, Part};
+use crate::results::label_rates;
+use manygate_core::{Error, Pool, Result};
+use manygate_data::encode_file;
+use manygate_runtime::predictor::CHUNK_ROWS;
+use manygate_runtime::{CONFIG_FILE, Model};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+/// Metrics of some files.
+#[derive(Clone, Debug)]
+pub struct Score {
+    /// The metrics, and what a constant prediction of the training rates reaches (where the run knows those).
+    pub part: Part,
+    /// Baselines, where the files are the test files of the run's configuration: they were measured on those.
+    pub floors: Option<Floors>,
+}
+
+/// Scores the model of a run folder on labelled files, on none the test files of its configuration.
+///
+/// # Errors
+/// When the run cannot be opened, it names no test files, or the data does not fit the model.
+pub fn score(folder: &Path, files: &[PathBuf], threads: usize) -> Result<Score> {
+    let model = Model::open(folder)?;
+    let mut floors = None;
+    let files = if files.is_empty() {
+        let config = Config::load(&folder.join(CONFIG_FILE), &[])?;
+        if config.data.test.is_empty() {
+            return Err(Error::config("--data", "is needed: the run's configuration names no test files"));
+        }
+        floors = config.report.floors.map(Floors::load).transpose()?;
+        config.data.test
+    } else {
+        files.to_vec()
+    };
+    let data = encode_file(&model.encoder, &files, true, &mut |_| {})?;
+    let rates = label_rates(folder)?.unwrap_or_default();
+    let schema = model.encoder.schema();
+    let (evaluation, _) = Pool::new(threads)?
+        .enter(|exec| evaluate_dataset(&mut model.predictor(exec, CHUNK_ROWS), exec, schema, &data))?;
+    Ok(Score { part: part(evaluation, &rates), floors })
+}
+
+/// Writes a CSV file with the model's probabilities: a header with the tasks, then a line for each row of `files`, in
+/// order, each number with the digits that give its f32 back. Returns the number of rows. The file appears whole or
+/// not at all.
+///
+/// # Errors
+/// When the run cannot be opened, the data does not fit the model, or the file system refuses.
+pub fn predict(folder: &Path, files: &[PathBuf], out: &Path, threads: usize) -> Result<usize> {
+    if out.exists() && !out.is_file() {
+        // A device or pipe would be replaced by the rename.
+        return Err(Error::config("--out", format!("`{}` is not a regular file; name one", out.display())));
+    }
+    let model = Model::open(folder)?;
+    let data = encode_file(&model.encoder, files, false, &mut |_| {})?;
+    let probabilities =
+        Pool::new(threads)?.enter(|exec| model.predictor(exec, CHUNK_ROWS).predict_all(exec, &data.batch))?;
+    let names: Vec<&str> = model.plan.output_names().collect();
+    write_atomically(out, &csv(&names, &probabilities, data.batch.rows))?;
+    Ok(data.batch.rows)
+}
+
+/// `columns[c][row]` as CSV.
+fn csv(names: &[&str], columns: &[Vec<f32>], rows: usize) -> Vec<u8> {
+    let mut text = names.iter().map(|name| quoted(name)).collect::<Vec<_>>().join(",").into_bytes();
+    text.push(b'\n');
+    for row in 0..rows {
+        for (c, column) in columns.iter().enumerate() {
+            if c > 0 {
+                text.push(b',');
+            }
+            // The shortest digits that read back as the same f32; a vector refuses nothing.
+            let _ = write!(text, "{}", column[row]);
+        }
+        text.push(b'\n');
+    }
+    text
+}
+
+/// A name as a CSV value.
+fn quoted(name: &str) -> String {
+    if name.contains([',', '"', '\n', '\r']) {
+        format!("\"{}\"", name.replace('"', "\"\""))
+    } else {
+        name.to_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn csv_keeps_every_bit_and_quotes_names() {
+        let columns = [vec![0.1, f32::MIN_POSITIVE], vec![1.0 / 3.0, 0.999_999_9]];
+        let text = String::from_utf8(csv(&["click", "a,\"b\""], &columns, 2)).unwrap();
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines[0], "click,\"a,\"\"b\"\"\"");
+        for (row, line) in lines[1..].iter().enumerate() {
+            let values: Vec<f32> = line.split(',').map(|v| v.parse().unwrap()).collect();
+            assert_eq!(values, [columns[0][row], columns[1][row]]);
+        }
+        assert_eq!(lines.len(), 3);
+    }
+}

@@ -1,0 +1,111 @@
+//! Losses, outputs and gradients of every architecture against the references of its ops, in f64.
+
+use manygate_core::{Bag, Batch, Pool, Serial, Stream};
+use manygate_embedding::{Table, Tables};
+use manygate_graph::check::check_plan;
+use manygate_graph::{Input, Mode, Parameters, Plan, PlanOptions};
+use manygate_kernels::Isa;
+use manygate_kernels::embedding::Pooling;
+use manygate_models::inputs::{self, Inputs};
+use manygate_models::registry::MODELS;
+use std::sync::Arc;
+
+const IDS: usize = 5;
+
+fn inputs() -> Inputs {
+    let table = |name: &str| inputs::Table { name: name.into(), rows: IDS, dim: None };
+    let task = |name: &str, weight, space| inputs::Task { name: name.into(), weight, space };
+    Inputs {
+        tables: vec![table("user"), table("item")],
+        fields: vec![
+            inputs::Field { name: "user".into(), table: 0 },
+            inputs::Field { name: "item".into(), table: 1 },
+        ],
+        bags: vec![inputs::BagField { name: "history".into(), table: 1, pooling: Pooling::Mean }],
+        dense: 2,
+        scenarios: 0,
+        tasks: vec![task("click", 1.0, None), task("like", 0.5, None), task("buy", 2.0, Some(0))],
+    }
+}
+
+fn batch(rows: usize) -> Batch {
+    let stream = Stream::new(3, 0, 0);
+    let id = |r: usize, column: u64| stream.below(r as u64, column, IDS as u64) as u32;
+    let mut history = Bag { offsets: vec![0], ids: Vec::new() };
+    for r in 0..rows {
+        history.ids.extend((0..r % 4).map(|i| id(r, 3 + i as u64)));
+        history.offsets.push(history.ids.len() as u32);
+    }
+    Batch {
+        rows,
+        ids: (0..2).map(|field| (0..rows).map(|r| id(r, field)).collect()).collect(),
+        bags: vec![history],
+        dense: (0..rows * 2).map(|i| stream.normal(i as u64, 20)).collect(),
+        dense_width: 2,
+        scenario: Vec::new(),
+        labels: (0..3)
+            .map(|t| (0..rows).map(|r| stream.uniform(r as u64, 30 + t).round()).collect())
+            .collect(),
+    }
+}
+
+/// Small versions of every architecture: without a norm and with one, with gates of every kind.
+fn configurations(model: &str) -> Vec<String> {
+    let sizes = match model {
+        "mmoe" => vec![
+            "experts = 3\nexpert_units = [6, 5]\ntower_units = [4]",
+            "experts = 2\nexpert_units = [7]\ntower_units = []\ngate_bias = true\ngate_units = [3]",
+        ],
+        "shared_bottom" => {
+            vec!["bottom_units = [6, 5]\ntower_units = [4]", "bottom_units = [6]\ntower_units = []"]
+        }
+        other => panic!("name small sizes for {other}"),
+    };
+    let common = |sizes: &str, norm: &str| {
+        format!("name = \"{model}\"\nembedding_dim = 3\nactivation = \"tanh\"\nnorm = \"{norm}\"\n{sizes}")
+    };
+    sizes.iter().flat_map(|s| ["none", "batch"].map(|norm| common(s, norm))).collect()
+}
+
+fn check(model: &str, mode: Mode, rows: usize, options: PlanOptions) -> Result<(), String> {
+    let (_, architecture) = manygate_models::from_table(&toml::from_str(model).unwrap()).unwrap();
+    let graph = manygate_models::build(architecture.as_ref(), &inputs(), mode).unwrap();
+    let plan = Plan::compile(graph, options).unwrap();
+    let params = Parameters::initial(Arc::clone(plan.layout()), 1);
+    let state = Parameters::initial(Arc::clone(plan.state_layout()), 1);
+    let stream = Stream::new(9, 0, 0);
+    let mut tables = Tables(plan.tables().iter().map(|t| Table::zeroed(t.clone(), 1)).collect());
+    for (t, table) in tables.0.iter_mut().enumerate() {
+        let weights: Vec<f32> =
+            (0..IDS * table.spec().dim).map(|i| stream.normal(i as u64, t as u64)).collect();
+        table.set_weights(&weights).unwrap();
+    }
+    let seeds = vec![1.0; plan.losses().len()];
+    let batch = batch(rows);
+    let input = Input { params: &params, state: &state, tables: &tables, batch: &batch, seeds: &seeds };
+    check_plan(&plan, &Serial, &input)?;
+    Pool::new(2).unwrap().enter(|exec| check_plan(&plan, exec, &input))
+}
+
+#[test]
+fn every_architecture_agrees_with_its_references() {
+    for entry in &MODELS {
+        for model in configurations(entry.name) {
+            for isa in Isa::available() {
+                for (rows, tile_rows) in [(1, 128), (9, 4), (40, 128)] {
+                    let options = PlanOptions {
+                        tile_rows,
+                        lane_rows: 16,
+                        isa,
+                        outputs: true,
+                        ..PlanOptions::default()
+                    };
+                    for mode in [Mode::Training, Mode::Evaluation] {
+                        check(&model, mode, rows, options.clone())
+                            .unwrap_or_else(|m| panic!("{model}\n{mode}, {isa}, {rows} rows: {m}"));
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,171 @@
+//! A warm training step allocates nothing: packing, running, sorting and applying sparse gradients.
+//!
+//! The allocator counts what every thread asks for, so this file holds one test.
+
+use manygate_core::{Bag, Batch, Executor, Pool, Serial, Stream};
+use manygate_embedding::{RowOptimizer, SparseGradients, Table, Tables};
+use manygate_graph::{Input, Mode, Parameters, Plan, PlanOptions, Workspace};
+use manygate_kernels::embedding::Pooling;
+use manygate_models::inputs::{self, Inputs};
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// The system's allocator, with a count of the blocks that were asked for.
+struct Counting;
+
+static BLOCKS: AtomicUsize = AtomicUsize::new(0);
+
+// SAFETY: every call is handed to the system's allocator as it is.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        BLOCKS.fetch_add(1, Ordering::Relaxed);
+        // SAFETY: the caller's contract.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        BLOCKS.fetch_add(1, Ordering::Relaxed);
+        // SAFETY: the caller's contract.
+        unsafe { System.alloc_zeroed(layout) }
+    }
+
+    unsafe fn realloc(&self, ptr: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
+        BLOCKS.fetch_add(1, Ordering::Relaxed);
+        // SAFETY: the caller's contract.
+        unsafe { System.realloc(ptr, layout, new_size) }
+    }
+
+    unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
+        // SAFETY: the caller's contract.
+        unsafe { System.dealloc(ptr, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+const ROWS: usize = 700;
+const USERS: usize = 300;
+const ITEMS: usize = 50;
+
+fn inputs() -> Inputs {
+    let table = |name: &str, rows| inputs::Table { name: name.into(), rows, dim: None };
+    let field = |name: &str, table| inputs::Field { name: name.into(), table };
+    let task = |name: &str, space| inputs::Task { name: name.into(), weight: 1.0, space };
+    Inputs {
+        tables: vec![table("user", USERS), table("item", ITEMS)],
+        fields: vec![field("user", 0), field("item", 1)],
+        bags: vec![inputs::BagField { name: "history".into(), table: 1, pooling: Pooling::Mean }],
+        dense: 3,
+        scenarios: 0,
+        tasks: vec![task("click", None), task("like", None), task("buy", Some(0))],
+    }
+}
+
+/// Made-up rows; another number gives other ids, and bags of other lengths.
+fn data(rows: usize) -> Batch {
+    let stream = Stream::new(1, 0, 0);
+    let id = |row: usize, column: u64, below: usize| stream.below(row as u64, column, below as u64) as u32;
+    let mut history = Bag { offsets: vec![0], ids: Vec::new() };
+    for r in 0..rows {
+        history.ids.extend((0..id(r, 2, 6)).map(|i| id(r, 3 + u64::from(i), ITEMS)));
+        history.offsets.push(history.ids.len() as u32);
+    }
+    Batch {
+        rows,
+        ids: vec![(0..rows).map(|r| id(r, 0, USERS)).collect(), (0..rows).map(|r| id(r, 1, ITEMS)).collect()],
+        bags: vec![history],
+        dense: (0..rows * 3).map(|i| stream.normal(i as u64, 20)).collect(),
+        dense_width: 3,
+        scenario: Vec::new(),
+        labels: (0..3)
+            .map(|t| (0..rows).map(|r| stream.uniform(r as u64, 30 + t).round()).collect())
+            .collect(),
+    }
+}
+
+/// A model in training.
+struct Training {
+    plan: Plan,
+    ws: Workspace,
+    params: Parameters,
+    state: Parameters,
+    tables: Tables,
+    sparse: SparseGradients,
+    optimizers: Vec<Option<RowOptimizer>>,
+}
+
+impl Training {
+    fn new(model: &str, exec: &dyn Executor, data: &Batch) -> Training {
+        let (_, architecture) = manygate_models::from_table(&toml::from_str(model).unwrap()).unwrap();
+        let graph = manygate_models::build(architecture.as_ref(), &inputs(), Mode::Training).unwrap();
+        let plan = Plan::compile(graph, PlanOptions::default()).unwrap();
+        assert!(plan.lanes(ROWS) > 1, "several lanes");
+        let optimizer = RowOptimizer::RowwiseAdagrad { rate: 0.1, epsilon: 1e-8, l2: 0.0 };
+        let table = |spec: &manygate_graph::TableSpec| Table::initial(spec.clone(), 1, 1, exec);
+        let mut sparse = SparseGradients::new(&plan, ROWS);
+        sparse.reserve_for(data, ROWS);
+        Training {
+            ws: Workspace::new(&plan, exec.threads(), ROWS),
+            params: Parameters::initial(Arc::clone(plan.layout()), 1),
+            state: Parameters::initial(Arc::clone(plan.state_layout()), 1),
+            tables: Tables(plan.tables().iter().map(table).collect()),
+            optimizers: vec![Some(optimizer); plan.tables().len()],
+            sparse,
+            plan,
+        }
+    }
+
+    fn step(&mut self, exec: &dyn Executor, batch: &Batch) {
+        self.plan.pack(exec, &mut self.ws, &self.params);
+        let seeds = &[1.0; 3];
+        let input = Input { params: &self.params, state: &self.state, tables: &self.tables, batch, seeds };
+        self.plan.run(exec, &mut self.ws, &input).unwrap();
+        self.plan.check_losses(&mut self.ws, &input, 1).unwrap();
+        self.sparse.sort(exec, batch);
+        self.sparse.apply(exec, &self.plan, &self.ws, &mut self.tables.0, &self.optimizers);
+        self.plan.update_state(&self.ws, &mut self.state);
+    }
+}
+
+/// Blocks that steps ask for from the second batch on. The whole is repeated from nothing: what a step asks for shows
+/// every time, what the test harness's own thread asks for meanwhile does not.
+fn least_blocks(model: &str, exec: &dyn Executor) -> usize {
+    (0..3).map(|_| blocks(model, exec)).min().unwrap_or(0)
+}
+
+/// Blocks that steps ask for from the second batch on.
+fn blocks(model: &str, exec: &dyn Executor) -> usize {
+    let data = data(5 * ROWS);
+    let mut training = Training::new(model, exec, &data);
+    let mut batch = Batch::empty_like(&data);
+    batch.reserve_for(&data, ROWS);
+    let order: Vec<u32> = (0..data.rows as u32).collect();
+    let mut batches = order.chunks(ROWS).chain([&order[..123], &order[..1]]);
+    let first = batches.next().unwrap();
+    batch.gather(&data, first);
+    training.step(exec, &batch);
+    let before = BLOCKS.load(Ordering::Relaxed);
+    for rows in batches {
+        batch.gather(&data, rows);
+        training.step(exec, &batch);
+    }
+    BLOCKS.load(Ordering::Relaxed) - before
+}
+
+#[test]
+fn a_warm_step_allocates_nothing() {
+    let models = [
+        "name = \"mmoe\"\nexperts = 3\nexpert_units = [24, 16]\ntower_units = [8]",
+        "name = \"shared_bottom\"\nbottom_units = [24, 16]\ntower_units = [8]",
+    ];
+    let pool = Pool::new(2).unwrap();
+    for model in models {
+        for norm in ["none", "batch"] {
+            let model = format!("{model}\nnorm = \"{norm}\"");
+            assert_eq!(least_blocks(&model, &Serial), 0, "one thread:\n{model}");
+            assert_eq!(pool.enter(|exec| least_blocks(&model, exec)), 0, "two threads:\n{model}");
+        }
+    }
+}
