@@ -3,10 +3,10 @@
 
     python pytorch.py --model mmoe --batch 4096 --threads 2 --seconds 5
 
-Prints the keys of `manygate bench train --json`; those that only the other side measures are null. This is the
-strongest form that plain PyTorch gives: one table for all fields with sparse gradients and SparseAdam, the fused Adam
-for dense parameters, and networks that stand side by side computed together (`--experts separate`: one after the
-other). Single precision throughout.
+Prints the keys of `manygate bench train --json`, those that only the other side measures as null, and a few of its
+own. This is the strongest form that plain PyTorch gives: one table for all fields with sparse gradients and SparseAdam,
+and the fused Adam for dense parameters. Networks that stand side by side, as experts do, are computed one after the
+other or, with `--experts together`, at once. Single precision throughout.
 """
 import argparse
 import json
@@ -257,7 +257,7 @@ def arguments():
     parser.add_argument("--batch", type=int, default=4096, help="rows a step")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="default: one for each core")
     parser.add_argument("--seconds", type=float, default=5.0, help="seconds to measure")
-    parser.add_argument("--experts", choices=["together", "separate"], default="together")
+    parser.add_argument("--experts", choices=["separate", "together"], default="separate")
     args = parser.parse_args()
     if args.batch < 1 or args.threads < 1 or not 0 < args.seconds < float("inf"):
         parser.error("--batch, --threads and --seconds must be above 0")

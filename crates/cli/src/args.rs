@@ -1,11 +1,12 @@
 //! The command line.
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use manygate_train::repeat::Requirement;
 use std::path::PathBuf;
 
 /// Trains and serves multi-task and multi-scenario recommendation models.
 #[derive(Debug, Parser)]
-#[command(name = "manygate", version, about, propagate_version = true, arg_required_else_help = true)]
+#[command(name = "manygate", version, propagate_version = true, arg_required_else_help = true)]
 #[command(
     after_help = "Example:\n  manygate train configs/quickstart.toml --out runs/first\n  manygate eval runs/first"
 )]
@@ -79,6 +80,9 @@ pub(crate) struct Repeat {
     /// Rows to score.
     #[arg(long, value_enum, default_value_t = Part::Test)]
     pub(crate) part: Part,
+    /// Fail (exit code 1) when a task's AUC is below this with any seed; may be repeated.
+    #[arg(long, value_name = "TASK=AUC")]
+    pub(crate) require: Vec<Requirement>,
     /// Print JSON.
     #[arg(long)]
     pub(crate) json: bool,

@@ -116,6 +116,7 @@ fn files_that_are_missing_empty_or_cut_short() {
 
     lab.run(&["train", "none.toml"]).failure(2, &["none.toml", "give a configuration file"]);
     std::fs::remove_file(lab.path("floors.toml")).unwrap();
+    lab.write("train.csv", csv(ROWS.0, 1));
     lab.write("config.toml", CONFIG);
     refused(&lab, 1, &["floors.toml", "cannot read"]);
 }

@@ -242,6 +242,17 @@ fn repeat_gives_each_seed_what_train_gives_it() {
     assert!(text.contains("click, valid rows of 1 seeds") && !text.contains("LR"), "{text}");
     assert!(entries(&temporary).is_empty(), "run folders are left: {:?}", entries(&temporary));
     lab.run(&["repeat", "config.toml", "--seeds", "1,1"]).failure(2, &["--seeds", "1 is given twice"]);
+    let require =
+        |what| ["repeat", "config.toml", "--seeds", "3", "--set", "train.epochs=1", "--require", what];
+    let unmet = lab.run(&require("click=0.999"));
+    assert_eq!(unmet.code, Some(1));
+    assert!(unmet.stdout.contains("click, test rows of 1 seeds"), "the table comes first: {}", unmet.stdout);
+    assert!(
+        unmet.stderr.contains("with seed 3") && unmet.stderr.contains("0.999 is required"),
+        "{}",
+        unmet.stderr
+    );
+    lab.run(&require("sell=0.5")).failure(2, &["--require", "there is no task `sell`"]);
     lab.configure("test = [\"test.csv\"]\n", "");
     lab.run(&["repeat", "config.toml"]).failure(2, &["--part", "names no test files", "--part valid"]);
 }

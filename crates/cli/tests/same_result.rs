@@ -10,7 +10,7 @@ use support::{Lab, csv};
 fn long_job() -> Lab {
     let lab = Lab::new();
     lab.write("train.csv", csv(3000, 3));
-    lab.configure("epochs = 2\nbatch_size = 64", "epochs = 40\nbatch_size = 32\nselect = \"logloss\"");
+    lab.configure("epochs = 2\nbatch_size = 64", "epochs = 80\nbatch_size = 32\nselect = \"logloss\"");
     lab
 }
 

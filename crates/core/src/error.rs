@@ -55,6 +55,9 @@ pub enum Error {
         /// The system's own words.
         source: std::io::Error,
     },
+    /// A result that the caller asked for was not reached.
+    #[error("{0}")]
+    Unmet(String),
     /// Training met an infinite or undefined loss; parameters are those before the step.
     #[error(
         "the loss of task `{task}` is {loss} at step {step}; the first value that is not finite is the output of \

@@ -72,12 +72,12 @@ impl Learner {
     /// When the batch does not fit, or a loss is not finite: then nothing has moved.
     pub fn step(&mut self, exec: &dyn Executor, batch: &Batch) -> Result<&[f64]> {
         self.plan.pack(exec, &mut self.ws, &self.params);
-        self.sparse.sort(exec, batch);
         let (params, state) = (&self.params, &self.state);
         let input = Input { params, state, tables: &self.tables, batch, seeds: &self.seeds };
         self.plan.run(exec, &mut self.ws, &input)?;
         self.plan.check_losses(&mut self.ws, &input, self.step + 1)?;
         self.step += 1;
+        self.sparse.sort(exec, batch);
         self.dense.apply(exec, &mut self.params, self.plan.gradients(&self.ws), self.step);
         let optimizer = self.rows.at_step(self.step);
         for (to, spec) in self.row_optimizers.iter_mut().zip(self.plan.tables()) {

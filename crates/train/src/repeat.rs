@@ -7,6 +7,7 @@ use crate::report::Floors;
 use crate::trainer::{RunOptions, train};
 use manygate_core::{Error, Result};
 use serde::Serialize;
+use std::str::FromStr;
 
 /// Which rows are scored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,6 +94,47 @@ impl Spread {
     }
 }
 
+/// The least AUC that a task must reach with every seed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Requirement {
+    /// The task.
+    pub task: String,
+    /// Its AUC.
+    pub auc: f64,
+}
+
+impl FromStr for Requirement {
+    type Err = String;
+
+    fn from_str(text: &str) -> std::result::Result<Requirement, String> {
+        let parts = text.split_once('=').and_then(|(task, auc)| Some((task, auc.parse().ok()?)));
+        let (task, auc) = parts.ok_or("needs the form TASK=AUC, as in is_click=0.716")?;
+        Ok(Requirement { task: task.to_owned(), auc })
+    }
+}
+
+impl Repetition {
+    /// Whether every seed reached every requirement.
+    ///
+    /// # Errors
+    /// [`Error::Unmet`] with the first that was not; [`Error::Config`] for a task that does not exist.
+    pub fn check(&self, requirements: &[Requirement]) -> Result<()> {
+        for Requirement { task, auc } in requirements {
+            let Some(spread) = self.tasks.get(task) else {
+                return Err(Error::config("--require", format!("there is no task `{task}`")));
+            };
+            for (seed, reached) in self.seeds.iter().zip(&spread.auc.values) {
+                if reached.is_none_or(|reached| reached < *auc) {
+                    let reached = reached.map_or("none".to_owned(), |r| format!("{r:.4}"));
+                    let message = format!("AUC of {task} with seed {seed} is {reached}, {auc} is required");
+                    return Err(Error::Unmet(message));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
 /// Trains `config` once a seed, each in a temporary folder that is removed at the end; `finished` is told of each.
 ///
 /// # Errors
@@ -167,6 +209,26 @@ fn spread(task: &str, results: &[SeedResult]) -> TaskSpread {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn requirements_hold_for_every_seed() {
+        let task = |auc| TaskSpread { auc: Spread::of(auc), logloss: Spread::of(vec![]) };
+        let repetition = Repetition {
+            version: 1,
+            model: "mmoe".into(),
+            part: "test",
+            seeds: vec![3, 4],
+            steps: vec![1, 1],
+            seconds: vec![0.0, 0.0],
+            tasks: [("click".to_owned(), task(vec![Some(0.8), Some(0.7)]))].into_iter().collect(),
+            floors: None,
+        };
+        let check = |text: &str| repetition.check(&[text.parse().unwrap()]).map_err(|e| e.to_string());
+        assert_eq!(check("click=0.7"), Ok(()));
+        assert_eq!(check("click=0.71"), Err("AUC of click with seed 4 is 0.7000, 0.71 is required".into()));
+        assert!(check("buy=0.5").unwrap_err().contains("no task `buy`"));
+        assert!("click".parse::<Requirement>().is_err());
+    }
 
     #[test]
     fn the_spread_of_values() {

@@ -6,7 +6,7 @@ use crate::evaluate::{evaluate_dataset, label_rates};
 use crate::learner::Learner;
 use crate::metrics::{ALL, Evaluation};
 use crate::progress::{Event, Observer, Progress};
-use crate::report::{TrainingPoint, ValidationPoint};
+use crate::report::{Floors, TrainingPoint, ValidationPoint};
 use crate::results::{RunFacts, finish};
 use manygate_core::{Batch, Error, Executor, Pool, Result};
 use manygate_data::{EpochOrder, Splits};
@@ -41,6 +41,8 @@ pub fn train(
     observer: &mut dyn Observer,
 ) -> Result<Outcome> {
     config.check()?;
+    // Read again at the end; that one cannot be read should not come to light only there.
+    config.report.floors.as_ref().map(Floors::load).transpose()?;
     let started = Instant::now();
     let splits = manygate_data::load(&config.data, &config.features, &config.tasks, &mut |rows| {
         observer.event(&Event::Reading { rows });

@@ -3,7 +3,7 @@
 use super::train::load_config;
 use crate::args::{Part, Repeat};
 use crate::output;
-use manygate_core::Result;
+use manygate_core::{Error, Result};
 use manygate_train::metrics::ALL;
 use manygate_train::repeat::{Rows, SeedResult, repeat};
 use manygate_train::report::repeat::repetition_tables;
@@ -11,6 +11,9 @@ use manygate_train::report::terminal::Look;
 
 pub(crate) fn run(args: &Repeat) -> Result<()> {
     let config = load_config(&args.training, None)?;
+    if let Some(other) = args.require.iter().find(|r| !config.tasks.iter().any(|t| t.name == r.task)) {
+        return Err(Error::config("--require", format!("there is no task `{}`", other.task)));
+    }
     let rows = match args.part {
         Part::Test => Rows::Test,
         Part::Valid => Rows::Valid,
@@ -18,10 +21,11 @@ pub(crate) fn run(args: &Repeat) -> Result<()> {
     let repetition =
         repeat(&config, &args.seeds, rows, args.training.threads, &mut |seed| output::say(&line(seed)))?;
     if args.json {
-        output::json(&repetition)
+        output::json(&repetition)?;
     } else {
-        output::result(repetition_tables(&repetition, Look::detect()).trim_end())
+        output::result(repetition_tables(&repetition, Look::detect()).trim_end())?;
     }
+    repetition.check(&args.require)
 }
 
 /// What is said of a finished seed.

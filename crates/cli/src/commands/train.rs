@@ -4,6 +4,7 @@ use crate::args::{Train, Training};
 use crate::output;
 use crate::progress::Terminal;
 use manygate_core::{Error, Result};
+use manygate_train::checkpoint::CHECKPOINT_FILE;
 use manygate_train::report::Part;
 use manygate_train::report::terminal::{Look, task_scenario_table};
 use manygate_train::{Config, Outcome, RunOptions, run_folder, train};
@@ -27,6 +28,9 @@ pub(crate) fn run(args: &Train) -> Result<()> {
         Some(folder) => folder.clone(),
         None => run_folder::default_folder(&args.training.config, args.resume)?,
     };
+    if args.resume && !folder.join(CHECKPOINT_FILE).exists() {
+        output::say(&format!("there is no checkpoint in {}: starting from the beginning", folder.display()));
+    }
     let options = RunOptions { threads: args.training.threads, resume: args.resume };
     let mut terminal = Terminal::new(&folder);
     let outcome = train(&config, &folder, options, &mut terminal);

@@ -126,7 +126,7 @@ impl Op for Weigh {
     }
 
     fn saved(&self) -> Saved {
-        Saved { inputs: 0b1, output: false }
+        Saved::default()
     }
 
     fn masks(&self, _input: usize) -> bool {

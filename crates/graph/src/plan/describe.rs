@@ -58,7 +58,7 @@ pub struct SlotDescription {
     pub value: String,
     /// Where it lies.
     pub memory: Memory,
-    /// Bytes: of a row in [`Memory::Tile`] and [`Memory::Kept`], else of all of it.
+    /// Bytes: of a row in [`Memory::Tile`], [`Memory::Kept`] and [`Memory::Table`], else of all of it.
     pub bytes: usize,
     /// Whether the step adds to what is there.
     pub accumulates: bool,
@@ -75,6 +75,10 @@ pub enum Memory {
     Kept,
     /// Parameters.
     Parameter,
+    /// A packed copy of parameters.
+    Packed,
+    /// Rows of tables.
+    Table,
     /// State.
     State,
     /// What a join completed.
@@ -125,16 +129,27 @@ impl Plan {
         let (op, inputs) = self.op(step.node);
         let node = self.graph.nodes[step.node].name.clone();
         let named = |i: usize| self.graph.nodes[inputs[i].index()].name.clone();
-        let mut reads: Vec<SlotDescription> =
-            step.inputs.iter().enumerate().filter_map(|(i, &place)| slot(named(i), place, false)).collect();
+        let mut reads = Vec::new();
+        for (i, &place) in step.inputs.iter().enumerate() {
+            let packed = op.packs().iter().position(|p| p.input == i && p.transposed != step.backward);
+            reads.extend(match packed {
+                Some(slot) => Some(described(named(i), Memory::Packed, step.packs[slot].1)),
+                None if step.backward && !op.saved().has_input(i) => None,
+                None => slot(named(i), place, false),
+            });
+        }
+        if !step.backward && !op.lookups().is_empty() {
+            let values = op.lookups().iter().map(|l| l.dim).sum();
+            reads.push(described("tables".into(), Memory::Table, values));
+        }
         let mut writes = Vec::new();
         if step.backward {
             reads.extend(slot(node.clone(), step.output, false));
             reads.extend(slot(format!("gradient of {node}"), step.output_gradient, false));
             for (i, gradient) in step.gradients.iter().enumerate() {
                 let Some(GradientPlace { place, accumulate, mask }) = *gradient else { continue };
-                let described = slot(format!("gradient of {}", named(i)), place, true);
-                writes.extend(described.map(|slot| SlotDescription {
+                let gradient = slot(format!("gradient of {}", named(i)), place, true);
+                writes.extend(gradient.map(|slot| SlotDescription {
                     accumulates: accumulate,
                     masks: mask.is_some(),
                     ..slot
@@ -184,8 +199,12 @@ fn slot(value: String, place: Place, sums: bool) -> Option<SlotDescription> {
         Place::Once { rows, cols, .. } => (Memory::Join, rows * cols),
         Place::Nothing | Place::Gone => return None,
     };
+    Some(described(value, memory, values))
+}
+
+fn described(value: String, memory: Memory, values: usize) -> SlotDescription {
     let bytes = values * size_of::<f32>();
-    Some(SlotDescription { value, memory, bytes, accumulates: false, masks: false })
+    SlotDescription { value, memory, bytes, accumulates: false, masks: false }
 }
 
 impl fmt::Display for Memory {
@@ -194,6 +213,8 @@ impl fmt::Display for Memory {
             Memory::Tile => "tile",
             Memory::Kept => "kept",
             Memory::Parameter => "param",
+            Memory::Packed => "packed",
+            Memory::Table => "table",
             Memory::State => "state",
             Memory::Join => "join",
             Memory::LaneSum => "sum",
@@ -248,7 +269,7 @@ impl fmt::Display for Description {
         writeln!(f, "{parameters} parameters beside the tables, {flops} floating point operations a row\n")?;
         writeln!(
             f,
-            "Bytes are a row's in tile and kept. + adds to what is there, * multiplies by a slope in passing."
+            "Bytes are a row's in tile, kept and table. + adds to what is there, * multiplies by a slope in passing."
         )?;
         for (number, phase) in self.phases.iter().enumerate() {
             writeln!(f, "\nphase {} of {}", number + 1, self.phases.len())?;

@@ -48,14 +48,25 @@ fn a_smaller_batch_fits_the_memory_of_a_larger_one() {
 
 #[test]
 fn a_label_space_counts_its_rows_alone() {
-    let model = |g: &mut Graph| {
+    let model = |g: &mut Graph, counted: Option<usize>| {
         let x = trunk(g)?;
         let (click, like) = (linear(g, "click", x, 1, Identity)?, linear(g, "like", x, 1, Identity)?);
         task(g, "click", 0, click)?;
-        counted_task(g, "like", 1, like, Some(0))
+        counted_task(g, "like", 1, like, counted)
     };
-    let mut setup = Setup::new(40, small(), model);
+    let mut setup = Setup::new(40, small(), |g| model(g, Some(0)));
     setup.check();
+    let ws = setup.run();
+    // As if the other rows were not there.
+    let mut clicked = Setup::new(40, small(), |g| model(g, None));
+    let is_clicked = |r: &u32| setup.batch.labels[0][*r as usize] == 1.0;
+    let rows: Vec<u32> = (0..40).filter(is_clicked).collect();
+    clicked.batch.gather(&setup.batch, &rows);
+    let alone = clicked.run();
+    assert!(rows.len() > 5 && rows.len() < 35);
+    assert!((ws.part_losses()[1] - alone.part_losses()[1]).abs() < 1e-6);
+    let gradients = [setup.gradient(&ws, "like.weight"), clicked.gradient(&alone, "like.weight")];
+    assert!(gradients[0].iter().zip(&gradients[1]).all(|(a, b)| (a - b).abs() < 1e-6));
     // Without any such row there is no loss and no gradient.
     setup.batch.labels[0].fill(0.0);
     setup.check();

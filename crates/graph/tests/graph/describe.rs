@@ -56,6 +56,11 @@ fn it_counts_bytes_and_operations() {
     let memory = |slots: &[manygate_graph::plan::describe::SlotDescription]| {
         slots.iter().map(|s| (s.memory, s.bytes)).collect::<Vec<_>>()
     };
+    assert_eq!(memory(&step("trunk", false).reads), [(Memory::Table, 5 * 4)]);
+    // Panels of 16 columns: W' [128, 32] forward, W [32, 128] backward.
+    let packed = (Memory::Packed, 128 * 32 * 4);
+    assert_eq!(memory(&step("second", false).reads), [(Memory::Kept, 512), packed, (Memory::Parameter, 128)]);
+    assert_eq!(memory(&step("second", true).reads), [(Memory::Kept, 512), packed, (Memory::Kept, 128)]);
     assert_eq!(memory(&step("second", false).writes), [(Memory::Kept, 128)]);
     assert_eq!(memory(&step("norm", false).reads)[1], (Memory::Join, 256));
     assert_eq!(memory(&step("click", true).writes)[1], (Memory::LaneSum, 128));
