@@ -1,14 +1,14 @@
-//! A warm training step allocates nothing: packing, running, sorting and applying sparse gradients.
+//! A warm training step allocates nothing: gathering the batch, packing, running, sorting, and both optimisers.
 //!
 //! The allocator counts what every thread asks for, so this file holds one test.
 
 use manygate_core::{Bag, Batch, Executor, Pool, Serial, Stream};
-use manygate_embedding::{RowOptimizer, SparseGradients, Table, Tables};
-use manygate_graph::{Input, Mode, Parameters, Plan, PlanOptions, Workspace};
+use manygate_graph::{Mode, PlanOptions};
 use manygate_kernels::embedding::Pooling;
 use manygate_models::inputs::{self, Inputs};
+use manygate_train::Learner;
+use manygate_train::optim::OptimizerConfig;
 use std::alloc::{GlobalAlloc, Layout, System};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// The system's allocator, with a count of the blocks that were asked for.
@@ -85,48 +85,15 @@ fn data(rows: usize) -> Batch {
     }
 }
 
-/// A model in training.
-struct Training {
-    plan: Plan,
-    ws: Workspace,
-    params: Parameters,
-    state: Parameters,
-    tables: Tables,
-    sparse: SparseGradients,
-    optimizers: Vec<Option<RowOptimizer>>,
-}
-
-impl Training {
-    fn new(model: &str, exec: &dyn Executor, data: &Batch) -> Training {
-        let (_, architecture) = manygate_models::from_table(&toml::from_str(model).unwrap()).unwrap();
-        let graph = manygate_models::build(architecture.as_ref(), &inputs(), Mode::Training).unwrap();
-        let plan = Plan::compile(graph, PlanOptions::default()).unwrap();
-        assert!(plan.lanes(ROWS) > 1, "several lanes");
-        let optimizer = RowOptimizer::RowwiseAdagrad { rate: 0.1, epsilon: 1e-8, l2: 0.0 };
-        let table = |spec: &manygate_graph::TableSpec| Table::initial(spec.clone(), 1, 1, exec);
-        let mut sparse = SparseGradients::new(&plan, ROWS);
-        sparse.reserve_for(data, ROWS);
-        Training {
-            ws: Workspace::new(&plan, exec.threads(), ROWS),
-            params: Parameters::initial(Arc::clone(plan.layout()), 1),
-            state: Parameters::initial(Arc::clone(plan.state_layout()), 1),
-            tables: Tables(plan.tables().iter().map(table).collect()),
-            optimizers: vec![Some(optimizer); plan.tables().len()],
-            sparse,
-            plan,
-        }
-    }
-
-    fn step(&mut self, exec: &dyn Executor, batch: &Batch) {
-        self.plan.pack(exec, &mut self.ws, &self.params);
-        let seeds = &[1.0; 3];
-        let input = Input { params: &self.params, state: &self.state, tables: &self.tables, batch, seeds };
-        self.plan.run(exec, &mut self.ws, &input).unwrap();
-        self.plan.check_losses(&mut self.ws, &input, 1).unwrap();
-        self.sparse.sort(exec, batch);
-        self.sparse.apply(exec, &self.plan, &self.ws, &mut self.tables.0, &self.optimizers);
-        self.plan.update_state(&self.ws, &mut self.state);
-    }
+/// A model in training, as the trainer makes it.
+fn learner(model: &str, exec: &dyn Executor, data: &Batch) -> Learner {
+    let (_, architecture) = manygate_models::from_table(&toml::from_str(model).unwrap()).unwrap();
+    let graph = manygate_models::build(architecture.as_ref(), &inputs(), Mode::Training).unwrap();
+    let optimizer = OptimizerConfig::default();
+    let mut learner = Learner::new(graph, PlanOptions::default(), &optimizer, 1, exec, ROWS).unwrap();
+    assert!(learner.plan.lanes(ROWS) > 1, "several lanes");
+    learner.reserve_for(data);
+    learner
 }
 
 /// Blocks that steps ask for from the second batch on. The whole is repeated from nothing: what a step asks for shows
@@ -138,18 +105,18 @@ fn least_blocks(model: &str, exec: &dyn Executor) -> usize {
 /// Blocks that steps ask for from the second batch on.
 fn blocks(model: &str, exec: &dyn Executor) -> usize {
     let data = data(5 * ROWS);
-    let mut training = Training::new(model, exec, &data);
+    let mut learner = learner(model, exec, &data);
     let mut batch = Batch::empty_like(&data);
     batch.reserve_for(&data, ROWS);
     let order: Vec<u32> = (0..data.rows as u32).collect();
     let mut batches = order.chunks(ROWS).chain([&order[..123], &order[..1]]);
     let first = batches.next().unwrap();
     batch.gather(&data, first);
-    training.step(exec, &batch);
+    learner.step(exec, &batch).unwrap();
     let before = BLOCKS.load(Ordering::Relaxed);
     for rows in batches {
         batch.gather(&data, rows);
-        training.step(exec, &batch);
+        learner.step(exec, &batch).unwrap();
     }
     BLOCKS.load(Ordering::Relaxed) - before
 }

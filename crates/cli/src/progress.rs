@@ -24,7 +24,7 @@ pub(crate) struct Terminal {
     bar: Option<ProgressBar>,
     started: Instant,
     /// When steps began, and at which step.
-    stepping: Option<(Instant, u64)>,
+    stepping: (Instant, u64),
     last_line: Instant,
     rows: u64,
     /// Exponential moving average of the loss.
@@ -40,7 +40,7 @@ impl Terminal {
             log: None,
             bar: None,
             started: now,
-            stepping: None,
+            stepping: (now, 0),
             last_line: now,
             rows: 0,
             loss: None,
@@ -74,7 +74,7 @@ impl Terminal {
     }
 
     fn step(&mut self, step: u64, steps: u64, rows: usize, loss: f64) {
-        let (since, first) = *self.stepping.get_or_insert_with(|| (Instant::now(), step - 1));
+        let (since, first) = self.stepping;
         self.rows += rows as u64;
         let smooth = self.loss.map_or(loss, |old| 0.9 * old + 0.1 * loss);
         self.loss = Some(smooth);
@@ -120,6 +120,7 @@ impl Observer for Terminal {
                 self.line(&format!(
                     "{model}: {dense} parameters and {tables} in tables; {threads} threads, {isa}"
                 ));
+                self.stepping = (Instant::now(), resumed_at.unwrap_or(0));
                 if let Some(step) = resumed_at {
                     self.line(&format!("going on after step {step} of {steps}"));
                 }
