@@ -10,11 +10,13 @@ mod progress;
 
 use clap::Parser;
 use manygate_core::Error;
+use manygate_kernels::Isa;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
     let arguments = args::Arguments::parse();
-    match commands::run(arguments.command) {
+    let requested = Isa::requested().map_err(|message| Error::config("MANYGATE_ISA", message));
+    match requested.and_then(|_| commands::run(arguments.command)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(Error::Config { key, message }) => {
             output::say(&format!("error: {key}: {message}"));

@@ -317,6 +317,13 @@ fn wrong_usage_ends_with_2() {
         lab.run(arguments).failure(2, &[word]);
     }
     assert_eq!(lab.run(&[]).code, Some(2));
+    let output = lab.command(&["models"]).env("MANYGATE_ISA", "mmx").output().unwrap();
+    let message = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(
+        message.contains("MANYGATE_ISA: `mmx` is not available") && message.contains("scalar"),
+        "{message}"
+    );
     assert!(!lab.path("runs").exists());
 }
 

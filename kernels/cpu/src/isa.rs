@@ -20,17 +20,25 @@ impl Isa {
         [Isa::Scalar, Isa::Avx2, Isa::Avx512].into_iter().filter(|isa| isa.exists_here()).collect()
     }
 
-    /// The best instruction set of this machine, or the one that the environment variable `MANYGATE_ISA` names
-    /// (`scalar`, `avx2`, `avx512`). Chosen once.
+    /// The instruction set that the environment variable `MANYGATE_ISA` names (`scalar`, `avx2`, `avx512`), if it is
+    /// set.
     ///
-    /// # Panics
-    /// When `MANYGATE_ISA` names a set that is unknown or absent here: silence would time or test another one.
+    /// # Errors
+    /// A message that lists the available ones, when it names a set that is unknown or absent here.
+    pub fn requested() -> Result<Option<Isa>, String> {
+        match std::env::var("MANYGATE_ISA") {
+            Ok(name) => Isa::named(&name).map(Some),
+            Err(_) => Ok(None),
+        }
+    }
+
+    /// The instruction set that `MANYGATE_ISA` names, else the best one of this machine. Chosen once. A name that does
+    /// not exist here is as good as none: a library cannot refuse to run for it, a program asks
+    /// [`Isa::requested`] first.
     pub fn best() -> Isa {
         static BEST: OnceLock<Isa> = OnceLock::new();
-        *BEST.get_or_init(|| match std::env::var("MANYGATE_ISA") {
-            Ok(name) => Isa::named(&name).unwrap_or_else(|message| panic!("MANYGATE_ISA: {message}")),
-            Err(_) => Isa::available().pop().unwrap_or(Isa::Scalar),
-        })
+        let strongest = || Isa::available().pop().unwrap_or(Isa::Scalar);
+        *BEST.get_or_init(|| Isa::requested().ok().flatten().unwrap_or_else(strongest))
     }
 
     /// The available instruction set called `name`.

@@ -1,8 +1,8 @@
 //! Golden cases: what an architecture must compute, by an independent float64 reference.
 //!
 //! A folder holds `<model>/<case>/{config.json, case.safetensors}`; `tests/golden/README.md` describes the tensors
-//! and the tolerance. [`translate`] reads the configuration, [`contents`] the tensors, [`engine`] computes the same
-//! values, [`compare`] judges them.
+//! and the tolerance. `translate` reads the configuration, `contents` the tensors, `engine` computes the same
+//! values, `compare` judges them.
 
 mod case;
 mod compare;

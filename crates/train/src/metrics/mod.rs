@@ -2,7 +2,7 @@
 //!
 //! [`evaluate`] is what a run calls. It checks and sorts the rows once a task ([`Ranked`]); each metric is then a
 //! function of rows in rising order of prediction, in a file of its own. To add one: a file, a field of
-//! [`Metrics`], and a line in [`Metrics::of`].
+//! [`Metrics`], and a line in `Metrics::of`.
 //!
 //! The file `metrics.json` of a run holds [`Evaluation`]s under `test` and `valid`, beside `"version": 1` and what
 //! the trainer adds. A metric that is not defined (AUC with one class, anything of no rows) is `null`.

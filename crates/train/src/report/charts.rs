@@ -1,4 +1,4 @@
-//! Charts of a run, each an SVG document: learning curves and reliability; bars are in [`bars`](super::bars).
+//! Charts of a run, each an SVG document: learning curves and reliability; bars are in `bars.rs`.
 
 use super::canvas::*;
 use super::{ReportData, bars};
