@@ -71,6 +71,24 @@ fn a_run_killed_twice_and_resumed_equals_an_uninterrupted_one() {
     assert_eq!(metrics("killed"), metrics("whole"));
 }
 
+/// The first model is written before the first checkpoint: a run that ends between the two can be resumed as well.
+#[test]
+fn a_run_that_ended_before_its_first_checkpoint_starts_again() {
+    let lab = Lab::new();
+    lab.run(&["train", "config.toml", "--out", "whole"]).success();
+    lab.run(&["train", "config.toml", "--out", "ended"]).success();
+    std::fs::remove_file(lab.path("ended/checkpoint.safetensors")).unwrap();
+    lab.write("ended/model.safetensors", "the model of an earlier validation");
+
+    let other = ["train", "config.toml", "--out", "ended", "--resume", "--seed", "9"];
+    lab.run(&other).failure(1, &["ended/config.toml", "another configuration"]);
+    let again = lab.run(&["train", "config.toml", "--out", "ended", "--resume"]).success();
+    assert!(again.stderr.contains("starting from the beginning"), "{}", again.stderr);
+    for file in ["model.safetensors", "checkpoint.safetensors"] {
+        assert!(lab.read(&format!("ended/{file}")) == lab.read(&format!("whole/{file}")), "{file} differs");
+    }
+}
+
 /// When the checkpoint of the run that is killed was last replaced.
 fn checkpoint(lab: &Lab) -> Option<std::time::SystemTime> {
     lab.path("killed/checkpoint.safetensors").metadata().and_then(|m| m.modified()).ok()

@@ -69,19 +69,27 @@ pub fn train(
     })
 }
 
+/// A run that was killed before its first checkpoint leaves a folder without one, perhaps with a model: resuming
+/// starts it again, which gives the same result, as long as it is the same configuration.
 fn prepare_folder(folder: &Path, resolved: &str, splits: &Splits, resume: bool) -> Result<()> {
-    let has_run = folder.join(CHECKPOINT_FILE).exists() || folder.join(MODEL_FILE).exists();
-    if resume && !folder.join(CHECKPOINT_FILE).exists() && has_run {
-        let message = "has a model but no checkpoint to go on from";
-        return Err(Error::format(folder, message));
-    }
+    let has_checkpoint = folder.join(CHECKPOINT_FILE).exists();
+    let has_run = has_checkpoint || folder.join(MODEL_FILE).exists();
     if has_run && !resume {
         let message = "already holds a run; give another folder with --out, or go on with --resume";
         return Err(Error::format(folder, message));
     }
+    let config = folder.join(CONFIG_FILE);
+    if has_run
+        && !has_checkpoint
+        && fs::read_to_string(&config).map_err(Error::io("read", &config))? != resolved
+    {
+        let message =
+            "belongs to a run with another configuration; resume with that one, or give another --out";
+        return Err(Error::format(&config, message));
+    }
     fs::create_dir_all(folder).map_err(Error::io("create the folder", folder))?;
-    if !has_run {
-        write_atomically(&folder.join(CONFIG_FILE), resolved.as_bytes())?;
+    if !has_checkpoint {
+        write_atomically(&config, resolved.as_bytes())?;
         splits.encoder.save(&folder.join(VOCAB_FOLDER))?;
     }
     Ok(())
