@@ -70,7 +70,8 @@ pub(crate) struct Train {
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  manygate repeat configs/quickstart.toml --seeds 1,2,3,4,5")]
+#[command(after_help = "Example:\n  manygate repeat configs/quickstart.toml --seeds 1,2,3,4,5\n  \
+    manygate repeat configs/protocol/mmoe.toml --reference configs/protocol/reference.json")]
 pub(crate) struct Repeat {
     #[command(flatten)]
     pub(crate) training: Training,
@@ -83,6 +84,10 @@ pub(crate) struct Repeat {
     /// Fail (exit code 1) when a task's AUC is below this with any seed; may be repeated.
     #[arg(long, value_name = "TASK=AUC")]
     pub(crate) require: Vec<Requirement>,
+    /// Compare with these figures of another engine; fail (exit code 1) when a mean of the test rows is more than three
+    /// standard errors and .001 away.
+    #[arg(long, value_name = "FILE.json")]
+    pub(crate) reference: Option<PathBuf>,
     /// Print JSON.
     #[arg(long)]
     pub(crate) json: bool,

@@ -212,6 +212,37 @@ fn inspect_shows_tensors_and_the_training_plan() {
 }
 
 #[test]
+fn repeat_stands_beside_a_reference() {
+    let lab = Lab::new();
+    let reference = |auc: f64| {
+        let figures = format!(r#"{{"mean": {auc}, "deviation": 0.5}}"#);
+        let task = format!(r#"{{"auc": {figures}, "logloss": {{"mean": 0.7, "deviation": 5}}}}"#);
+        format!(
+            r#"{{"about": "a test", "models": {{"mmoe": {{"seeds": 4, "tasks": {{"click": {task}}}}}}}}}"#
+        )
+    };
+    lab.write("near.json", reference(0.6));
+    lab.write("far.json", reference(9.0));
+    lab.write("other.json", reference(0.6).replace("mmoe", "star"));
+    let repeat = |file: &str, seeds: &str| {
+        let arguments = ["repeat", "config.toml", "--set", "train.epochs=1", "--seeds", seeds];
+        lab.run(&[&arguments[..], &["--reference", file]].concat())
+    };
+    let near = repeat("near.json", "1,2").success();
+    assert!(near.stdout.contains("click auc") && near.stdout.contains("agrees"), "{}", near.stdout);
+    let far = repeat("far.json", "1,2");
+    assert_eq!(far.code, Some(1));
+    assert!(far.stdout.contains("OUTSIDE"), "the table comes first: {}", far.stdout);
+    assert!(
+        far.stderr.contains("auc of click") && far.stderr.contains("the reference has 9.0000"),
+        "{}",
+        far.stderr
+    );
+    repeat("near.json", "1").failure(2, &["--reference", "at least two seeds"]);
+    repeat("other.json", "1,2").failure(2, &["--reference", "no figures for the model `mmoe`"]);
+}
+
+#[test]
 fn repeat_gives_each_seed_what_train_gives_it() {
     let lab = Lab::trained();
     let temporary = lab.path("temporary");

@@ -1,5 +1,6 @@
 //! The trainer: optimisers, metrics, checkpoints, runs, reports.
 
+pub mod agreement;
 pub mod bench;
 pub mod checkpoint;
 pub mod config;

@@ -1,5 +1,6 @@
 //! The same configuration with several seeds: how much of a result is luck.
 
+use crate::agreement::Cell;
 use crate::config::Config;
 use crate::metrics::{ALL, Evaluation, Metrics, Ordered};
 use crate::progress::Silent;
@@ -51,6 +52,9 @@ pub struct Repetition {
     /// Baselines of the configuration; none beside validation rows.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub floors: Option<Floors>,
+    /// Beside the figures of another engine, where these were asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub agreement: Option<Vec<Cell>>,
 }
 
 /// The metrics of a task over seeds.
@@ -181,6 +185,7 @@ pub fn repeat(
         seconds: results.iter().map(|r| r.seconds).collect(),
         tasks: config.tasks.iter().map(|t| (t.name.clone(), spread(&t.name, &results))).collect(),
         floors,
+        agreement: None,
     })
 }
 
@@ -222,6 +227,7 @@ mod tests {
             seconds: vec![0.0, 0.0],
             tasks: [("click".to_owned(), task(vec![Some(0.8), Some(0.7)]))].into_iter().collect(),
             floors: None,
+            agreement: None,
         };
         let check = |text: &str| repetition.check(&[text.parse().unwrap()]).map_err(|e| e.to_string());
         assert_eq!(check("click=0.7"), Ok(()));

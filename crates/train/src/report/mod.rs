@@ -4,6 +4,7 @@
 //! of always predicting the training rate). [`ReportData`] holds everything that a page shows; kept as JSON it can
 //! be drawn again. [`charts`] makes each picture by itself as an SVG document.
 
+pub mod agreement;
 mod bars;
 mod canvas;
 pub mod charts;
