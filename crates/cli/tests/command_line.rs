@@ -223,6 +223,8 @@ fn repeat_stands_beside_a_reference() {
     };
     lab.write("near.json", reference(0.6));
     lab.write("far.json", reference(9.0));
+    lab.write("unseeded.json", reference(9.0).replace("\"seeds\": 4", "\"seeds\": 0"));
+    lab.write("sell.json", reference(0.6).replace("click", "sell"));
     lab.write("other.json", reference(0.6).replace("mmoe", "star"));
     let repeat = |file: &str, seeds: &str| {
         let arguments = ["repeat", "config.toml", "--set", "train.epochs=1", "--seeds", seeds];
@@ -239,6 +241,8 @@ fn repeat_stands_beside_a_reference() {
         far.stderr
     );
     repeat("near.json", "1").failure(2, &["--reference", "at least two seeds"]);
+    repeat("unseeded.json", "1,2").failure(2, &["--reference", "at least one seed"]);
+    repeat("sell.json", "1,2").failure(2, &["--reference", "the task `sell`"]);
     repeat("other.json", "1,2").failure(2, &["--reference", "no figures for the model `mmoe`"]);
 }
 

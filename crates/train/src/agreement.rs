@@ -41,7 +41,7 @@ pub struct TaskReference {
 }
 
 /// A mean over seeds with its sample standard deviation.
-#[derive(Clone, Copy, Debug, PartialEq, Deserialize, Serialize)]
+#[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Figure {
     /// Mean over seeds.
@@ -98,12 +98,19 @@ impl Reference {
     /// The figures of the architecture that `config` names.
     ///
     /// # Errors
-    /// When there are none.
+    /// When there are none, none that count, or for a task that `config` does not have.
     pub fn of(&self, config: &Config) -> Result<&ModelReference> {
         let name = config.model.get("name").and_then(toml::Value::as_str).unwrap_or_default();
-        self.models
-            .get(name)
-            .ok_or_else(|| Error::config("--reference", format!("it has no figures for the model `{name}`")))
+        let wrong = |message: String| Error::config("--reference", message);
+        let model = self.models.get(name);
+        let model = model.ok_or_else(|| wrong(format!("it has no figures for the model `{name}`")))?;
+        if model.seeds == 0 || model.tasks.len() == 0 {
+            return Err(wrong(format!("the figures for `{name}` need at least one seed and one task")));
+        }
+        match model.tasks.iter().find(|(task, _)| !config.tasks.iter().any(|t| t.name == *task)) {
+            Some((task, _)) => Err(wrong(format!("it has the task `{task}`, the configuration has not"))),
+            None => Ok(model),
+        }
     }
 }
 
