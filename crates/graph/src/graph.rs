@@ -75,6 +75,9 @@ pub(crate) struct Node {
     pub(crate) shape: Shape,
 }
 
+/// Most values of a parameter (8 GiB): a mistyped width ends in an error, not in an allocation that aborts.
+const MAX_VALUES: u128 = 1 << 31;
+
 /// A model as a graph of fused operations. Nothing is computed while it is built.
 #[derive(Debug)]
 pub struct Graph {
@@ -151,7 +154,7 @@ impl Graph {
     /// # Errors
     /// When a block's name is taken or the blocks do not stack.
     pub fn param(&mut self, spec: ParamSpec) -> Result<Value> {
-        self.check_names(&spec)?;
+        self.check_blocks(&spec)?;
         let (shape, name) = (spec.shape(), spec.blocks[0].name.clone());
         self.params.push(spec);
         let index = self.params.len() - 1;
@@ -164,14 +167,20 @@ impl Graph {
     /// # Errors
     /// When a block's name is taken or the blocks do not stack.
     pub fn state(&mut self, spec: ParamSpec) -> Result<(Value, usize)> {
-        self.check_names(&spec)?;
+        self.check_blocks(&spec)?;
         let (shape, name) = (spec.shape(), spec.blocks[0].name.clone());
         self.states.push(spec);
         let index = self.states.len() - 1;
         Ok((self.push(name, Kind::State(index), shape), index))
     }
 
-    fn check_names(&self, spec: &ParamSpec) -> Result<()> {
+    fn check_blocks(&self, spec: &ParamSpec) -> Result<()> {
+        let values = |shape: &[usize]| shape.iter().map(|&n| n as u128).product::<u128>();
+        let total: u128 = spec.blocks.iter().map(|b| values(&b.shape)).sum();
+        if total > MAX_VALUES {
+            let message = format!("has {total} values, more than {MAX_VALUES}; make the layer narrower");
+            return Err(Error::graph(&spec.blocks[0].name, message));
+        }
         for block in &spec.blocks {
             let mut taken = self.params.iter().chain(&self.states).flat_map(|s| &s.blocks).map(|b| &b.name);
             if taken.any(|name| *name == block.name) || self.tables.iter().any(|t| t.name == block.name) {
