@@ -104,7 +104,7 @@ impl Reference {
         let wrong = |message: String| Error::config("--reference", message);
         let model = self.models.get(name);
         let model = model.ok_or_else(|| wrong(format!("it has no figures for the model `{name}`")))?;
-        if model.seeds == 0 || model.tasks.len() == 0 {
+        if model.seeds == 0 || model.tasks.is_empty() {
             return Err(wrong(format!("the figures for `{name}` need at least one seed and one task")));
         }
         match model.tasks.iter().find(|(task, _)| !config.tasks.iter().any(|t| t.name == *task)) {
