@@ -86,6 +86,9 @@ fn kind(name: &str) -> String {
     match head {
         "param" | "grad" if rest.starts_with("embedding.") => format!("{head} embedding"),
         "param" | "grad" if rest.contains(".norm.") => format!("{head} norm {last}"),
+        "param" | "grad" if rest.starts_with("pn.") || rest.contains(".domain_") => {
+            format!("{head} of a scenario")
+        }
         "param" | "grad" => format!("{head} {last}"),
         "input" => name.to_owned(),
         "loss" if !rest.is_empty() => "loss of a part".to_owned(),
@@ -98,25 +101,32 @@ fn a_moved_value_of_any_tensor_fails_its_case() {
     let mut kinds = BTreeSet::new();
     for (label, mut case) in all_cases() {
         let names: Vec<String> = case.tensors.keys().filter(|n| !ignored(n)).cloned().collect();
-        for name in names.iter().filter(|n| *n != "input.sparse") {
-            for at in places(&mut case, name) {
-                let values = floats(&mut case, name);
+        for name in names
+            .iter()
+            .filter(|n| matches!(case.tensors[*n].values, Values::F32(_)))
+            .cloned()
+            .collect::<Vec<_>>()
+        {
+            for at in places(&mut case, &name) {
+                let values = floats(&mut case, &name);
                 let (before, largest) = (values[at], values[largest(values)].abs());
                 values[at] += (1e-2 * largest).max(1e-2);
                 assert!(check(&case).is_err(), "{label}: {name} moved at {at} is not seen");
-                floats(&mut case, name)[at] = before;
+                floats(&mut case, &name)[at] = before;
             }
-            kinds.insert(kind(name));
+            kinds.insert(kind(&name));
         }
     }
     let all = [
         "after",
         "buffer",
         "eval",
+        "eval_after",
         "grad bias",
         "grad embedding",
         "grad norm bias",
         "grad norm weight",
+        "grad of a scenario",
         "grad weight",
         "input.dense",
         "label",
@@ -127,6 +137,7 @@ fn a_moved_value_of_any_tensor_fails_its_case() {
         "param embedding",
         "param norm bias",
         "param norm weight",
+        "param of a scenario",
         "param weight",
     ];
     assert_eq!(kinds.iter().map(String::as_str).collect::<Vec<_>>(), all);
@@ -141,6 +152,18 @@ fn another_id_fails_its_case() {
         let Values::I64(ids) = &mut case.tensors.get_mut("input.sparse").unwrap().values else { panic!() };
         ids[0] = 1000;
         assert_fails(&case, "input.sparse[0, 0] is 1000");
+    }
+}
+
+#[test]
+fn another_scenario_fails_its_case() {
+    let mut case = read("star/small");
+    for (scenario, told) in [(1, "differ"), (3, "input.scene[0] is 3, there are 3 scenarios")] {
+        let Values::I64(scenarios) = &mut case.tensors.get_mut("input.scene").unwrap().values else {
+            panic!()
+        };
+        scenarios[0] = if scenarios[0] == scenario { 2 } else { scenario };
+        assert_fails(&case, told);
     }
 }
 

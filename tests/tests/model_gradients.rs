@@ -3,7 +3,7 @@
 use manygate_core::{Bag, Batch, Pool, Serial, Stream};
 use manygate_embedding::{Table, Tables};
 use manygate_graph::check::check_plan;
-use manygate_graph::{Input, Mode, Parameters, Plan, PlanOptions};
+use manygate_graph::{Input, Mode, Parameters, Plan, PlanOptions, RowOrder};
 use manygate_kernels::Isa;
 use manygate_kernels::embedding::Pooling;
 use manygate_models::inputs::{self, Inputs};
@@ -23,7 +23,7 @@ fn inputs() -> Inputs {
         ],
         bags: vec![inputs::BagField { name: "history".into(), table: 1, pooling: Pooling::Mean }],
         dense: 2,
-        scenarios: 0,
+        scenarios: 3,
         tasks: vec![task("click", 1.0, None), task("like", 0.5, None), task("buy", 2.0, Some(0))],
     }
 }
@@ -42,7 +42,7 @@ fn batch(rows: usize) -> Batch {
         bags: vec![history],
         dense: (0..rows * 2).map(|i| stream.normal(i as u64, 20)).collect(),
         dense_width: 2,
-        scenario: Vec::new(),
+        scenario: (0..rows as u64).map(|r| stream.below(r, 40, 2) as u32 * 2).collect(),
         labels: (0..3)
             .map(|t| (0..rows).map(|r| stream.uniform(r as u64, 30 + t).round()).collect())
             .collect(),
@@ -58,6 +58,19 @@ fn configurations(model: &str) -> Vec<String> {
         ],
         "shared_bottom" => {
             vec!["bottom_units = [6, 5]\ntower_units = [4]", "bottom_units = [6]\ntower_units = []"]
+        }
+        "star" => {
+            let norms = ["true", "false"].map(|norm| format!("partitioned_norm = {norm}"));
+            let kinds = ["none", "raw", "normalized"].map(|kind| format!("auxiliary = \"{kind}\""));
+            let both = norms.iter().flat_map(|norm| kinds.iter().map(move |kind| format!("{norm}\n{kind}")));
+            return both
+                .map(|keys| {
+                    format!(
+                        "name = \"star\"\nembedding_dim = 3\nactivation = \"tanh\"\nunits = [6, 5]\n\
+                         auxiliary_units = [4]\nscenario_dim = 2\nepsilon = 0.1\n{keys}"
+                    )
+                })
+                .collect();
         }
         other => panic!("name small sizes for {other}"),
     };
@@ -81,8 +94,9 @@ fn check(model: &str, mode: Mode, rows: usize, options: PlanOptions) -> Result<(
         table.set_weights(&weights).unwrap();
     }
     let seeds = vec![1.0; plan.losses().len()];
-    let batch = batch(rows);
-    let input = Input { params: &params, state: &state, tables: &tables, batch: &batch, seeds: &seeds };
+    let (mut order, batch) = (RowOrder::default(), batch(rows));
+    let batch = order.arrange(&plan, &batch).unwrap();
+    let input = Input { params: &params, state: &state, tables: &tables, batch, seeds: &seeds };
     check_plan(&plan, &Serial, &input)?;
     Pool::new(2).unwrap().enter(|exec| check_plan(&plan, exec, &input))
 }

@@ -4,22 +4,31 @@ mod support;
 
 use std::process::Stdio;
 use std::time::{Duration, Instant};
-use support::{Lab, csv};
+use support::{Lab, MODEL, csv};
+
+/// Models with state or an order of rows of their own beside the plain one.
+const MODELS: [&str; 2] =
+    [MODEL, "name = \"star\"\nembedding_dim = 4\nunits = [16, 8]\nauxiliary_units = [8]"];
 
 /// Long enough to be killed between two checkpoints.
-fn long_job() -> Lab {
+fn long_job(model: &str) -> Lab {
     let lab = Lab::new();
     lab.write("train.csv", csv(3000, 3));
-    lab.configure("epochs = 2\nbatch_size = 64", "epochs = 80\nbatch_size = 32\nselect = \"logloss\"");
+    let long = ("epochs = 2\nbatch_size = 64", "epochs = 80\nbatch_size = 32\nselect = \"logloss\"");
+    lab.configure_all(&[(MODEL, model), long]);
     lab
 }
 
 #[test]
 fn threads_do_not_change_a_byte() {
+    MODELS.iter().for_each(|model| train_on_threads(model));
+}
+
+fn train_on_threads(model: &str) {
     let lab = Lab::new();
     lab.write("train.csv", csv(3000, 3));
     // Batches of several lanes, the last one short.
-    lab.configure("batch_size = 64", "batch_size = 1000");
+    lab.configure_all(&[(MODEL, model), ("batch_size = 64", "batch_size = 1000")]);
     for threads in ["1", "2", "5"] {
         let out = format!("run{threads}");
         lab.run(&["train", "config.toml", "--out", &out, "--threads", threads]).success();
@@ -37,7 +46,12 @@ fn threads_do_not_change_a_byte() {
 #[cfg(unix)]
 #[test]
 fn a_run_killed_twice_and_resumed_equals_an_uninterrupted_one() {
-    let lab = long_job();
+    MODELS.iter().for_each(|model| kill_and_resume(model));
+}
+
+#[cfg(unix)]
+fn kill_and_resume(model: &str) {
+    let lab = long_job(model);
     lab.run(&["train", "config.toml", "--out", "whole", "--threads", "2"]).success();
 
     let mut seen = None;

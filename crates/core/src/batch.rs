@@ -59,15 +59,19 @@ impl Batch {
         }
     }
 
+    /// Whether both have as many columns of each kind.
+    pub fn has_columns_of(&self, other: &Batch) -> bool {
+        let counts = |b: &Batch| (b.ids.len(), b.bags.len(), b.dense_width, b.labels.len());
+        counts(self) == counts(other)
+    }
+
     /// Replaces the contents with `rows` of `source`, in that order. Nothing is allocated once the buffers have
     /// grown to the size that the batches need.
     ///
     /// # Panics
     /// When a row number is out of range or the two batches have different columns.
     pub fn gather(&mut self, source: &Batch, rows: &[u32]) {
-        assert_eq!(self.ids.len(), source.ids.len(), "batches of different schemas");
-        assert_eq!(self.bags.len(), source.bags.len(), "batches of different schemas");
-        assert_eq!(self.dense_width, source.dense_width, "batches of different schemas");
+        assert!(self.has_columns_of(source), "batches of different schemas");
         self.rows = rows.len();
         for (to, from) in self.ids.iter_mut().zip(&source.ids) {
             pick(to, from, rows);

@@ -55,7 +55,7 @@ impl Plan {
 
     fn check_columns(&self, batch: &Batch) -> Result<()> {
         batch.validate()?;
-        let Reads { fields, bags, dense, labels } = self.reads;
+        let Reads { fields, bags, dense, labels, scenarios, by_scenario } = self.reads;
         let columns = [
             ("id columns", batch.ids.len(), fields),
             ("bags", batch.bags.len(), bags),
@@ -67,6 +67,17 @@ impl Plan {
         if let Some(width) = dense.filter(|&width| width != batch.dense_width) {
             let has = batch.dense_width;
             return misfit(format!("the batch has {has} numbers a row, the model reads {width}"));
+        }
+        let Some(scenarios) = scenarios else { return Ok(()) };
+        if batch.scenario.len() != batch.rows {
+            return misfit(format!("the batch names no scenarios, the model reads {scenarios}"));
+        }
+        if let Some(row) = batch.scenario.iter().position(|&s| s as usize >= scenarios) {
+            let scenario = batch.scenario[row];
+            return misfit(format!("row {row} is of scenario {scenario}, the model has {scenarios}"));
+        }
+        if by_scenario && !batch.scenario.is_sorted() {
+            return misfit("the rows are not in the order of their scenarios; see `RowOrder`".into());
         }
         Ok(())
     }

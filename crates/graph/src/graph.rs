@@ -243,8 +243,16 @@ impl Graph {
 
     /// What an op says about itself must exist in this graph: a plan relies on it.
     fn check_references(&self, op: &dyn Op, inputs: &[Shape], output: Shape) -> Checked {
-        if (output.space == Space::Once) != op.reduction().is_some() {
-            return Err("reductions, and no other op, give a value without rows".into());
+        let has_rows = inputs.iter().any(|i| i.space != Space::Once);
+        match (output.space == Space::Once, op.reduction().is_some()) {
+            (true, false) if has_rows || inputs.is_empty() => {
+                return Err("only a reduction makes a value without rows of one with rows".into());
+            }
+            (false, true) => return Err("a reduction gives a value without rows".into()),
+            (true, _) if op.extra(inputs) > 0 => {
+                return Err("an op without rows leaves nothing beside its output".into());
+            }
+            _ => {}
         }
         for lookup in op.lookups() {
             match self.tables.get(lookup.table) {

@@ -63,6 +63,10 @@ pub struct Reads {
     pub dense: Option<usize>,
     /// Columns of [`Batch::labels`].
     pub labels: usize,
+    /// The number of scenarios, where it reads [`Batch::scenario`].
+    pub scenarios: Option<usize>,
+    /// Whether all rows of a tile must be of one scenario, see [`Rowset::scenario`].
+    pub by_scenario: bool,
 }
 
 /// Where ids stand in a batch.
@@ -182,7 +186,7 @@ pub trait Op: Debug + Send + Sync {
         0
     }
 
-    /// The reduction over rows, for an op with a [`Space::Once`](crate::Space::Once) output.
+    /// The reduction over rows, for an op that makes a [`Space::Once`](crate::Space::Once) value of values with rows.
     fn reduction(&self) -> Option<&dyn Reduction> {
         None
     }
@@ -207,16 +211,16 @@ pub trait Reduction {
     /// Adds a tile to the lane's partial sums.
     fn accumulate(&self, tile: &Forward<'_>, partial: &mut [f64]);
 
-    /// Turns the sums over the whole batch of `rows` rows into the output, row-major.
-    fn finish(&self, rows: usize, sums: &[f64], output: &mut [f32]);
+    /// Turns the sums over the whole batch into the output, row-major.
+    fn finish(&self, facts: &Facts, sums: &[f64], output: &mut [f32]);
 
     /// Index of the state that the output moves, with [`update_state`](Reduction::update_state).
     fn state(&self) -> Option<usize> {
         None
     }
 
-    /// Moves the state after a training step over `rows` rows.
-    fn update_state(&self, _rows: usize, _output: &[f32], _state: &mut [f32]) {}
+    /// Moves the state after a training step.
+    fn update_state(&self, _facts: &Facts, _output: &[f32], _state: &mut [f32]) {}
 }
 
 /// Facts about the whole batch, known before the first tile.
@@ -226,6 +230,9 @@ pub struct Facts {
     pub rows: usize,
     /// By loss part: seed · weight / denominator, the factor of each row's gradient.
     pub scale: Vec<f32>,
+    /// By scenario: its rows in the batch, where an op reads scenarios. An evaluation plan computes weights when they
+    /// change and not for each batch: then every scenario has a row.
+    pub scenario_rows: Vec<usize>,
 }
 
 /// The tables that a plan looks up, in the plan's order. A source gives views on demand, so that a warm step builds no
@@ -280,6 +287,11 @@ impl<'a> Rowset<'a> {
     pub fn range(&self) -> Range<usize> {
         self.first_row..self.first_row + self.rows
     }
+
+    /// The scenario of all rows of the tile, for an op with [`Reads::by_scenario`].
+    pub fn scenario(&self) -> usize {
+        self.batch.scenario[self.first_row] as usize
+    }
 }
 
 /// Resolves inputs of a step to views; filled in by the plan.
@@ -312,6 +324,19 @@ pub struct Gradient<'a> {
     pub accumulate: bool,
     /// After the sum, multiply by the slope of this activation at this output.
     pub mask: Option<(Activation, Mat<'a>)>,
+}
+
+impl<'a> Gradient<'a> {
+    /// The `count` rows from row `from` on, for an op that uses only these of a weight in a tile: the others start at
+    /// zero.
+    pub fn only_rows(mut self, from: usize, count: usize) -> Gradient<'a> {
+        if !self.accumulate {
+            for r in (0..from).chain(from + count..self.to.rows()) {
+                self.to.row_mut(r).fill(0.0);
+            }
+        }
+        Gradient { to: self.to.into_row_range(from, count), ..self }
+    }
 }
 
 /// The backward pass of one op over one tile.
@@ -402,7 +427,7 @@ impl<'a> Backward<'a> {
         self.views.extra()
     }
 
-    /// The gradient of the output; the op may overwrite it. Taken once.
+    /// The gradient of the output; the op may overwrite it. Taken once. A reduction has [`Backward::once_gradient`].
     pub fn take_output_gradient(&mut self) -> MatMut<'a> {
         take(&mut self.taken, OUTPUT, "the output's gradient");
         self.views.output_gradient()

@@ -1,8 +1,8 @@
 //! What a run leaves in the workspace: gradients, outputs, and whether the losses are finite.
 
 use crate::graph::LossPart;
-use crate::plan::{Place, Plan, SparseSource};
-use crate::run::{Input, tiles};
+use crate::plan::{JoinStep, Place, Plan, SparseSource};
+use crate::run::Input;
 use crate::tile::Tile;
 use crate::workspace::Workspace;
 use manygate_core::{Error, Result, Serial};
@@ -90,31 +90,36 @@ impl Plan {
         let mut losses = vec![0.0; self.graph.losses.len()];
         let mut partials = vec![0.0; self.partial_len];
         let ws: &Workspace = ws;
-        for phase in &self.phases {
+        let told =
+            |node: usize| Ok(Some(format!("{} ({})", self.graph.nodes[node].name, self.op(node).0.name())));
+        for (join, phase) in self.joins.iter().zip(&self.phases) {
+            if let Some(node) = join.iter().find_map(|step| self.non_finite_at_join(ws, step)) {
+                return told(node);
+            }
             let mut first: Option<usize> = None;
-            for rows in tiles(0..input.batch.rows, self.options.tile_rows) {
+            for rows in self.tiles(0..input.batch.rows, input.batch) {
                 let at = self.rowset(ws, input, rows);
                 // SAFETY: tiles run one after the other, and the caller borrowed the workspace exclusively.
                 let tile = unsafe { Tile::new(self, ws, input, at, 0, 0, true) };
-                for (position, step) in phase.steps.iter().enumerate().filter(|(_, s)| !s.backward) {
+                for (position, step) in phase.iter().enumerate().filter(|(_, s)| !s.backward) {
                     tile.step(step, &mut losses, &mut partials);
                     if first.is_none_or(|f| position < f) && !tile.output_is_finite(step) {
                         first = Some(position);
                     }
                 }
             }
-            // What a join computed is as the run left it, and comes after the steps of its phase.
-            let join = || {
-                phase.reductions.iter().copied().find(|&position| {
-                    let output = self.reduction(&phase.steps[position]).map(|(_, range)| &ws.once[range]);
-                    output.is_some_and(|values| values.iter().any(|v| !v.is_finite()))
-                })
-            };
-            if let Some(position) = first.or_else(join) {
-                let node = phase.steps[position].node;
-                return Ok(Some(format!("{} ({})", self.graph.nodes[node].name, self.op(node).0.name())));
+            if let Some(position) = first {
+                return told(phase[position].node);
             }
         }
         Ok(None)
+    }
+
+    /// The node of a step of a join whose value, as the run left it, is not finite.
+    fn non_finite_at_join(&self, ws: &Workspace, step: &JoinStep) -> Option<usize> {
+        let (JoinStep::Reduce(step) | JoinStep::Run(step)) = step else { return None };
+        let Place::Once { offset, rows, cols, .. } = step.output else { return None };
+        let values = &ws.once[offset..offset + rows * cols];
+        (!step.backward && values.iter().any(|v| !v.is_finite())).then_some(step.node)
     }
 }

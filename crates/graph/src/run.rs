@@ -1,8 +1,8 @@
 //! Runs a plan: phases in order, lanes side by side, tiles one after the other.
 
-use crate::op::{Reduction, Rowset, TableSource};
+use crate::op::{Facts, Reduction, Rowset, TableSource};
 use crate::param::Parameters;
-use crate::plan::{OnceGradient, PackedWeight, Phase, Place, Plan, Step};
+use crate::plan::{GradientPlace, JoinStep, OnceGradient, PackedWeight, Place, Plan, Step};
 use crate::tile::Tile;
 use crate::workspace::Workspace;
 use manygate_core::{Batch, Buffer, Executor, Result};
@@ -50,35 +50,50 @@ impl Lanes {
 }
 
 impl Plan {
-    /// Packs the weights that products read. Needed after every change of `params`, before the next run.
+    /// Packs the parameters that products read. Needed after every change of `params`, before the next run; of the
+    /// state, too, for an evaluation plan, whose next run computes its weights once for all runs that follow.
     ///
     /// # Panics
     /// When the workspace or the parameters were made for another plan.
     pub fn pack(&self, exec: &dyn Executor, ws: &mut Workspace, params: &Parameters) {
         self.assert_made_for(ws);
         assert!(params.has_layout(&self.layout), "parameters of another plan");
-        ws.is_packed = true;
+        (ws.is_packed, ws.has_computed) = (true, false);
         let packed = &ws.packed;
-        exec.run(self.packed.len(), &|i, _| self.pack_one(&self.packed[i], packed, params));
+        exec.run(self.packed.len(), &|i, _| {
+            if let Place::Param { offset, rows, cols, stride } = self.packed[i].source {
+                let matrix = Mat::strided(&params.values[offset..], rows, cols, stride);
+                // SAFETY: each weight is packed by one piece of work, and the workspace is borrowed exclusively.
+                unsafe { self.pack_one(&self.packed[i], packed, matrix, &|_| true) };
+            }
+        });
     }
 
-    fn pack_one(&self, weight: &PackedWeight, packed: &Buffer, params: &Parameters) {
-        let Place::Param { offset, rows, cols, stride } = weight.source else {
-            unreachable!("only parameters are packed: {:?}", weight.source)
-        };
-        let matrix = Mat::strided(&params.values[offset..], rows, cols, stride);
-        // SAFETY: packed weights have places one behind the other, each is packed by one piece of work, and `pack`
-        // borrows the workspace exclusively.
+    /// Packs the groups of the scenarios that are wanted.
+    ///
+    /// # Safety
+    /// Nobody else uses the place of the packed weight.
+    unsafe fn pack_one(
+        &self,
+        weight: &PackedWeight,
+        packed: &Buffer,
+        matrix: Mat<'_>,
+        wanted: &dyn Fn(usize) -> bool,
+    ) {
+        // SAFETY: packed weights have places one behind the other; exclusive by the caller's contract.
         let mut to = unsafe { packed.slice_mut(weight.offset, weight.len) };
-        let mut row = 0;
-        for &group in &weight.groups {
+        let (mut row, cols) = (0, matrix.cols());
+        let each = weight.groups.len() / weight.scenarios;
+        for (i, &group) in weight.groups.iter().enumerate() {
             let part = matrix.row_range(row, group);
             let (inner, outer) = if weight.transposed { (cols, group) } else { (group, cols) };
             let (this, rest) = to.split_at_mut(gemm::packed_len(inner, outer));
-            if weight.transposed {
-                gemm::pack_transposed(self.options.isa, part, this);
-            } else {
-                gemm::pack(self.options.isa, part, this);
+            if wanted(i / each.max(1)) {
+                if weight.transposed {
+                    gemm::pack_transposed(self.options.isa, part, this);
+                } else {
+                    gemm::pack(self.options.isa, part, this);
+                }
             }
             (row, to) = (row + group, rest);
         }
@@ -93,16 +108,23 @@ impl Plan {
     /// judged here, see [`Plan::check_losses`].
     pub fn run(&self, exec: &dyn Executor, ws: &mut Workspace, input: &Input<'_>) -> Result<()> {
         self.check_fit(exec, ws, input)?;
-        self.find_facts(ws, input);
-        let rows = input.batch.rows;
-        let lanes = self.lanes(rows);
+        let lanes = self.lanes(input.batch.rows);
         ws.last_lanes = lanes;
         ws.losses.fill(0.0);
         ws.partials.fill(0.0);
-        for phase in 0..self.phases.len() {
-            self.run_phase(phase, exec, ws, input, lanes);
-            self.join(phase, ws, rows, lanes);
+        if !self.graph.is_training() && !ws.has_computed {
+            ws.facts.scenario_rows.fill(1);
+            self.join(0, ws, input, lanes);
+            ws.has_computed = true;
         }
+        self.find_facts(ws, input);
+        for phase in 0..self.phases.len() {
+            if phase > 0 || self.graph.is_training() {
+                self.join(phase, ws, input, lanes);
+            }
+            self.run_phase(phase, exec, ws, input, lanes);
+        }
+        self.join(self.phases.len(), ws, input, lanes);
         self.zero_frozen(ws, lanes);
         self.sum_losses(ws, input.batch);
         Ok(())
@@ -111,6 +133,10 @@ impl Plan {
     /// Denominators come from the labels, before the first tile.
     fn find_facts(&self, ws: &mut Workspace, input: &Input<'_>) {
         ws.facts.rows = input.batch.rows;
+        if self.reads.scenarios.is_some() {
+            ws.facts.scenario_rows.fill(0);
+            input.batch.scenario.iter().for_each(|&s| ws.facts.scenario_rows[s as usize] += 1);
+        }
         if self.graph.is_training() {
             for (part, loss) in self.graph.losses.iter().enumerate() {
                 let counted = denominator(loss.counted, input.batch);
@@ -135,13 +161,13 @@ impl Plan {
             // SAFETY: the executor runs each lane once, and the workspace is borrowed for the whole phase.
             let (losses, partials) = unsafe { (losses.of(lane), partials.of(lane)) };
             let own = lane * rows / lanes..(lane + 1) * rows / lanes;
-            for tile in tiles(own.clone(), self.options.tile_rows) {
+            for tile in self.tiles(own.clone(), input.batch) {
                 let lane_started = tile.start > own.start;
                 let at = self.rowset(ws, input, tile);
                 // SAFETY: a worker has one lane at a time, each lane has its own rows and sums, and `run` borrows the
                 // workspace exclusively.
                 let tile = unsafe { Tile::new(self, ws, input, at, lane, worker, lane_started) };
-                for step in &self.phases[phase].steps {
+                for step in &self.phases[phase] {
                     tile.step(step, losses, partials);
                 }
             }
@@ -165,27 +191,89 @@ impl Plan {
         }
     }
 
+    /// `rows` in tiles: of at most [`tile_rows`](crate::PlanOptions::tile_rows) rows and, where the plan orders rows, of
+    /// one scenario each.
+    pub(crate) fn tiles<'a>(
+        &'a self,
+        rows: Range<usize>,
+        batch: &'a Batch,
+    ) -> impl Iterator<Item = Range<usize>> + 'a {
+        let mut from = rows.start;
+        std::iter::from_fn(move || {
+            if from == rows.end {
+                return None;
+            }
+            let mut to = rows.end.min(from + self.options.tile_rows);
+            if self.reads.by_scenario {
+                let column = &batch.scenario[from..to];
+                to = from + column.partition_point(|&s| s == column[0]);
+            }
+            let tile = from..to;
+            from = to;
+            Some(tile)
+        })
+    }
+
     /// Completes what the next phase waits for.
-    fn join(&self, phase: usize, ws: &mut Workspace, rows: usize, lanes: usize) {
-        let Phase { steps, reductions, once_gradients } = &self.phases[phase];
-        for step in reductions.iter().map(|&position| &steps[position]) {
-            // Lane 0's partial sums become the sums over the batch, in lane order.
-            for lane in 1..lanes {
-                for i in step.partial.clone() {
-                    ws.partials[i] += ws.partials[lane * self.partial_len + i];
+    fn join(&self, join: usize, ws: &mut Workspace, input: &Input<'_>, lanes: usize) {
+        for step in &self.joins[join] {
+            match step {
+                JoinStep::Reduce(step) => self.reduce(step, ws, lanes),
+                JoinStep::Run(step) => self.run_once(step, ws, input, lanes),
+                JoinStep::Pack(index) => self.pack_computed(&self.packed[*index], ws),
+                JoinStep::Gradient(OnceGradient { offset, len, .. }) => {
+                    let start = self.layout.len() + offset;
+                    for i in 0..*len {
+                        ws.once_gradients[offset + i] =
+                            (0..lanes).map(|l| ws.lanes[l * ws.lane_len + start + i]).sum();
+                    }
                 }
             }
-            if let Some((reduction, output)) = self.reduction(step) {
-                reduction.finish(rows, &ws.partials[step.partial.clone()], &mut ws.once[output]);
+        }
+    }
+
+    fn reduce(&self, step: &Step, ws: &mut Workspace, lanes: usize) {
+        // Lane 0's partial sums become the sums over the batch, in lane order.
+        for lane in 1..lanes {
+            for i in step.partial.clone() {
+                ws.partials[i] += ws.partials[lane * self.partial_len + i];
             }
         }
-        for &OnceGradient { offset, len, .. } in once_gradients {
-            let start = self.layout.len() + offset;
-            for i in 0..len {
-                ws.once_gradients[offset + i] =
-                    (0..lanes).map(|l| ws.lanes[l * ws.lane_len + start + i]).sum();
+        if let Some((reduction, output)) = self.reduction(step) {
+            reduction.finish(&ws.facts, &ws.partials[step.partial.clone()], &mut ws.once[output]);
+        }
+    }
+
+    /// Runs an op on values that exist once. Its gradients go to the sums of lane 0.
+    fn run_once(&self, step: &Step, ws: &mut Workspace, input: &Input<'_>, lanes: usize) {
+        for gradient in step.gradients.iter().flatten().filter(|g| !g.accumulate) {
+            let GradientPlace { place, .. } = gradient;
+            let (start, len) = match *place {
+                Place::Param { offset, rows, cols, .. } => (offset, rows * cols),
+                Place::Once { offset, rows, cols, .. } => (self.layout.len() + offset, rows * cols),
+                _ => unreachable!("an op without rows has inputs without rows, not {place:?}"),
+            };
+            for lane in 1..lanes {
+                ws.lanes[lane * ws.lane_len + start..][..len].fill(0.0);
             }
         }
+        let losses = Lanes::new(&mut ws.losses, 1, self.graph.losses.len());
+        let ws: &Workspace = ws;
+        let at = self.rowset(ws, input, 0..input.batch.rows);
+        // SAFETY: no lane runs during a join, and `run` borrows the workspace exclusively.
+        let (tile, losses) = unsafe { (Tile::new(self, ws, input, at, 0, 0, false), losses.of(0)) };
+        tile.step(step, losses, &mut []);
+    }
+
+    fn pack_computed(&self, weight: &PackedWeight, ws: &mut Workspace) {
+        let Place::Once { offset, rows, cols, stride } = weight.source else {
+            unreachable!("a join packs what it computed: {:?}", weight.source)
+        };
+        let matrix = Mat::strided(&ws.once[offset..], rows, cols, stride);
+        let Facts { scenario_rows, .. } = &ws.facts;
+        let wanted = |scenario: usize| weight.scenarios == 1 || scenario_rows[scenario] > 0;
+        // SAFETY: no lane runs during a join, and `run` borrows the workspace exclusively.
+        unsafe { self.pack_one(weight, &ws.packed, matrix, &wanted) };
     }
 
     /// The reduction of a forward step, with the range of its output among the values of joins.
@@ -225,16 +313,13 @@ impl Plan {
     pub fn update_state(&self, ws: &Workspace, state: &mut Parameters) {
         self.assert_made_for(ws);
         assert!(state.has_layout(&self.state_layout), "state of another plan");
-        for step in self.phases.iter().flat_map(|p| &p.steps) {
+        for step in self.phases.iter().flatten() {
             let Some((reduction, output)) = self.reduction(step) else { continue };
             if let Some(index) = reduction.state() {
                 let start = self.state_layout.offset(index);
                 let len = self.graph.states[index].shape().len();
-                reduction.update_state(
-                    ws.facts.rows,
-                    &ws.once[output],
-                    &mut state.values[start..start + len],
-                );
+                let state = &mut state.values[start..start + len];
+                reduction.update_state(&ws.facts, &ws.once[output], state);
             }
         }
     }
@@ -247,9 +332,4 @@ pub(crate) fn denominator(counted: Option<usize>, batch: &Batch) -> usize {
         Some(task) => batch.labels[task].iter().filter(|&&y| y > 0.0).count(),
     };
     rows.max(1)
-}
-
-/// `rows`, in tiles of at most `most`.
-pub(crate) fn tiles(rows: Range<usize>, most: usize) -> impl Iterator<Item = Range<usize>> {
-    rows.clone().step_by(most).map(move |from| from..rows.end.min(from + most))
 }

@@ -7,6 +7,8 @@
 //! - *Kept buffers.* Values and gradients have buffers of their own; a tile reaches its own rows alone, and rows belong
 //!   to one lane.
 //! - *Lane sums.* A lane writes its own alone; nobody reads them before the phase has ended.
+//! - *Values that exist once.* They have places of their own. Joins write them, and their summed gradients, one step
+//!   after the other; phases only read.
 //! - *Within a step.* An op takes each writable view once ([`Backward`], [`Forward`] count), its inputs, its output, the
 //!   gradients and scratch are all alive at that step, and the graph refuses inputs that share columns where both get a
 //!   gradient. What it reads is what its step may read: a value that was not saved is `Place::Gone`.
@@ -97,9 +99,8 @@ impl<'a> Tile<'a> {
             Place::State { offset, rows, cols, stride } => {
                 Mat::strided(&self.input.state.values[offset..], rows, cols, stride)
             }
-            Place::Once { offset, rows, cols, stride } => {
-                Mat::strided(&ws.once[offset..], rows, cols, stride)
-            }
+            // SAFETY: written at a join, by the step that computes it alone, see the module.
+            Place::Once { offset, rows, cols, stride } => unsafe { ws.once.view(offset, rows, cols, stride) },
             Place::Nothing | Place::Gone => Mat::new(&[], self.at.rows, 0),
         }
     }
@@ -165,14 +166,26 @@ impl<'a> Resolve<'a> for Views<'a, '_> {
     }
 
     fn output_mut(&self) -> MatMut<'a> {
-        // SAFETY: an op takes its output once, and inputs have other places.
-        unsafe { self.tile.write(self.step.output) }
+        match self.step.output {
+            // SAFETY: only an op that runs at a join takes such an output, once, and inputs have other places.
+            Place::Once { offset, rows, cols, stride } => unsafe {
+                self.tile.ws.once.view_mut(offset, rows, cols, stride)
+            },
+            // SAFETY: an op takes its output once, and inputs have other places.
+            place => unsafe { self.tile.write(place) },
+        }
     }
 
     fn output_gradient(&self) -> MatMut<'a> {
         match self.step.output_gradient {
-            // The gradient of what a join computed is complete and shared by all lanes, see `once_gradient`.
-            Place::Once { .. } => MatMut::new(&mut [], 0, 0),
+            // That of a reduction is complete and shared by all lanes, see `once_gradient`.
+            Place::Once { .. } if self.tile.plan.op(self.step.node).0.reduction().is_some() => {
+                MatMut::new(&mut [], 0, 0)
+            }
+            // SAFETY: an op that runs at a join takes it once, and nobody else runs.
+            Place::Once { offset, rows, cols, stride } => unsafe {
+                self.tile.ws.once_gradients.view_mut(offset, rows, cols, stride)
+            },
             // SAFETY: an op takes it once, and it has its own place.
             place => unsafe { self.tile.write(place) },
         }

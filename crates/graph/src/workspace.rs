@@ -13,6 +13,8 @@ pub struct Workspace {
     pub(crate) plan: u64,
     /// Whether weights have been packed.
     pub(crate) is_packed: bool,
+    /// Whether the weights that an evaluation plan computes are those of the packed parameters.
+    pub(crate) has_computed: bool,
     pub(crate) capacity: usize,
     /// One tile arena a worker.
     pub(crate) arenas: Vec<Buffer>,
@@ -48,6 +50,7 @@ impl Workspace {
         Workspace {
             plan: plan.id,
             is_packed: false,
+            has_computed: false,
             capacity: rows,
             arenas: (0..threads.max(1)).map(|_| Buffer::zeroed(plan.arena_len)).collect(),
             kept: plan.kept.iter().map(|k| Buffer::zeroed(k.stride * rows)).collect(),
@@ -58,7 +61,11 @@ impl Workspace {
             partials: vec![0.0; lanes * plan.partial_len],
             losses: vec![0.0; lanes * parts],
             packed: Buffer::zeroed(plan.packed_len),
-            facts: Facts { rows: 0, scale: vec![0.0; parts] },
+            facts: Facts {
+                rows: 0,
+                scale: vec![0.0; parts],
+                scenario_rows: vec![0; plan.reads.scenarios.unwrap_or(0)],
+            },
             part_losses: vec![0.0; parts],
             last_lanes: 0,
         }

@@ -6,6 +6,7 @@ pub mod layers;
 pub mod mmoe;
 pub mod registry;
 pub mod shared_bottom;
+pub mod star;
 
 pub use inputs::{BagField, Field, Inputs, Table, Task};
 pub use registry::{Architecture, Entry, MODELS, build, find, from_table};

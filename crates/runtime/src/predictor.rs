@@ -2,7 +2,7 @@
 
 use manygate_core::{Batch, Executor, Result};
 use manygate_embedding::Tables;
-use manygate_graph::{Input, Parameters, Plan, Workspace};
+use manygate_graph::{Input, Parameters, Plan, RowOrder, Workspace};
 
 /// Rows that are predicted at a time when there are many.
 pub const CHUNK_ROWS: usize = 4096;
@@ -15,6 +15,7 @@ pub struct Predictor<'m> {
     state: &'m Parameters,
     tables: &'m Tables,
     seeds: Vec<f32>,
+    order: RowOrder,
     ws: Workspace,
 }
 
@@ -30,7 +31,15 @@ impl<'m> Predictor<'m> {
     ) -> Predictor<'m> {
         let mut ws = Workspace::new(plan, exec.threads(), capacity);
         plan.pack(exec, &mut ws, params);
-        Predictor { plan, params, state, tables, seeds: vec![1.0; plan.losses().len()], ws }
+        Predictor {
+            plan,
+            params,
+            state,
+            tables,
+            seeds: vec![1.0; plan.losses().len()],
+            order: RowOrder::default(),
+            ws,
+        }
     }
 
     /// Appends the outputs of each row of `batch` to `out`, `[output][row]`. A row's bits do not depend on the others.
@@ -41,6 +50,7 @@ impl<'m> Predictor<'m> {
     /// # Panics
     /// When `out` has another number of columns than the model has outputs.
     pub fn predict(&mut self, exec: &dyn Executor, batch: &Batch, out: &mut [Vec<f32>]) -> Result<()> {
+        let (rows, batch) = (batch.rows, self.order.arrange(self.plan, batch)?);
         let (params, state) = (self.params, self.state);
         let input = Input { params, state, tables: self.tables, batch, seeds: &self.seeds };
         self.plan.run(exec, &mut self.ws, &input)?;
@@ -48,7 +58,9 @@ impl<'m> Predictor<'m> {
         assert_eq!(names.count(), out.len(), "one column an output");
         for (name, column) in self.plan.output_names().zip(out) {
             let values = self.plan.output(&self.ws, name)?;
-            column.extend((0..batch.rows).map(|r| values.row(r)[0]));
+            let start = column.len();
+            column.resize(start + rows, 0.0);
+            (0..rows).for_each(|r| column[start + self.order.caller_row(r)] = values.row(r)[0]);
         }
         Ok(())
     }

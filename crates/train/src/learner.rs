@@ -4,7 +4,7 @@ use crate::optim::dense::DenseAdam;
 use crate::optim::{OptimizerConfig, RowsConfig};
 use manygate_core::{Batch, Executor, Result};
 use manygate_embedding::{RowOptimizer, SparseGradients, Table, Tables};
-use manygate_graph::{Graph, Input, Parameters, Plan, PlanOptions, Workspace};
+use manygate_graph::{Graph, Input, Parameters, Plan, PlanOptions, RowOrder, Workspace};
 use std::sync::Arc;
 
 /// Everything that a step reads and moves. A warm step allocates nothing.
@@ -26,6 +26,7 @@ pub struct Learner {
     row_optimizers: Vec<Option<RowOptimizer>>,
     sparse: SparseGradients,
     seeds: Vec<f32>,
+    order: RowOrder,
     ws: Workspace,
 }
 
@@ -56,6 +57,7 @@ impl Learner {
             row_optimizers: vec![None; plan.tables().len()],
             sparse: SparseGradients::new(&plan, capacity),
             seeds: vec![1.0; plan.losses().len()],
+            order: RowOrder::default(),
             ws: Workspace::new(&plan, exec.threads(), capacity),
             plan,
         })
@@ -64,6 +66,7 @@ impl Learner {
     /// Makes room for the longest bags of `data`.
     pub fn reserve_for(&mut self, data: &Batch) {
         self.sparse.reserve_for(data, self.ws.capacity());
+        self.order.reserve_for(&self.plan, data, self.ws.capacity());
     }
 
     /// One step on `batch`; returns the loss of each part, unweighted.
@@ -72,6 +75,7 @@ impl Learner {
     /// When the batch does not fit, or a loss is not finite: then nothing has moved.
     pub fn step(&mut self, exec: &dyn Executor, batch: &Batch) -> Result<&[f64]> {
         self.plan.pack(exec, &mut self.ws, &self.params);
+        let batch = self.order.arrange(&self.plan, batch)?;
         let (params, state) = (&self.params, &self.state);
         let input = Input { params, state, tables: &self.tables, batch, seeds: &self.seeds };
         self.plan.run(exec, &mut self.ws, &input)?;

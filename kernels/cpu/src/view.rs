@@ -232,6 +232,19 @@ impl<'a> MatMut<'a> {
         unsafe { std::slice::from_raw_parts_mut(self.ptr, self.rows * self.cols) }
     }
 
+    /// Rows `from .. from + count`, for as long as the whole view.
+    ///
+    /// # Panics
+    /// When they are out of range.
+    pub fn into_row_range(self, from: usize, count: usize) -> MatMut<'a> {
+        assert!(from + count <= self.rows, "rows {from}+{count} of a view with {} rows", self.rows);
+        if count == 0 {
+            return MatMut { rows: 0, ..self };
+        }
+        // SAFETY: a sub-rectangle of a valid view, which is consumed; `from` is below `rows` here.
+        unsafe { MatMut::from_raw(self.ptr.add(from * self.stride), count, self.cols, self.stride) }
+    }
+
     /// The same elements for reading.
     pub fn as_mat(&self) -> Mat<'_> {
         // SAFETY: same elements; the borrow of `self` keeps writers out.

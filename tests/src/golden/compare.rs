@@ -38,17 +38,17 @@ pub(crate) struct Comparison {
 /// The tolerance of a case.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Tolerance {
-    /// 1, or 10 with batch normalisation, which divides by small deviations.
+    /// 1, or 10 where a model normalises by the statistics of a batch: it divides by small deviations.
     factor: f64,
     /// Largest of all expected gradients.
     largest_gradient: f64,
 }
 
 impl Tolerance {
-    pub(crate) fn new(expected: &BTreeMap<String, Expected>, batch_norm: bool) -> Tolerance {
+    pub(crate) fn new(expected: &BTreeMap<String, Expected>, normalises: bool) -> Tolerance {
         let gradients = expected.iter().filter(|(name, _)| is_gradient(name));
         Tolerance {
-            factor: if batch_norm { 10.0 } else { 1.0 },
+            factor: if normalises { 10.0 } else { 1.0 },
             largest_gradient: gradients.map(|(_, e)| largest(&e.values)).fold(0.0, f64::max),
         }
     }

@@ -23,7 +23,7 @@ pub(crate) struct Contents {
     pub(crate) state: Parameters,
     pub(crate) tables: Vec<Table>,
     pub(crate) batch: Batch,
-    /// By name: `out.*`, `eval.*`, `loss`, `loss.*`, `grad.*`, `after.*`.
+    /// By name: `out.*`, `eval.*`, `eval_after.*`, `loss`, `loss.*`, `grad.*`, `after.*`.
     pub(crate) expected: BTreeMap<String, Expected>,
 }
 
@@ -123,11 +123,26 @@ impl<'c> Take<'c> {
         if inputs.dense > 0 {
             batch.dense = self.floats("input.dense", &[rows, inputs.dense]).unwrap_or_default().to_vec();
         }
+        if inputs.scenarios > 0 {
+            batch.scenario = self.scenarios(rows, inputs.scenarios);
+        }
         for task in inputs.task_names() {
             let labels = self.floats(&format!("label.{task}"), &[rows]).unwrap_or_default();
             batch.labels.push(labels.to_vec());
         }
         batch
+    }
+
+    fn scenarios(&mut self, rows: usize, count: usize) -> Vec<u32> {
+        let Some(Values::I64(given)) = self.tensor("input.scene", &[rows]) else {
+            self.problems.push("input.scene is needed as i64".into());
+            return Vec::new();
+        };
+        if let Some(row) = given.iter().position(|&s| !(0..count as i64).contains(&s)) {
+            self.problems.push(format!("input.scene[{row}] is {}, there are {count} scenarios", given[row]));
+            return Vec::new();
+        }
+        given.iter().map(|&s| s as u32).collect()
     }
 
     /// `[field][row]`.
@@ -161,8 +176,19 @@ impl<'c> Take<'c> {
         self.expect(expected, "loss".into(), &[1]);
         for task in setup.inputs.task_names() {
             let (out, eval) = (format!("out.{task}"), format!("eval.{task}"));
-            self.expect(expected, format!("loss.{task}"), &[1]);
+            let part = format!("loss.{task}");
+            match expected.get("loss").cloned() {
+                // The only part is the total.
+                Some(total) if setup.inputs.tasks.len() == 1 && !self.tensors.contains_key(&part) => {
+                    expected.insert(part, total);
+                }
+                _ => self.expect(expected, part, &[1]),
+            }
             self.expect(expected, out.clone(), &[setup.rows]);
+            let after = format!("eval_after.{task}");
+            if self.tensors.contains_key(&after) {
+                self.expect(expected, after, &[setup.rows]);
+            }
             if has_state || self.tensors.contains_key(&eval) {
                 self.expect(expected, eval, &[setup.rows]);
             } else if let Some(training) = expected.get(&out) {

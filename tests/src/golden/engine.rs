@@ -2,9 +2,9 @@
 
 use super::contents::Contents;
 use super::translate::Setup;
-use manygate_core::{Executor, Pool, Serial};
+use manygate_core::{Batch, Executor, Pool, Serial};
 use manygate_embedding::SparseGradients;
-use manygate_graph::{Input, Mode, Plan, PlanOptions, Workspace};
+use manygate_graph::{Input, Mode, Parameters, Plan, PlanOptions, RowOrder, Workspace};
 use manygate_kernels::Isa;
 use manygate_kernels::embedding::Rows;
 use std::collections::BTreeMap;
@@ -94,83 +94,97 @@ struct Run<'a> {
 impl Run<'_> {
     fn both(&self, exec: &dyn Executor, training: &Plan, evaluation: &Plan) -> Result<Computed, String> {
         let rows = self.contents.batch.rows;
+        let mut order = RowOrder::default();
+        let batch = order.arrange(training, &self.contents.batch).map_err(|e| e.to_string())?.clone();
+        let run = |plan: &Plan, ws: &mut Workspace, state: &Parameters, seeds: &[f32]| {
+            let Contents { params, tables, .. } = self.contents;
+            let tables: Vec<Rows<'_>> = tables.iter().map(|t| t.rows()).collect();
+            plan.pack(exec, ws, params);
+            let input = Input { params, state, tables: &tables, batch: &batch, seeds };
+            plan.run(exec, ws, &input).map_err(|e| e.to_string())
+        };
+        let state = &self.contents.state;
         let mut computed = Computed::default();
         let mut ws = Workspace::new(training, self.threads, rows);
         let parts = training.losses().len();
-        self.run(exec, training, &mut ws, &vec![1.0; parts])?;
-        outputs(training, &ws, "out", &mut computed.values)?;
+        run(training, &mut ws, state, &vec![1.0; parts])?;
+        outputs(training, &ws, &order, "out", &mut computed.values)?;
         losses(training, &ws, &mut computed.values);
-        self.gradients(exec, training, &ws, &mut computed.values)?;
-        self.state_after(training, &ws, &mut computed.values);
+        gradients(exec, training, &ws, &batch, &mut computed.values)?;
+        let mut after = state.clone();
+        training.update_state(&ws, &mut after);
+        for (block, values) in after.tensors() {
+            let values = values.iter().copied().map(f64::from).collect();
+            computed.values.insert(format!("after.{}", block.name), values);
+        }
         for part in 0..parts {
             let mut seeds = vec![0.0; parts];
             seeds[part] = 1.0;
-            self.run(exec, training, &mut ws, &seeds)?;
+            run(training, &mut ws, state, &seeds)?;
             let mut own = Named::new();
-            self.gradients(exec, training, &ws, &mut own)?;
+            gradients(exec, training, &ws, &batch, &mut own)?;
             for (name, values) in own {
                 let sum = computed.summed.entry(name).or_insert_with(|| vec![0.0; values.len()]);
                 sum.iter_mut().zip(values).for_each(|(s, v)| *s += v);
             }
         }
         let mut ws = Workspace::new(evaluation, self.threads, rows);
-        self.run(exec, evaluation, &mut ws, &[])?;
-        outputs(evaluation, &ws, "eval", &mut computed.values)?;
+        run(evaluation, &mut ws, state, &[])?;
+        outputs(evaluation, &ws, &order, "eval", &mut computed.values)?;
+        if self.contents.expected.keys().any(|name| name.starts_with("eval_after.")) {
+            run(evaluation, &mut ws, &after, &[])?;
+            outputs(evaluation, &ws, &order, "eval_after", &mut computed.values)?;
+        }
         Ok(computed)
-    }
-
-    fn run(&self, exec: &dyn Executor, plan: &Plan, ws: &mut Workspace, seeds: &[f32]) -> Result<(), String> {
-        let Contents { params, state, tables, batch, .. } = self.contents;
-        let tables: Vec<Rows<'_>> = tables.iter().map(|t| t.rows()).collect();
-        plan.pack(exec, ws, params);
-        let input = Input { params, state, tables: &tables, batch, seeds };
-        plan.run(exec, ws, &input).map_err(|e| e.to_string())
-    }
-
-    /// Dense gradients of the last run, of parameters and tables.
-    fn gradients(
-        &self,
-        exec: &dyn Executor,
-        plan: &Plan,
-        ws: &Workspace,
-        into: &mut Named,
-    ) -> Result<(), String> {
-        let lanes = plan.gradients(ws);
-        for (block, range) in plan.layout().blocks() {
-            let sum = |i| (0..lanes.rows()).map(|lane| f64::from(lanes.row(lane)[i])).sum();
-            into.insert(format!("grad.{}", block.name), range.map(sum).collect());
-        }
-        let mut sparse = SparseGradients::new(plan, self.contents.batch.rows);
-        sparse.sort(exec, &self.contents.batch);
-        for (t, spec) in plan.tables().iter().enumerate() {
-            let (ids, rows) = sparse.coalesced(plan, ws, t);
-            if !ids.is_sorted_by(|a, b| a < b) || ids.len() * spec.dim != rows.len() {
-                return Err(format!("{}: its sparse gradient is not one row an id", spec.name));
-            }
-            let mut dense = vec![0.0; spec.rows * spec.dim];
-            for (&id, row) in ids.iter().zip(rows.chunks_exact(spec.dim)) {
-                let start = id as usize * spec.dim;
-                dense[start..start + spec.dim].iter_mut().zip(row).for_each(|(to, &v)| *to = f64::from(v));
-            }
-            into.insert(format!("grad.{}", spec.name), dense);
-        }
-        Ok(())
-    }
-
-    fn state_after(&self, plan: &Plan, ws: &Workspace, into: &mut Named) {
-        let mut state = self.contents.state.clone();
-        plan.update_state(ws, &mut state);
-        for (block, values) in state.tensors() {
-            into.insert(format!("after.{}", block.name), values.iter().copied().map(f64::from).collect());
-        }
     }
 }
 
-fn outputs(plan: &Plan, ws: &Workspace, kind: &str, into: &mut Named) -> Result<(), String> {
+/// Dense gradients of the last run, of parameters and tables.
+fn gradients(
+    exec: &dyn Executor,
+    plan: &Plan,
+    ws: &Workspace,
+    batch: &Batch,
+    into: &mut Named,
+) -> Result<(), String> {
+    let lanes = plan.gradients(ws);
+    for (block, range) in plan.layout().blocks() {
+        let sum = |i| (0..lanes.rows()).map(|lane| f64::from(lanes.row(lane)[i])).sum();
+        into.insert(format!("grad.{}", block.name), range.map(sum).collect());
+    }
+    let mut sparse = SparseGradients::new(plan, batch.rows);
+    sparse.sort(exec, batch);
+    for (t, spec) in plan.tables().iter().enumerate() {
+        let (ids, rows) = sparse.coalesced(plan, ws, t);
+        if !ids.is_sorted_by(|a, b| a < b) || ids.len() * spec.dim != rows.len() {
+            return Err(format!("{}: its sparse gradient is not one row an id", spec.name));
+        }
+        let mut dense = vec![0.0; spec.rows * spec.dim];
+        for (&id, row) in ids.iter().zip(rows.chunks_exact(spec.dim)) {
+            let start = id as usize * spec.dim;
+            dense[start..start + spec.dim].iter_mut().zip(row).for_each(|(to, &v)| *to = f64::from(v));
+        }
+        into.insert(format!("grad.{}", spec.name), dense);
+    }
+    Ok(())
+}
+
+/// Outputs in the case's order of rows.
+fn outputs(
+    plan: &Plan,
+    ws: &Workspace,
+    order: &RowOrder,
+    kind: &str,
+    into: &mut Named,
+) -> Result<(), String> {
     for name in plan.output_names() {
         let output = plan.output(ws, name).map_err(|e| e.to_string())?;
-        let values = (0..output.rows()).flat_map(|r| output.row(r)).copied().map(f64::from);
-        into.insert(format!("{kind}.{name}"), values.collect());
+        let mut values = vec![0.0; output.rows() * output.cols()];
+        for r in 0..output.rows() {
+            let to = &mut values[order.caller_row(r) * output.cols()..][..output.cols()];
+            to.iter_mut().zip(output.row(r)).for_each(|(to, &v)| *to = f64::from(v));
+        }
+        into.insert(format!("{kind}.{name}"), values);
     }
     Ok(())
 }

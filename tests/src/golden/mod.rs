@@ -39,7 +39,7 @@ const MOST_LISTED: usize = 5;
 pub fn check(case: &Case) -> Result<Checked, Vec<String>> {
     let setup = Setup::translate(&case.config).map_err(|message| vec![message])?;
     let contents = Contents::read(case, &setup)?;
-    let tolerance = Tolerance::new(&contents.expected, setup.batch_norm);
+    let tolerance = Tolerance::new(&contents.expected, setup.normalises);
     let mut worst = Margin::default();
     for variant in Variant::all() {
         let computed =

@@ -8,30 +8,66 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 
-/// The keys of one model's cases beside the common ones, all named as in the engine.
+/// What the keys of one model's cases are called in the engine.
 struct Translation {
     model: &'static str,
-    required: &'static [&'static str],
-    /// Absent, they are the engine's default, which is the reference's too.
-    optional: &'static [&'static str],
-    /// Common keys that mean nothing to this model.
+    required: &'static [Key],
+    /// Absent or null, they are the engine's default, which is the reference's too.
+    optional: &'static [Key],
+    /// Keys that stand for several of the engine's, or whose absence means something else than its default.
+    special: fn(&mut Keys, &mut toml::Table) -> Result<(), String>,
+    /// Keys that mean nothing to this model.
     without_effect: &'static [&'static str],
 }
 
-const TRANSLATIONS: [Translation; 2] = [
+/// A key of the reference, and of the engine.
+type Key = (&'static str, &'static str);
+
+const TRANSLATIONS: [Translation; 3] = [
     Translation {
         model: "mmoe",
-        required: &["experts", "expert_units"],
-        optional: &["gate_bias", "gate_units"],
+        required: &[("act", "activation"), ("experts", "experts"), ("expert_units", "expert_units")],
+        optional: &[("gate_bias", "gate_bias"), ("gate_units", "gate_units")],
+        special: norm_and_towers,
         without_effect: &[],
     },
     Translation {
         model: "shared_bottom",
-        required: &["bottom_units"],
+        required: &[("act", "activation"), ("bottom_units", "bottom_units")],
         optional: &[],
+        special: norm_and_towers,
         without_effect: &["gate_bias", "gate_units"],
     },
+    Translation {
+        model: "star",
+        required: &[
+            ("act", "activation"),
+            ("units", "units"),
+            ("norm", "partitioned_norm"),
+            ("eps", "epsilon"),
+            ("momentum", "momentum"),
+            ("running_var", "running_variance"),
+            ("scene_dim", "scenario_dim"),
+        ],
+        optional: &[("aux_units", "auxiliary_units")],
+        special: |keys, model| {
+            let input: String = keys.required("aux_input")?;
+            let auxiliary = if model.contains_key("auxiliary_units") { input } else { "none".into() };
+            model.insert("auxiliary".into(), auxiliary.into());
+            Ok(())
+        },
+        without_effect: &["scene_rule"],
+    },
 ];
+
+/// The reference's defaults are not the engine's: no normalisation is spelt out, no hidden layers are.
+fn norm_and_towers(keys: &mut Keys, model: &mut toml::Table) -> Result<(), String> {
+    let norm = keys.optional::<String>("norm")?.unwrap_or_else(|| "none".into());
+    model.insert("norm".into(), norm.into());
+    let towers: Vec<i64> = keys.optional("tower_units")?.unwrap_or_default();
+    model.insert("tower_units".into(), towers.into());
+    Ok(())
+}
 
 /// Keys that say how a case was made, not what the model is.
 const PROVENANCE: [&str; 3] = ["cascade", "seed", "case"];
@@ -45,8 +81,8 @@ pub(crate) struct Setup {
     pub(crate) inputs: Inputs,
     /// Rows of the batch.
     pub(crate) rows: usize,
-    /// Whether the model has batch normalisation: errors may be larger.
-    pub(crate) batch_norm: bool,
+    /// Whether the model normalises by the statistics of a batch: errors may be larger.
+    pub(crate) normalises: bool,
 }
 
 #[derive(Deserialize)]
@@ -73,29 +109,29 @@ impl Setup {
         };
         set("name", name.into())?;
         set("embedding_dim", keys.required("dim")?)?;
-        set("activation", keys.required("act")?)?;
-        // The reference's defaults are not the engine's: no normalisation is spelt out, no hidden layers are.
-        let norm = keys.optional::<String>("norm")?.unwrap_or_else(|| "none".into());
-        let batch_norm = norm == "batch";
-        set("norm", norm.into())?;
-        set("tower_units", keys.optional("tower_units")?.unwrap_or_else(|| Value::Array(Vec::new())))?;
-        for key in translation.required {
-            set(key, keys.required(key)?)?;
+        for (theirs, ours) in translation.required {
+            set(ours, keys.required(theirs)?)?;
         }
-        for key in translation.optional {
-            if let Some(value) = keys.optional(key)? {
-                set(key, value)?;
+        for (theirs, ours) in translation.optional {
+            if let Some(value) = keys.optional(theirs)? {
+                set(ours, value)?;
             }
         }
+        (translation.special)(&mut keys, &mut model)?;
         for key in PROVENANCE.iter().chain(translation.without_effect) {
             keys.0.remove(*key);
         }
         let (inputs, rows) = (inputs(&mut keys)?, keys.required("batch")?);
         match keys.0.keys().next() {
             Some(unknown) => Err(format!("config key `{unknown}` is not known")),
-            None => Ok(Setup { model, inputs, rows, batch_norm }),
+            None => Ok(Setup { normalises: normalises(&model), model, inputs, rows }),
         }
     }
+}
+
+fn normalises(model: &toml::Table) -> bool {
+    let is = |key: &str, value: toml::Value| model.get(key) == Some(&value);
+    is("norm", "batch".into()) || is("partitioned_norm", true.into())
 }
 
 fn inputs(keys: &mut Keys) -> Result<Inputs, String> {
@@ -121,6 +157,7 @@ fn inputs(keys: &mut Keys) -> Result<Inputs, String> {
         tables: sparse.iter().map(|f| Table { name: f.name.clone(), rows: f.vocab, dim: None }).collect(),
         fields: sparse.into_iter().enumerate().map(|(table, f)| Field { name: f.name, table }).collect(),
         dense: keys.optional("dense")?.unwrap_or(0),
+        scenarios: keys.optional("scenes")?.unwrap_or(0),
         tasks,
         ..Inputs::default()
     })
@@ -167,7 +204,7 @@ mod tests {
         let expected = "name = 'mmoe'\nembedding_dim = 4\nactivation = 'tanh'\nnorm = 'none'\ntower_units = []\n\
                         experts = 3\nexpert_units = [6]\ngate_bias = true";
         assert_eq!(setup.model, toml::from_str(expected).unwrap());
-        assert_eq!((setup.rows, setup.batch_norm, setup.inputs.dense), (3, false, 2));
+        assert_eq!((setup.rows, setup.normalises, setup.inputs.dense), (3, false, 2));
         assert_eq!((setup.inputs.tables[0].rows, setup.inputs.fields[0].table), (7, 0));
         let click = Task { name: "click".into(), weight: 1.0, space: None };
         assert_eq!(setup.inputs.tasks, [click, Task { name: "buy".into(), weight: 0.5, space: Some(0) }]);

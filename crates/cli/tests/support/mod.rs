@@ -55,6 +55,10 @@ name = "click"
 name = "buy"
 "#;
 
+/// The part of [`CONFIG`] that names the model.
+pub(crate) const MODEL: &str =
+    "name = \"mmoe\"\nembedding_dim = 4\nexperts = 2\nexpert_units = [16, 8]\ntower_units = [8]";
+
 /// How the program ended.
 #[derive(Debug)]
 pub(crate) struct Finished {
@@ -132,8 +136,17 @@ impl Lab {
 
     /// Writes `config.toml` with `old` replaced.
     pub(crate) fn configure(&self, old: &str, new: &str) {
-        assert!(CONFIG.contains(old), "`{old}` is not in the configuration");
-        self.write("config.toml", CONFIG.replace(old, new));
+        self.configure_all(&[(old, new)]);
+    }
+
+    /// Writes `config.toml` with each first text replaced by the second.
+    pub(crate) fn configure_all(&self, changes: &[(&str, &str)]) {
+        let mut config = CONFIG.to_owned();
+        for (old, new) in changes {
+            assert!(config.contains(old), "`{old}` is not in the configuration");
+            config = config.replace(old, new);
+        }
+        self.write("config.toml", config);
     }
 
     /// Writes `train.csv` with the value of `column` replaced in its row `row`, from 1: line `row + 1` of the file.

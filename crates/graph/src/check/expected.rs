@@ -6,7 +6,7 @@ use crate::op::{LookupSource, Matrix, Op, Reads};
 use crate::param::{Block, Init, ParamSpec};
 use crate::plan::op_of;
 use crate::run::denominator;
-use crate::shape::Shape;
+use crate::shape::{Shape, Space};
 use manygate_core::{Bag, Batch, Result, Stream};
 use manygate_kernels::activation::Activation;
 use std::ops::Range;
@@ -40,6 +40,9 @@ pub(super) struct Data {
     /// By input: weights with which another op reads it.
     pub(super) other_weights: Vec<Arc<[f32]>>,
     pub(super) output: Matrix,
+    /// Whether the op makes a value for each scenario, of which the batch has not all: an evaluation plan computes
+    /// what the reference leaves out.
+    pub(super) lacks_scenarios: bool,
     /// Columns of the output that end in an activation.
     pub(super) activated: Option<Range<usize>>,
     /// Sum of the output, weighted.
@@ -103,6 +106,7 @@ impl Data {
             own_part: op.loss().map(|l| graph.losses[l.index()].clone()),
             other_weights: Vec::new(),
             output: Matrix::zeros(0, 0),
+            lacks_scenarios: false,
             activated: op.activated().map(|(_, columns)| columns),
             loss: 0.0,
             gradients: Vec::new(),
@@ -111,7 +115,9 @@ impl Data {
         for input in &data.raw {
             data.other_weights.push(random.values(input.data.len(), (-1.0, 1.0)).into());
         }
-        let Shape { cols, .. } = graph.shape(root);
+        let Shape { cols, space, .. } = graph.shape(root);
+        let present = |s: usize| data.batch.scenario.contains(&(s as u32));
+        data.lacks_scenarios = space == Space::Once && !(0..op.reads().scenarios.unwrap_or(0)).all(present);
         let tables: Vec<Matrix> =
             graph.tables.iter().zip(&data.tables).map(|(t, v)| wide(v, t.dim)).collect();
         data.output = op.reference(&data.seen, &tables, &data.batch);
@@ -207,7 +213,7 @@ impl Random {
 
     /// A batch with the columns that the op reads; ids fit the tables that it looks them up in.
     fn batch(&mut self, op: &dyn Op, graph: &Graph, rows: usize) -> Batch {
-        let Reads { fields, bags, dense, labels } = op.reads();
+        let Reads { fields, bags, dense, labels, scenarios, by_scenario } = op.reads();
         let ids = |source: LookupSource| {
             let tables =
                 op.lookups().iter().filter(|l| l.source == source).map(|l| graph.tables[l.table].rows);
@@ -222,9 +228,17 @@ impl Random {
             bags: (0..bags).map(|b| self.bag(rows, ids(LookupSource::Bag(b)))).collect(),
             dense: self.values(rows * dense_width, (-1.0, 1.0)),
             dense_width,
-            scenario: Vec::new(),
+            scenario: scenarios.map_or(Vec::new(), |s| self.scenarios(rows, s, by_scenario)),
             labels: (0..labels).map(|_| (0..rows).map(|_| self.unit().round()).collect()).collect(),
         }
+    }
+
+    fn scenarios(&mut self, rows: usize, count: usize, in_order: bool) -> Vec<u32> {
+        let mut scenario: Vec<u32> = (0..rows).map(|_| self.below(count)).collect();
+        if in_order {
+            scenario.sort_unstable();
+        }
+        scenario
     }
 
     /// Lists of 0 to 4 ids.

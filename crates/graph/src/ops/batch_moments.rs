@@ -1,27 +1,57 @@
 //! Mean and biased variance of every column over the batch: the first half of batch normalisation, and a join.
 //!
-//! x `[batch, n]`, output `[2n, 1]`: n means, then n variances. Sums are f64, in lane order. With `momentum` the
-//! running statistics move after each training step: `E ← E + m (mean − E)`, `V ← V + m (var · B/(B−1) − V)`; a batch
-//! of one row leaves V as it is.
+//! x `[batch, n]`, output `[2n, 1]`: n means, then n variances. By scenario, over the rows of each: output
+//! `[2 · scenarios, n]`, a row of means for each scenario, then a row of variances for each; zeros for a scenario without
+//! rows. Sums are f64, in lane order.
 //!
-//! Backward: `dx = d_mean / B + d_var · 2 (x − mean) / B`.
+//! With running statistics `E ← E + m (mean − E)`, `V ← V + m (v − V)` after each training step, where v is the variance
+//! as it is or, unbiased, times B/(B−1); then a single row leaves V as it is. Those of a scenario without rows stay.
+//!
+//! Backward, B the rows (of the scenario): `dx = d_mean / B + d_var · 2 (x − mean) / B`.
 
 use crate::check::Case;
-use crate::op::{Backward, Forward, Matrix, Op, Reduction, Saved};
+use crate::graph::{Graph, Value};
+use crate::op::{Backward, Facts, Forward, Matrix, Op, Reads, Reduction, Saved};
 use crate::shape::{Shape, Space};
 use manygate_core::Batch;
 use manygate_kernels::norm;
 
+/// Running statistics that a training step moves.
+#[derive(Clone, Copy, Debug)]
+pub struct Running {
+    /// Index of the state, as large as the output.
+    pub state: usize,
+    /// Weight of the new value.
+    pub momentum: f32,
+    /// Whether variances are those of the population.
+    pub unbiased: bool,
+}
+
 /// Statistics of the batch, see the [module](self). Input: x.
 #[derive(Clone, Debug)]
 pub struct BatchMoments {
-    running: Option<(usize, f32)>,
+    running: Option<Running>,
+    scenarios: Option<usize>,
 }
 
 impl BatchMoments {
-    /// Statistics that also move the state `running.0` (`[2n]`: means, variances) with momentum `running.1`.
-    pub fn new(running: Option<(usize, f32)>) -> BatchMoments {
-        BatchMoments { running }
+    /// Statistics that may move running ones.
+    pub fn new(running: Option<Running>) -> BatchMoments {
+        BatchMoments { running, scenarios: None }
+    }
+
+    /// For each of `scenarios` scenarios.
+    pub fn by_scenario(self, scenarios: usize) -> BatchMoments {
+        BatchMoments { scenarios: Some(scenarios), ..self }
+    }
+
+    fn groups(&self) -> usize {
+        self.scenarios.unwrap_or(1)
+    }
+
+    /// Rows of each group in the batch.
+    fn rows(&self, facts: &Facts, group: usize) -> usize {
+        if self.scenarios.is_some() { facts.scenario_rows[group] } else { facts.rows }
     }
 }
 
@@ -32,13 +62,20 @@ impl Op for BatchMoments {
 
     fn output(&self, inputs: &[Shape]) -> Result<Shape, String> {
         match inputs {
-            [x] if x.space == Space::Batch => Ok(Shape::once(2 * x.cols, 1)),
+            [x] if x.space == Space::Batch => Ok(match self.scenarios {
+                Some(scenarios) => Shape::once(2 * scenarios, x.cols),
+                None => Shape::once(2 * x.cols, 1),
+            }),
             _ => Err(format!("one input with rows is needed, not {inputs:?}")),
         }
     }
 
     fn saved(&self) -> Saved {
         Saved { inputs: 0b1, output: true }
+    }
+
+    fn reads(&self) -> Reads {
+        Reads { scenarios: self.scenarios, by_scenario: self.scenarios.is_some(), ..Reads::default() }
     }
 
     fn reduction(&self) -> Option<&dyn Reduction> {
@@ -52,25 +89,35 @@ impl Op for BatchMoments {
             (tile.input(0), tile.output().contiguous(), tile.once_gradient().contiguous());
         let Some(mut dx) = tile.take_gradient(0) else { return };
         let n = x.cols();
-        let scale = 1.0 / tile.at.facts.rows as f32;
+        let group = self.scenarios.map_or(0, |_| tile.at.scenario());
+        let scale = 1.0 / self.rows(tile.at.facts, group) as f32;
+        let (mean, variance) = (group * n, (self.groups() + group) * n);
         for r in 0..x.rows() {
             let (x, dx_row) = (x.row(r), dx.to.row_mut(r));
             for c in 0..n {
-                let add = scale * (gradient[c] + 2.0 * gradient[n + c] * (x[c] - moments[c]));
+                let from_variance = 2.0 * gradient[variance + c] * (x[c] - moments[mean + c]);
+                let add = scale * (gradient[mean + c] + from_variance);
                 dx_row[c] = if dx.accumulate { dx_row[c] + add } else { add };
             }
         }
     }
 
-    fn reference(&self, inputs: &[Matrix], _tables: &[Matrix], _batch: &Batch) -> Matrix {
+    fn reference(&self, inputs: &[Matrix], _tables: &[Matrix], batch: &Batch) -> Matrix {
         let x = &inputs[0];
-        let mut out = Matrix::zeros(2 * x.cols, 1);
-        let rows = x.rows as f64;
-        for c in 0..x.cols {
-            let mean = (0..x.rows).map(|r| x.at(r, c)).sum::<f64>() / rows;
-            let variance = (0..x.rows).map(|r| (x.at(r, c) - mean).powi(2)).sum::<f64>() / rows;
-            out.set(c, 0, mean);
-            out.set(x.cols + c, 0, variance);
+        let mut out = match self.scenarios {
+            Some(scenarios) => Matrix::zeros(2 * scenarios, x.cols),
+            None => Matrix::zeros(2 * x.cols, 1),
+        };
+        for group in 0..self.groups() {
+            let own = |r: &usize| self.scenarios.is_none() || batch.scenario[*r] as usize == group;
+            let rows: Vec<usize> = (0..x.rows).filter(own).collect();
+            let count = rows.len().max(1) as f64;
+            for c in 0..x.cols {
+                let mean = rows.iter().map(|&r| x.at(r, c)).sum::<f64>() / count;
+                let variance = rows.iter().map(|&r| (x.at(r, c) - mean).powi(2)).sum::<f64>() / count;
+                out.data[group * x.cols + c] = mean;
+                out.data[(self.groups() + group) * x.cols + c] = variance;
+            }
         }
         out
     }
@@ -78,37 +125,44 @@ impl Op for BatchMoments {
 
 impl Reduction for BatchMoments {
     fn partial_len(&self, inputs: &[Shape]) -> usize {
-        2 * inputs[0].cols
+        2 * self.groups() * inputs[0].cols
     }
 
     fn accumulate(&self, tile: &Forward<'_>, partial: &mut [f64]) {
         let x = tile.input(0);
-        let (sums, squares) = partial.split_at_mut(x.cols());
-        norm::column_moments(tile.at.isa, x, sums, squares);
+        let group = self.scenarios.map_or(0, |_| tile.at.scenario());
+        let (sums, squares) = partial.split_at_mut(self.groups() * x.cols());
+        let own = group * x.cols()..(group + 1) * x.cols();
+        norm::column_moments(tile.at.isa, x, &mut sums[own.clone()], &mut squares[own]);
     }
 
-    fn finish(&self, rows: usize, sums: &[f64], output: &mut [f32]) {
-        let n = sums.len() / 2;
-        let rows = rows.max(1) as f64;
-        for c in 0..n {
-            let mean = sums[c] / rows;
-            output[c] = mean as f32;
-            output[n + c] = (sums[n + c] / rows - mean * mean).max(0.0) as f32;
+    fn finish(&self, facts: &Facts, sums: &[f64], output: &mut [f32]) {
+        let half = sums.len() / 2;
+        let n = half / self.groups();
+        for i in 0..half {
+            let rows = self.rows(facts, i / n).max(1) as f64;
+            let mean = sums[i] / rows;
+            output[i] = mean as f32;
+            output[half + i] = (sums[half + i] / rows - mean * mean).max(0.0) as f32;
         }
     }
 
     fn state(&self) -> Option<usize> {
-        self.running.map(|(state, _)| state)
+        self.running.map(|running| running.state)
     }
 
-    fn update_state(&self, rows: usize, output: &[f32], state: &mut [f32]) {
-        let Some((_, momentum)) = self.running else { return };
-        let n = output.len() / 2;
-        for c in 0..n {
-            state[c] += momentum * (output[c] - state[c]);
-            if rows > 1 {
-                let unbiased = output[n + c] * rows as f32 / (rows - 1) as f32;
-                state[n + c] += momentum * (unbiased - state[n + c]);
+    fn update_state(&self, facts: &Facts, output: &[f32], state: &mut [f32]) {
+        let Some(Running { momentum, unbiased, .. }) = self.running else { return };
+        let half = output.len() / 2;
+        let n = half / self.groups();
+        for i in 0..half {
+            let rows = self.rows(facts, i / n);
+            if rows > 0 {
+                state[i] += momentum * (output[i] - state[i]);
+            }
+            if rows > usize::from(unbiased) {
+                let scale = if unbiased { rows as f32 / (rows - 1) as f32 } else { 1.0 };
+                state[half + i] += momentum * (output[half + i] * scale - state[half + i]);
             }
         }
     }
@@ -117,5 +171,14 @@ impl Reduction for BatchMoments {
 /// Instances for the check of every op, see [`check`](crate::check).
 pub fn cases() -> Vec<Case> {
     let case = |name: &str, cols| Case::new(name, |g, x| g.add("op", BatchMoments::new(None), x)).rows(cols);
-    vec![case("batch_moments/one", 1), case("batch_moments/wide", 19)]
+    let by_scenario = |name: &str, cols, scenarios| {
+        let declare =
+            move |g: &mut Graph, x: &[Value]| g.add("op", BatchMoments::new(None).by_scenario(scenarios), x);
+        Case::new(name, declare).rows(cols)
+    };
+    vec![
+        case("batch_moments/one", 1),
+        case("batch_moments/wide", 19),
+        by_scenario("batch_moments/by_scenario", 9, 3),
+    ]
 }

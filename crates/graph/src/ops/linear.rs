@@ -4,10 +4,13 @@
 //! with its own activation and with or without a bias: the first layer of all experts (activated, with bias) and all
 //! gates (bare) is one product over one pass of x.
 //!
+//! By scenario, W is `[scenarios · out, in]` and b `[scenarios · biased]`, and a row is multiplied by the weight of its
+//! scenario: one product a row, however many scenarios there are.
+//!
 //! Backward: `dz = dy ⊙ act'`, `dW = dzᵀ x`, `db = Σ dz`, `dx = dz W`.
 
 use crate::check::Case;
-use crate::op::{Backward, Forward, Matrix, Op, Pack, Saved, activate_f64};
+use crate::op::{Backward, Forward, Matrix, Op, Pack, Reads, Rowset, Saved, activate_f64};
 use crate::shape::{Shape, Space};
 use manygate_core::Batch;
 use manygate_kernels::activation::{self, Activation};
@@ -29,6 +32,7 @@ pub struct Segment {
 #[derive(Clone, Debug)]
 pub struct Linear {
     segments: Vec<Segment>,
+    scenarios: Option<usize>,
 }
 
 impl Linear {
@@ -39,7 +43,21 @@ impl Linear {
 
     /// Several heads side by side.
     pub fn segmented(segments: Vec<Segment>) -> Linear {
-        Linear { segments }
+        Linear { segments, scenarios: None }
+    }
+
+    /// With a weight for each of `scenarios` scenarios.
+    pub fn by_scenario(self, scenarios: usize) -> Linear {
+        Linear { scenarios: Some(scenarios), ..self }
+    }
+
+    fn weights(&self) -> usize {
+        self.scenarios.unwrap_or(1)
+    }
+
+    /// Which of the weights the rows of a tile are multiplied by.
+    fn selected(&self, at: &Rowset<'_>) -> usize {
+        self.scenarios.map_or(0, |_| at.scenario())
     }
 
     fn out(&self) -> usize {
@@ -70,11 +88,12 @@ impl Op for Linear {
             return Err(format!("{} inputs, {wanted} are needed", inputs.len()));
         }
         let (x, w) = (inputs[0], inputs[1]);
-        if x.space != Space::Batch || w != Shape::once(self.out(), x.cols) {
-            return Err(format!("x {x} needs a weight [{}, {}], not {w}", self.out(), x.cols));
+        let (out, biased) = (self.weights() * self.out(), self.weights() * self.biased());
+        if x.space != Space::Batch || w != Shape::once(out, x.cols) {
+            return Err(format!("x {x} needs a weight [{out}, {}], not {w}", x.cols));
         }
-        if self.segments.is_sorted_by_key(|s| !s.bias) && wanted == 3 && inputs[2].len() != self.biased() {
-            return Err(format!("the bias needs {} values, not {}", self.biased(), inputs[2].len()));
+        if wanted == 3 && inputs[2].len() != biased {
+            return Err(format!("the bias needs {biased} values, not {}", inputs[2].len()));
         }
         if !self.segments.is_sorted_by_key(|s| !s.bias) {
             return Err("segments with a bias come first".into());
@@ -84,6 +103,10 @@ impl Op for Linear {
 
     fn saved(&self) -> Saved {
         Saved { inputs: 0b1, output: self.segments.iter().any(|s| s.activation != Activation::Identity) }
+    }
+
+    fn reads(&self) -> Reads {
+        Reads { scenarios: self.scenarios, by_scenario: self.scenarios.is_some(), ..Reads::default() }
     }
 
     fn activated(&self) -> Option<(Activation, Range<usize>)> {
@@ -97,10 +120,10 @@ impl Op for Linear {
     }
 
     fn packs(&self) -> Vec<Pack> {
-        let groups = self.segments.iter().map(|s| s.out).collect();
+        let groups: Vec<usize> = self.segments.iter().map(|s| s.out).collect();
         vec![
-            Pack { input: 1, groups, transposed: true },
-            Pack { input: 1, groups: vec![self.out()], transposed: false },
+            Pack { input: 1, groups: groups.repeat(self.weights()), transposed: true },
+            Pack { input: 1, groups: vec![self.out(); self.weights()], transposed: false },
         ]
     }
 
@@ -114,8 +137,11 @@ impl Op for Linear {
 
     fn forward(&self, tile: &mut Forward<'_>) {
         let x = tile.input(0);
-        let bias = if self.biased() > 0 { tile.input(2).contiguous() } else { &[] };
-        let mut packed = tile.packed(0);
+        let selected = self.selected(&tile.at);
+        let bias =
+            if self.biased() > 0 { &tile.input(2).contiguous()[selected * self.biased()..] } else { &[] };
+        let packed = tile.packed(0);
+        let mut packed = &packed[selected * packed.len() / self.weights()..];
         let mut y = tile.take_output();
         for (columns, segment) in self.columns() {
             let (this, rest) = packed.split_at(gemm::packed_len(x.cols(), segment.out));
@@ -138,27 +164,33 @@ impl Op for Linear {
             }
         }
         let dy = dy.as_mat();
+        let selected = self.selected(&tile.at);
         if let Some(dw) = tile.take_gradient(1) {
+            let dw = dw.only_rows(selected * self.out(), self.out());
             gemm::linear_dw(isa, dy, x, dw.accumulate, dw.to, tile.take_scratch());
         }
         if self.biased() > 0
             && let Some(db) = tile.take_gradient(2)
         {
+            let db = db.only_rows(selected * self.biased(), self.biased());
             gemm::column_sums(isa, dy.columns(0, self.biased()), db.accumulate, db.to.into_contiguous());
         }
         if let Some(dx) = tile.take_gradient(0) {
-            let weight = Packed::new(tile.packed(1), self.out(), x.cols());
+            let len = gemm::packed_len(self.out(), x.cols());
+            let weight = Packed::new(&tile.packed(1)[selected * len..][..len], self.out(), x.cols());
             gemm::linear_dx(isa, dy, weight, dx.accumulate, dx.mask, dx.to);
         }
     }
 
-    fn reference(&self, inputs: &[Matrix], _tables: &[Matrix], _batch: &Batch) -> Matrix {
+    fn reference(&self, inputs: &[Matrix], _tables: &[Matrix], batch: &Batch) -> Matrix {
         let (x, w) = (&inputs[0], &inputs[1]);
         let mut y = Matrix::zeros(x.rows, self.out());
         for (columns, segment) in self.columns() {
             for (r, c) in (0..x.rows).flat_map(|r| columns.clone().map(move |c| (r, c))) {
-                let bias = if segment.bias { inputs[2].data[c] } else { 0.0 };
-                let z = bias + (0..x.cols).map(|k| x.at(r, k) * w.at(c, k)).sum::<f64>();
+                let selected = self.scenarios.map_or(0, |_| batch.scenario[r] as usize);
+                let bias = if segment.bias { inputs[2].data[selected * self.biased() + c] } else { 0.0 };
+                let unit = selected * self.out() + c;
+                let z = bias + (0..x.cols).map(|k| x.at(r, k) * w.at(unit, k)).sum::<f64>();
                 y.set(r, c, activate_f64(segment.activation, z));
             }
         }
@@ -173,12 +205,12 @@ pub fn cases() -> Vec<Case> {
         let case = case.rows(inputs).once(out, inputs);
         if bias { case.once(out, 1) } else { case }
     };
-    let heads = |name: &str, segments: Vec<Segment>, inputs: usize| {
-        let op = Linear::segmented(segments);
-        let (out, biased) = (op.out(), op.biased());
+    let of = |name: &str, op: Linear, inputs: usize| {
+        let (out, biased) = (op.weights() * op.out(), op.weights() * op.biased());
         let case = Case::new(name, move |g, x| g.add("op", op.clone(), x)).rows(inputs).once(out, inputs);
         if biased > 0 { case.once(biased, 1) } else { case }
     };
+    let heads = |name: &str, segments, inputs| of(name, Linear::segmented(segments), inputs);
     let segment = |out, bias, activation| Segment { out, bias, activation };
     vec![
         plain("linear/bare", 3, false, Activation::Identity, 7),
@@ -196,5 +228,7 @@ pub fn cases() -> Vec<Case> {
             vec![segment(4, true, Activation::Tanh), segment(3, true, Activation::Sigmoid)],
             6,
         ),
+        of("linear/by_scenario", Linear::new(18, true, Activation::Relu).by_scenario(3), 5),
+        of("linear/logit_by_scenario", Linear::new(1, false, Activation::Identity).by_scenario(2), 7),
     ]
 }

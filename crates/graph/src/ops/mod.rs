@@ -1,23 +1,31 @@
 //! The ops, one a file: formula, shapes, forward, backward and reference together. To add one, write its file and
 //! name it here; [`cases`] hands it to the gradient check and to the matrix test.
 
+pub mod add;
 pub mod batch_moments;
 pub mod bce_with_logits;
+pub mod concat;
+pub mod fold;
 pub mod gate_combine;
 pub mod grouped_linear;
 pub mod linear;
 pub mod lookup;
 pub mod normalise;
+pub mod scenario_embedding;
 pub mod sigmoid;
 pub mod tap;
 
-pub use batch_moments::BatchMoments;
+pub use add::Add;
+pub use batch_moments::{BatchMoments, Running};
 pub use bce_with_logits::BceWithLogits;
+pub use concat::Concat;
+pub use fold::Fold;
 pub use gate_combine::GateCombine;
 pub use grouped_linear::GroupedLinear;
 pub use linear::{Linear, Segment};
 pub use lookup::{LookupTrunk, Piece};
 pub use normalise::Normalise;
+pub use scenario_embedding::ScenarioEmbedding;
 pub use sigmoid::Sigmoid;
 pub use tap::Tap;
 
@@ -26,13 +34,17 @@ use crate::check::Case;
 /// Instances of every op, which the matrix test checks on every instruction set.
 pub fn cases() -> Vec<Case> {
     [
+        add::cases,
         batch_moments::cases,
         bce_with_logits::cases,
+        concat::cases,
+        fold::cases,
         gate_combine::cases,
         grouped_linear::cases,
         linear::cases,
         lookup::cases,
         normalise::cases,
+        scenario_embedding::cases,
         sigmoid::cases,
         tap::cases,
     ]

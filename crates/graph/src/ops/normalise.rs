@@ -1,13 +1,16 @@
 //! `y = act(γ ⊙ (x − mean) / sqrt(var + ε) + β)`: the second half of batch normalisation.
 //!
 //! x `[batch, n]`, moments `[2n, 1]` (of the batch in training, running in evaluation), γ and β `[n]`.
-//! S. Ioffe, C. Szegedy, *Batch Normalization*, ICML 2015.
+//! S. Ioffe, C. Szegedy, *Batch Normalization*, ICML 2015. By scenario, moments are `[2 · scenarios, n]`, γ and β
+//! `[scenarios, n]`, and a row takes those of its own: the partitioned normalisation of X.-R. Sheng et al., *One Model to
+//! Serve All*, CIKM 2021.
 //!
 //! Backward, with x̂ the normalised value and dz = dy ⊙ act': `dβ = Σ dz`, `dγ = Σ dz x̂`, `dx = dz γ / σ`,
 //! `d_mean = −γ/σ Σ dz`, `d_var = −½ γ/σ² Σ dz x̂`. What flows through the moments is their op's part.
 
 use crate::check::Case;
-use crate::op::{Backward, Forward, Gradient, Matrix, Op, Saved, activate_f64};
+use crate::graph::{Graph, Value};
+use crate::op::{Backward, Forward, Gradient, Matrix, Op, Reads, Rowset, Saved, activate_f64};
 use crate::shape::{Shape, Space};
 use manygate_core::Batch;
 use manygate_kernels::activation::{self, Activation};
@@ -19,6 +22,7 @@ use std::ops::Range;
 pub struct Normalise {
     epsilon: f32,
     activation: Activation,
+    scenarios: Option<usize>,
 }
 
 /// Columns that are treated together: their f64 sums stand on the stack.
@@ -27,7 +31,22 @@ const BLOCK: usize = 64;
 impl Normalise {
     /// Adds `epsilon` to the variance and ends in `activation`.
     pub fn new(epsilon: f32, activation: Activation) -> Normalise {
-        Normalise { epsilon, activation }
+        Normalise { epsilon, activation, scenarios: None }
+    }
+
+    /// With moments, γ and β for each of `scenarios` scenarios.
+    pub fn by_scenario(self, scenarios: usize) -> Normalise {
+        Normalise { scenarios: Some(scenarios), ..self }
+    }
+
+    fn groups(&self) -> usize {
+        self.scenarios.unwrap_or(1)
+    }
+
+    /// Where the rows of a tile find their n means, and γ and β; and their n variances.
+    fn selected(&self, at: &Rowset<'_>, n: usize) -> (usize, usize) {
+        let group = self.scenarios.map_or(0, |_| at.scenario());
+        (group * n, (self.groups() + group) * n)
     }
 
     fn inverse_deviation(&self, variance: &[f32]) -> [f32; BLOCK] {
@@ -43,13 +62,19 @@ fn blocks(cols: usize) -> impl Iterator<Item = Range<usize>> {
     (0..cols).step_by(BLOCK).map(move |from| from..cols.min(from + BLOCK))
 }
 
-/// Adds to or overwrites part of a gradient that is a column of values.
-fn give(gradient: &mut Option<Gradient<'_>>, first: usize, values: impl Iterator<Item = f32>) {
-    if let Some(g) = gradient {
-        for (i, value) in values.enumerate() {
-            let to = &mut g.to.row_mut(first + i)[0];
-            *to = if g.accumulate { *to + value } else { value };
-        }
+/// A gradient as a slice, ready to be added to.
+fn sums(gradient: Option<Gradient<'_>>) -> Option<&mut [f32]> {
+    let Gradient { to, accumulate, .. } = gradient?;
+    let values = to.into_contiguous();
+    if !accumulate {
+        values.fill(0.0);
+    }
+    Some(values)
+}
+
+fn add(gradient: &mut Option<&mut [f32]>, first: usize, values: impl Iterator<Item = f32>) {
+    if let Some(to) = gradient {
+        to[first..].iter_mut().zip(values).for_each(|(to, value)| *to += value);
     }
 }
 
@@ -59,17 +84,20 @@ impl Op for Normalise {
     }
 
     fn output(&self, inputs: &[Shape]) -> Result<Shape, String> {
-        match inputs {
-            [x, moments, gamma, beta]
-                if x.space == Space::Batch
-                    && *moments == Shape::once(2 * x.cols, 1)
-                    && *gamma == Shape::once(x.cols, 1)
-                    && *beta == *gamma =>
-            {
-                Ok(*x)
-            }
-            _ => Err(format!("x, moments [2n, 1], gamma and beta [n, 1] are needed, not {inputs:?}")),
+        let [x, moments, gamma, beta] = inputs else {
+            return Err(format!("x, moments, gamma and beta are needed, not {inputs:?}"));
+        };
+        let n = self.groups() * x.cols;
+        let once = |shape: &Shape, len| shape.space == Space::Once && shape.len() == len;
+        if x.space != Space::Batch || !once(moments, 2 * n) || !once(gamma, n) || !once(beta, n) {
+            let message = format!("{x} needs {} moments, {n} values of gamma and of beta", 2 * n);
+            return Err(format!("{message}, not {moments}, {gamma}, {beta}"));
         }
+        Ok(*x)
+    }
+
+    fn reads(&self) -> Reads {
+        Reads { scenarios: self.scenarios, by_scenario: self.scenarios.is_some(), ..Reads::default() }
     }
 
     fn saved(&self) -> Saved {
@@ -78,8 +106,10 @@ impl Op for Normalise {
 
     fn forward(&self, tile: &mut Forward<'_>) {
         let x = tile.input(0);
-        let (mean, variance) = tile.input(1).contiguous().split_at(x.cols());
-        let (gamma, beta) = (tile.input(2).contiguous(), tile.input(3).contiguous());
+        let (own, own_variance) = self.selected(&tile.at, x.cols());
+        let (mean, variance) =
+            (&tile.input(1).contiguous()[own..], &tile.input(1).contiguous()[own_variance..]);
+        let (gamma, beta) = (&tile.input(2).contiguous()[own..], &tile.input(3).contiguous()[own..]);
         let mut y = tile.take_output();
         for b in blocks(x.cols()) {
             let inverse = self.inverse_deviation(&variance[b.clone()]);
@@ -99,8 +129,10 @@ impl Op for Normalise {
     fn backward(&self, tile: &mut Backward<'_>) {
         let isa = tile.at.isa;
         let x = tile.input(0);
-        let (mean, variance) = tile.input(1).contiguous().split_at(x.cols());
-        let gamma = tile.input(2).contiguous();
+        let (own, own_variance) = self.selected(&tile.at, x.cols());
+        let (mean, variance) =
+            (&tile.input(1).contiguous()[own..], &tile.input(1).contiguous()[own_variance..]);
+        let gamma = &tile.input(2).contiguous()[own..];
         let mut dz = tile.take_output_gradient();
         if self.activation != Activation::Identity {
             activation::activation_dx(isa, self.activation, tile.output(), dz.reborrow());
@@ -108,7 +140,7 @@ impl Op for Normalise {
         let dz: Mat<'_> = dz.as_mat();
         let mut dx = tile.take_gradient(0);
         let (mut d_moments, mut d_gamma, mut d_beta) =
-            (tile.take_gradient(1), tile.take_gradient(2), tile.take_gradient(3));
+            (sums(tile.take_gradient(1)), sums(tile.take_gradient(2)), sums(tile.take_gradient(3)));
         for b in blocks(x.cols()) {
             let (dz, x) = (dz.columns(b.start, b.len()), x.columns(b.start, b.len()));
             let inverse = self.inverse_deviation(&variance[b.clone()]);
@@ -116,12 +148,12 @@ impl Op for Normalise {
             let (mut sum, mut sum_xhat) = ([0.0f64; BLOCK], [0.0f64; BLOCK]);
             let (sum, sum_xhat) = (&mut sum[..b.len()], &mut sum_xhat[..b.len()]);
             norm::norm_gradient_sums(isa, dz, x, &mean[b.clone()], inverse, sum, sum_xhat);
-            give(&mut d_beta, b.start, sum.iter().map(|&s| s as f32));
-            give(&mut d_gamma, b.start, sum_xhat.iter().map(|&s| s as f32));
+            add(&mut d_beta, own + b.start, sum.iter().map(|&s| s as f32));
+            add(&mut d_gamma, own + b.start, sum_xhat.iter().map(|&s| s as f32));
             let scale = |i: usize| f64::from(gamma[b.start + i] * inverse[i]);
-            give(&mut d_moments, b.start, (0..b.len()).map(|i| (-scale(i) * sum[i]) as f32));
+            add(&mut d_moments, own + b.start, (0..b.len()).map(|i| (-scale(i) * sum[i]) as f32));
             let d_variance = |i: usize| (-0.5 * scale(i) * f64::from(inverse[i]) * sum_xhat[i]) as f32;
-            give(&mut d_moments, mean.len() + b.start, (0..b.len()).map(d_variance));
+            add(&mut d_moments, own_variance + b.start, (0..b.len()).map(d_variance));
             if let Some(g) = &mut dx {
                 let zeros = [0.0; BLOCK];
                 let zeros = &zeros[..b.len()];
@@ -142,13 +174,15 @@ impl Op for Normalise {
         }
     }
 
-    fn reference(&self, inputs: &[Matrix], _tables: &[Matrix], _batch: &Batch) -> Matrix {
+    fn reference(&self, inputs: &[Matrix], _tables: &[Matrix], batch: &Batch) -> Matrix {
         let (x, moments) = (&inputs[0], &inputs[1]);
         let mut y = x.clone();
         for (r, c) in (0..x.rows).flat_map(|r| (0..x.cols).map(move |c| (r, c))) {
-            let normal =
-                (x.at(r, c) - moments.data[c]) / (moments.data[x.cols + c] + f64::from(self.epsilon)).sqrt();
-            y.set(r, c, activate_f64(self.activation, inputs[2].data[c] * normal + inputs[3].data[c]));
+            let group = self.scenarios.map_or(0, |_| batch.scenario[r] as usize);
+            let own = group * x.cols + c;
+            let variance = moments.data[self.groups() * x.cols + own];
+            let normal = (x.at(r, c) - moments.data[own]) / (variance + f64::from(self.epsilon)).sqrt();
+            y.set(r, c, activate_f64(self.activation, inputs[2].data[own] * normal + inputs[3].data[own]));
         }
         y
     }
@@ -161,7 +195,15 @@ pub fn cases() -> Vec<Case> {
         // Variances are positive.
         case.rows(cols).once(2 * cols, 1).between(0.3, 1.5).once(cols, 1).once(cols, 1)
     };
+    let by_scenario = |name: &str, cols: usize, scenarios: usize| {
+        let declare = move |g: &mut Graph, x: &[Value]| {
+            g.add("op", Normalise::new(1e-3, Activation::Tanh).by_scenario(scenarios), x)
+        };
+        let case = Case::new(name, declare).rows(cols).once(2 * scenarios, cols).between(0.3, 1.5);
+        case.once(scenarios, cols).once(scenarios, cols)
+    };
     vec![
+        by_scenario("normalise/by_scenario", BLOCK + 3, 3),
         case("normalise/one", 1, Activation::Identity),
         case("normalise/relu", 7, Activation::Relu),
         case("normalise/several_blocks", BLOCK + 5, Activation::Tanh),

@@ -1,6 +1,6 @@
 //! What a plan looks like, for people: every step with what it reads and writes, the joins, the buffers.
 
-use super::{GradientPlace, Place, Plan, Step};
+use super::{GradientPlace, JoinStep, Place, Plan, Step};
 use crate::graph::Mode;
 use manygate_kernels::Isa;
 use std::fmt;
@@ -19,6 +19,8 @@ pub struct Description {
     pub parameters: usize,
     /// Floating point operations of a row in products: forward, and backward where the plan trains.
     pub flops_a_row: usize,
+    /// What is computed of the parameters alone, before the first tile.
+    pub before: Vec<String>,
     /// The steps between joins.
     pub phases: Vec<PhaseDescription>,
     /// Memory.
@@ -32,7 +34,7 @@ pub struct Description {
 pub struct PhaseDescription {
     /// The steps, in order.
     pub steps: Vec<StepDescription>,
-    /// What is complete after it, once all lanes have come.
+    /// What is computed after it, once all lanes have come.
     pub joins: Vec<String>,
 }
 
@@ -108,6 +110,7 @@ impl Plan {
             tile_rows: self.options.tile_rows,
             parameters: self.layout.blocks().map(|(block, _)| block.len()).sum(),
             flops_a_row: 2 * passes * self.multiply_adds,
+            before: self.describe_join(0),
             phases: (0..self.phases.len()).map(|phase| self.describe_phase(phase)).collect(),
             buffers: self.describe_buffers(),
             lanes: [1, 256, 1024, 4096, 16384].map(|rows| (rows, self.lanes(rows))).to_vec(),
@@ -115,14 +118,22 @@ impl Plan {
     }
 
     fn describe_phase(&self, phase: usize) -> PhaseDescription {
-        let phase = &self.phases[phase];
-        let name = |node: usize| &self.graph.nodes[node].name;
-        let sums = phase.reductions.iter().map(|&position| name(phase.steps[position].node).clone());
-        let gradients = phase.once_gradients.iter().map(|join| format!("gradient of {}", name(join.node)));
         PhaseDescription {
-            steps: phase.steps.iter().map(|step| self.describe_step(step)).collect(),
-            joins: sums.chain(gradients).collect(),
+            steps: self.phases[phase].iter().map(|step| self.describe_step(step)).collect(),
+            joins: self.describe_join(phase + 1),
         }
+    }
+
+    fn describe_join(&self, join: usize) -> Vec<String> {
+        let name = |node: usize| &self.graph.nodes[node].name;
+        let told = |step: &JoinStep| match step {
+            JoinStep::Reduce(step) => Some(name(step.node).clone()),
+            JoinStep::Run(step) if step.backward => Some(format!("backward of {}", name(step.node))),
+            JoinStep::Run(step) => Some(format!("{} ({})", name(step.node), self.op(step.node).0.name())),
+            JoinStep::Gradient(join) => Some(format!("gradient of {}", name(join.node))),
+            JoinStep::Pack(_) => None,
+        };
+        self.joins[join].iter().filter_map(told).collect()
     }
 
     fn describe_step(&self, step: &Step) -> StepDescription {
@@ -271,6 +282,14 @@ impl fmt::Display for Description {
             f,
             "Bytes are a row's in tile, kept and table. + adds to what is there, * multiplies by a slope in passing."
         )?;
+        for (i, value) in self.before.iter().enumerate() {
+            writeln!(
+                f,
+                "{}  {:<4} {value}",
+                if i == 0 { "\n" } else { "" },
+                if i == 0 { "once" } else { "" }
+            )?;
+        }
         for (number, phase) in self.phases.iter().enumerate() {
             writeln!(f, "\nphase {} of {}", number + 1, self.phases.len())?;
             let [node, reads, _] = WIDTHS;

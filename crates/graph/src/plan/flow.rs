@@ -1,12 +1,13 @@
 //! In which order the steps of a plan run, and which of them add to which gradient.
 
 use super::op_of;
-use super::schedule::Schedule;
+use super::schedule::{Schedule, runs_once};
 use crate::graph::{Graph, Kind};
+use crate::shape::Space;
 use manygate_kernels::activation::Activation;
 use std::ops::Range;
 
-/// A moment of the plan: phase, position in it.
+/// A moment of the plan: twice the number of a join, or that of a phase and 1 more; position in it.
 pub(crate) type Moment = (usize, usize);
 
 /// One addition to the gradient of a root.
@@ -22,7 +23,7 @@ pub(crate) struct Contribution {
 
 /// The answer for a whole graph.
 pub(crate) struct Flow {
-    /// By phase: node, and whether its backward step.
+    /// Join 0, phase 0, join 1 … the last join: node, and whether its backward step.
     pub(crate) order: Vec<Vec<(usize, bool)>>,
     pub(crate) forward_at: Vec<Option<Moment>>,
     pub(crate) backward_at: Vec<Option<Moment>>,
@@ -50,30 +51,33 @@ impl Flow {
 
     fn order_steps(&mut self, graph: &Graph, s: &Schedule) {
         let ops = |i: &usize| s.live[*i] && matches!(graph.nodes[*i].kind, Kind::Op { .. });
-        for phase in 0..s.phases {
-            let forward = (0..graph.nodes.len()).filter(ops).filter(|&i| s.forward[i] == phase);
+        for moment in 0..=2 * s.phases {
+            let (number, at_a_join) = (moment / 2, moment % 2 == 0);
+            let here = |i: &usize| runs_once(graph, *i) == at_a_join && ops(i);
+            let forward = (0..graph.nodes.len()).filter(here).filter(|&i| s.forward[i] == number);
             let mut steps: Vec<(usize, bool)> = forward.map(|i| (i, false)).collect();
-            if let Some(p) = phase.checked_sub(s.last_forward) {
-                let backward = (0..graph.nodes.len()).rev().filter(ops).filter(|&i| s.backward[i] == Some(p));
+            if let Some(p) = number.checked_sub(s.last_forward) {
+                let backward =
+                    (0..graph.nodes.len()).rev().filter(here).filter(|&i| s.backward[i] == Some(p));
                 steps.extend(backward.map(|i| (i, true)));
             }
             for (position, &(node, backward)) in steps.iter().enumerate() {
                 let at = if backward { &mut self.backward_at } else { &mut self.forward_at };
-                at[node] = Some((phase, position));
+                at[node] = Some((moment, position));
             }
             self.order.push(steps);
         }
     }
 
     fn find_contributions(&mut self, graph: &Graph, schedule: &Schedule) {
-        for (phase, steps) in self.order.iter().enumerate() {
+        for (moment, steps) in self.order.iter().enumerate() {
             let backward = steps.iter().enumerate().filter(|(_, (_, backward))| *backward);
             for (position, &(consumer, _)) in backward {
                 for (input, &v) in op_of(graph, consumer).1.iter().enumerate() {
                     if schedule.contributes(graph, consumer, v) {
                         let (root, from) = graph.root(v);
                         self.contributions[root.index()].push(Contribution {
-                            at: (phase, position),
+                            at: (moment, position),
                             consumer,
                             input,
                             columns: from..from + graph.cols(v),
@@ -86,9 +90,9 @@ impl Flow {
     }
 
     /// Lets the last op that adds to an activated value's gradient multiply by the activation's slope in passing. Not
-    /// where the gradient is kept for a caller, who wants that of the output.
+    /// where the gradient is kept for a caller, who wants that of the output, nor where it is summed over lanes.
     fn fuse_masks(&mut self, graph: &Graph) {
-        for (root, node) in graph.nodes.iter().enumerate() {
+        for (root, node) in graph.nodes.iter().enumerate().filter(|(_, n)| n.shape.space != Space::Once) {
             let Kind::Op { op, .. } = &node.kind else { continue };
             let Some((activation, columns)) = op.activated() else { continue };
             let last = self.contributions[root].iter_mut().rfind(|c| overlap(&c.columns, &columns));

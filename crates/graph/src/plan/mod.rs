@@ -137,14 +137,17 @@ impl Step {
     }
 }
 
-/// The steps between two joins.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Phase {
-    pub(crate) steps: Vec<Step>,
-    /// Positions of the reductions, whose sums are complete after this phase.
-    pub(crate) reductions: Vec<usize>,
-    /// Values of joins whose gradient is complete after this phase.
-    pub(crate) once_gradients: Vec<OnceGradient>,
+/// What a join does. Its steps run one after the other, when all lanes have come.
+#[derive(Clone, Debug)]
+pub(crate) enum JoinStep {
+    /// Makes a value of the sums of a reduction, whose forward step this is.
+    Reduce(Step),
+    /// Runs an op on values that exist once, in one direction.
+    Run(Step),
+    /// Packs a computed weight.
+    Pack(usize),
+    /// Sums the gradient of a value that exists once over the lanes.
+    Gradient(OnceGradient),
 }
 
 /// The gradient of what a join computed.
@@ -162,6 +165,8 @@ pub(crate) struct PackedWeight {
     pub(crate) source: Place,
     pub(crate) groups: Vec<usize>,
     pub(crate) transposed: bool,
+    /// Equal shares of the groups, of which each tile reads that of its scenario.
+    pub(crate) scenarios: usize,
     pub(crate) offset: usize,
     pub(crate) len: usize,
 }
@@ -190,7 +195,9 @@ pub struct Plan {
     pub(crate) id: u64,
     pub(crate) graph: Graph,
     pub(crate) options: PlanOptions,
-    pub(crate) phases: Vec<Phase>,
+    /// Steps over tiles; join `p` comes before phase `p`, and one more after the last.
+    pub(crate) phases: Vec<Vec<Step>>,
+    pub(crate) joins: Vec<Vec<JoinStep>>,
     pub(crate) layout: Arc<Layout>,
     pub(crate) state_layout: Arc<Layout>,
     pub(crate) packed: Vec<PackedWeight>,
@@ -230,10 +237,11 @@ impl Plan {
         let layout = Arc::new(Layout::new(graph.params.clone()));
         let state_layout = Arc::new(Layout::new(graph.states.clone()));
         let storage = storage::Storage::new(&graph, &options, &schedule, &flow, [&layout, &state_layout])?;
-        let steps = steps::Steps::new(&graph, &options, &flow, &storage)?;
+        let steps = steps::Steps::new(&graph, &options, &schedule, &flow, &storage)?;
         Ok(Plan {
             id: PLANS.fetch_add(1, Ordering::Relaxed),
             phases: steps.phases,
+            joins: steps.joins,
             packed: steps.packed,
             packed_len: steps.packed_len,
             arena_len: storage.arena_len,
@@ -247,7 +255,7 @@ impl Plan {
             reads: schedule.reads(&graph)?,
             lookups: schedule.live_ops(&graph).flat_map(|(op, _)| op.lookups()).copied().collect(),
             frozen: frozen_ranges(&graph, &options, &layout),
-            multiply_adds: schedule.live_ops(&graph).map(|(op, inputs)| op.multiply_adds(&inputs)).sum(),
+            multiply_adds: schedule.multiply_adds(&graph),
             layout,
             state_layout,
             graph,
@@ -285,6 +293,11 @@ impl Plan {
         &self.sparse
     }
 
+    /// Whether it reads rows in the order of their scenarios; see [`RowOrder`](crate::RowOrder).
+    pub fn orders_rows(&self) -> bool {
+        self.reads.by_scenario
+    }
+
     /// Multiply-adds of a row in the forward pass.
     pub fn multiply_adds(&self) -> usize {
         self.multiply_adds
@@ -309,7 +322,7 @@ impl Plan {
         let by_rows = (rows / self.options.lane_rows).clamp(1, MAX_LANES);
         let by_cost = if self.graph.is_training() && !self.layout.is_empty() {
             let step_flops = 6 * self.multiply_adds * rows;
-            let sum_flops = self.layout.len() * 80;
+            let sum_flops = (self.layout.len() + self.once_len) * 80;
             (step_flops * 3 / 100 / sum_flops).max(2)
         } else {
             MAX_LANES

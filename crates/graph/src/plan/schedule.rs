@@ -1,10 +1,13 @@
 //! Which ops run, in which phase, and which gradients flow.
 //!
-//! An op whose output exists once but depends on rows (a reduction) needs the whole batch before its consumers can
-//! start: it cuts the plan. Forward phase `p` holds the ops that wait for `p` joins. The last forward phase and the
-//! first backward phase are one, so a plan without reductions runs forward and backward tile by tile in a single
-//! pass. Going back, an op waits for the gradients of its output; a reduction waits one join longer, until the sum of
-//! its output's gradient over all lanes is known.
+//! A plan alternates joins and phases: join 0, phase 0, join 1, phase 1 … and a last join. A phase runs ops over tiles
+//! of rows; a join runs ops on values that exist once, when all lanes have come. An op whose output exists once but
+//! depends on rows (a reduction) accumulates in a phase and is complete at the join after it: it cuts the plan.
+//!
+//! Forward, phase and join `p` hold the ops that wait for `p` cuts; what only parameters are needed for is computed at
+//! join 0. The last forward phase and the first backward phase are one, so a plan without reductions runs forward and
+//! backward tile by tile in a single pass. Going back, an op waits for the gradients of its output; those of a value
+//! that exists once are complete at the join after the last phase that adds to them.
 
 use super::{PlanOptions, computes_outputs, matches};
 use crate::graph::{Graph, Kind, Value};
@@ -16,9 +19,14 @@ use manygate_core::{Error, Result};
 pub(crate) struct Schedule {
     /// Whether the node is needed for the losses or the outputs.
     pub(crate) live: Vec<bool>,
-    /// Joins before its forward step.
+    /// Phase of its forward step, or the join of an op without rows.
     pub(crate) forward: Vec<usize>,
-    /// Joins before its backward step, after the last forward phase; [`None`] when it has no backward step.
+    /// Join from which on its value is complete, where it exists once.
+    pub(crate) ready: Vec<usize>,
+    /// Phase of its backward step, or the join of an op without rows, counted from [`last_forward`]; [`None`] when it
+    /// has no backward step.
+    ///
+    /// [`last_forward`]: Schedule::last_forward
     pub(crate) backward: Vec<Option<usize>>,
     /// Whether gradients are wanted for the node's own value.
     pub(crate) wants_gradient: Vec<bool>,
@@ -31,16 +39,18 @@ pub(crate) struct Schedule {
 impl Schedule {
     pub(crate) fn new(graph: &Graph, options: &PlanOptions) -> Result<Schedule> {
         let live = live(graph, options)?;
-        let forward = forward_phases(graph, &live);
+        let (forward, ready) = forward_phases(graph, &live);
         let wants_gradient = wants_gradient(graph, options, &live);
         let used =
             |v: &Vec<usize>| live.iter().zip(v).filter(|(l, _)| **l).map(|(_, p)| *p).max().unwrap_or(0);
         let last_forward = used(&forward);
         let backward = backward_phases(graph, &live, &wants_gradient);
-        let last_backward = backward.iter().flatten().copied().max().unwrap_or(0);
+        let tiled = backward.iter().enumerate().filter(|(i, _)| !runs_once(graph, *i));
+        let last_backward = tiled.filter_map(|(_, p)| *p).max().unwrap_or(0);
         Ok(Schedule {
             live,
             forward,
+            ready,
             backward,
             wants_gradient,
             last_forward,
@@ -58,24 +68,32 @@ impl Schedule {
         })
     }
 
+    /// Multiply-adds of a row in the forward pass.
+    pub(crate) fn multiply_adds(&self, graph: &Graph) -> usize {
+        let rows = |i: &usize| self.live[*i] && !runs_once(graph, *i);
+        let each = (0..graph.nodes.len()).filter(rows).map(|i| match &graph.nodes[i].kind {
+            Kind::Op { op, inputs } => {
+                op.multiply_adds(&inputs.iter().map(|&v| graph.shape(v)).collect::<Vec<_>>())
+            }
+            _ => 0,
+        });
+        each.sum()
+    }
+
     /// What the ops that run read of a batch, taken together.
     ///
     /// # Errors
-    /// When two ops want dense matrices of different widths.
+    /// When two ops want dense matrices of different widths, or different numbers of scenarios.
     pub(crate) fn reads(&self, graph: &Graph) -> Result<Reads> {
         let mut all = Reads::default();
         for (op, _) in self.live_ops(graph) {
-            let Reads { fields, bags, dense, labels } = op.reads();
+            let Reads { fields, bags, dense, labels, scenarios, by_scenario } = op.reads();
             all.fields = all.fields.max(fields);
             all.bags = all.bags.max(bags);
             all.labels = all.labels.max(labels);
-            if let (Some(a), Some(b)) = (all.dense, dense)
-                && a != b
-            {
-                let message = format!("one op reads {a} numbers a row, another {b}");
-                return Err(Error::graph("batch", message));
-            }
-            all.dense = all.dense.or(dense);
+            all.dense = agree(all.dense, dense, "numbers a row")?;
+            all.scenarios = agree(all.scenarios, scenarios, "scenarios")?;
+            all.by_scenario |= by_scenario;
         }
         if graph.is_training() {
             let counted = graph.losses.iter().filter_map(|l| l.counted).max();
@@ -89,6 +107,21 @@ impl Schedule {
         self.backward[consumer].is_some()
             && graph.passes_gradient(value)
             && self.wants_gradient[graph.root(value).0.index()]
+    }
+}
+
+/// Whether node `i` is an op that runs at a join, on values that exist once.
+pub(crate) fn runs_once(graph: &Graph, i: usize) -> bool {
+    let node = &graph.nodes[i];
+    matches!(&node.kind, Kind::Op { op, .. } if node.shape.space == Space::Once && op.reduction().is_none())
+}
+
+fn agree(a: Option<usize>, b: Option<usize>, what: &str) -> Result<Option<usize>> {
+    match (a, b) {
+        (Some(a), Some(b)) if a != b => {
+            Err(Error::graph("batch", format!("one op reads {a} {what}, another {b}")))
+        }
+        _ => Ok(a.or(b)),
     }
 }
 
@@ -119,9 +152,9 @@ fn is_loss(kind: &Kind) -> bool {
     matches!(kind, Kind::Op { op, .. } if op.loss().is_some())
 }
 
-fn forward_phases(graph: &Graph, live: &[bool]) -> Vec<usize> {
+/// Phases (or joins), and the joins at which values are complete.
+fn forward_phases(graph: &Graph, live: &[bool]) -> (Vec<usize>, Vec<usize>) {
     let mut phase = vec![0; graph.nodes.len()];
-    // When a value can be read: an op's phase, or one later for what a reduction gives.
     let mut ready = vec![0; graph.nodes.len()];
     for (i, node) in graph.nodes.iter().enumerate().filter(|(i, _)| live[*i]) {
         match &node.kind {
@@ -136,7 +169,7 @@ fn forward_phases(graph: &Graph, live: &[bool]) -> Vec<usize> {
             Kind::Param(_) | Kind::State(_) => {}
         }
     }
-    phase
+    (phase, ready)
 }
 
 fn wants_gradient(graph: &Graph, options: &PlanOptions, live: &[bool]) -> Vec<bool> {
@@ -163,23 +196,21 @@ fn wants_gradient(graph: &Graph, options: &PlanOptions, live: &[bool]) -> Vec<bo
 
 fn backward_phases(graph: &Graph, live: &[bool], wants: &[bool]) -> Vec<Option<usize>> {
     let mut phase: Vec<Option<usize>> = vec![None; graph.nodes.len()];
-    // The latest phase in which a consumer adds to a root's gradient.
+    // The latest phase in which a consumer adds to a root's gradient; the join after it where the root exists once.
     let mut complete: Vec<Option<usize>> = vec![None; graph.nodes.len()];
     for (i, node) in graph.nodes.iter().enumerate().rev().filter(|(i, _)| live[*i]) {
         let Kind::Op { op, inputs } = &node.kind else { continue };
         if !wants[i] {
             continue;
         }
-        phase[i] = if op.loss().is_some() {
-            Some(0)
-        } else {
-            complete[i].map(|p| p + usize::from(node.shape.space == Space::Once))
-        };
+        phase[i] = if op.loss().is_some() { Some(0) } else { complete[i] };
         let Some(p) = phase[i] else { continue };
+        let at_a_join = runs_once(graph, i);
         for &v in inputs.iter().filter(|&&v| graph.passes_gradient(v)) {
             let root = graph.root(v).0.index();
             if wants[root] {
-                complete[root] = complete[root].max(Some(p));
+                let joins = graph.nodes[root].shape.space == Space::Once && !at_a_join;
+                complete[root] = complete[root].max(Some(p + usize::from(joins)));
             }
         }
     }

@@ -1,8 +1,9 @@
 //! The steps of a plan, every place filled in.
 
 use super::flow::{Contribution, Flow, Moment, disjoint_cover, overlap};
+use super::schedule::{Schedule, runs_once};
 use super::storage::Storage;
-use super::{GradientPlace, OnceGradient, PackedWeight, Phase, Place, PlanOptions, SparseSource, Step};
+use super::{GradientPlace, JoinStep, OnceGradient, PackedWeight, Place, PlanOptions, SparseSource, Step};
 use super::{computes_outputs, group_packed_len, matches, op_of};
 use crate::graph::{Graph, Kind};
 use crate::shape::{Shape, Space};
@@ -11,7 +12,8 @@ use manygate_core::{Error, Result};
 /// What running a plan needs, beside the places.
 #[derive(Default)]
 pub(crate) struct Steps {
-    pub(crate) phases: Vec<Phase>,
+    pub(crate) phases: Vec<Vec<Step>>,
+    pub(crate) joins: Vec<Vec<JoinStep>>,
     pub(crate) packed: Vec<PackedWeight>,
     pub(crate) packed_len: usize,
     pub(crate) partial_len: usize,
@@ -21,40 +23,102 @@ pub(crate) struct Steps {
 }
 
 impl Steps {
-    pub(crate) fn new(graph: &Graph, options: &PlanOptions, flow: &Flow, storage: &Storage) -> Result<Steps> {
+    pub(crate) fn new(
+        graph: &Graph,
+        options: &PlanOptions,
+        schedule: &Schedule,
+        flow: &Flow,
+        storage: &Storage,
+    ) -> Result<Steps> {
         let mut steps = Steps::default();
-        for phase in 0..flow.order.len() {
-            let phase = steps.phase(graph, flow, storage, phase)?;
-            steps.phases.push(phase);
+        // Where weights that a join computes are packed: behind its values, before the gradients.
+        let mut values_end = Vec::new();
+        for moment in 0..flow.order.len() {
+            if moment % 2 == 0 {
+                let values = steps.join_values(graph, flow, storage, moment)?;
+                values_end.push(values.len());
+                steps.joins.push(values);
+                steps.join_gradients(graph, flow, storage, moment)?;
+            } else {
+                let phase = steps.steps(graph, flow, storage, moment)?;
+                steps.phases.push(phase);
+            }
         }
+        steps.pack_computed(graph, schedule, storage, &values_end);
         steps.find_outputs(graph, options, storage)?;
         steps.find_kept_gradients(graph, options, flow, storage)?;
         Ok(steps)
     }
 
-    fn phase(&mut self, graph: &Graph, flow: &Flow, storage: &Storage, phase: usize) -> Result<Phase> {
-        let mut out = Phase::default();
-        for (position, &(node, backward)) in flow.order[phase].iter().enumerate() {
-            let step = if backward {
-                self.backward(graph, flow, storage, node, (phase, position))?
-            } else {
-                self.forward(graph, storage, node)?
+    /// The steps of a phase, or those of a join without what surrounds them.
+    fn steps(&mut self, graph: &Graph, flow: &Flow, storage: &Storage, moment: usize) -> Result<Vec<Step>> {
+        let order = flow.order[moment].iter().enumerate();
+        order.map(|(position, &at)| self.step(graph, flow, storage, at, (moment, position))).collect()
+    }
+
+    fn step(
+        &mut self,
+        graph: &Graph,
+        flow: &Flow,
+        storage: &Storage,
+        (node, backward): (usize, bool),
+        at: Moment,
+    ) -> Result<Step> {
+        if backward {
+            self.backward(graph, flow, storage, node, at)
+        } else {
+            self.forward(graph, storage, node)
+        }
+    }
+
+    /// What a join completes and computes: the reductions of the phase before it, then ops.
+    fn join_values(
+        &mut self,
+        graph: &Graph,
+        flow: &Flow,
+        storage: &Storage,
+        moment: usize,
+    ) -> Result<Vec<JoinStep>> {
+        let phase_before = moment.checked_sub(1).map_or(&[][..], |_| &self.phases[moment / 2 - 1]);
+        let is_reduction = |s: &&Step| !s.backward && op_of(graph, s.node).0.reduction().is_some();
+        let mut join: Vec<JoinStep> =
+            phase_before.iter().filter(is_reduction).cloned().map(JoinStep::Reduce).collect();
+        for (position, &at) in flow.order[moment].iter().enumerate().filter(|(_, (_, backward))| !backward) {
+            join.push(JoinStep::Run(self.step(graph, flow, storage, at, (moment, position))?));
+        }
+        Ok(join)
+    }
+
+    /// Gradients that are complete at a join, each followed by the op that waits for it.
+    fn join_gradients(&mut self, graph: &Graph, flow: &Flow, storage: &Storage, moment: usize) -> Result<()> {
+        for node in (0..graph.nodes.len()).rev() {
+            let Some(at) = flow.backward_at[node].filter(|at| at.0 == moment || at.0 == moment + 1) else {
+                continue;
             };
-            if !backward && op_of(graph, node).0.reduction().is_some() {
-                out.reductions.push(position);
-            }
-            out.steps.push(step);
-        }
-        for (root, place) in storage.gradients.iter().enumerate() {
-            let is_op = matches!(graph.nodes[root].kind, Kind::Op { .. });
-            if let (&Place::Once { offset, rows, cols, .. }, true, Some(at)) =
-                (place, is_op, flow.backward_at[root])
-                && at.0 == phase + 1
-            {
-                out.once_gradients.push(OnceGradient { node: root, offset, len: rows * cols });
+            if let Place::Once { offset, rows, cols, .. } = storage.gradients[node] {
+                let join = &mut self.joins[moment / 2];
+                if rows * cols > 0 {
+                    join.push(JoinStep::Gradient(OnceGradient { node, offset, len: rows * cols }));
+                }
+                if runs_once(graph, node) {
+                    let step = self.step(graph, flow, storage, (node, true), at)?;
+                    self.joins[moment / 2].push(JoinStep::Run(step));
+                }
             }
         }
-        Ok(out)
+        Ok(())
+    }
+
+    fn pack_computed(&mut self, graph: &Graph, schedule: &Schedule, storage: &Storage, values_end: &[usize]) {
+        for (index, weight) in self.packed.iter().enumerate() {
+            let Place::Once { offset, .. } = weight.source else { continue };
+            let is_source = |place: &Place| matches!(place, Place::Once { offset: o, .. } if *o == offset);
+            if let Some(node) = storage.values.iter().position(is_source) {
+                debug_assert!(graph.nodes[node].shape.space == Space::Once);
+                let join = schedule.ready[node];
+                self.joins[join].insert(values_end[join], JoinStep::Pack(index));
+            }
+        }
     }
 
     fn forward(&mut self, graph: &Graph, storage: &Storage, node: usize) -> Result<Step> {
@@ -124,15 +188,19 @@ impl Steps {
             }
             let weight = inputs[pack.input];
             let source = storage.value(graph, weight);
-            if !matches!(source, Place::Param { .. }) {
-                let message = format!("{}: weights that are not parameters cannot be packed", op.name());
+            let computed_here = matches!(source, Place::Once { .. }) && runs_once(graph, node);
+            if computed_here || !matches!(source, Place::Param { .. } | Place::Once { .. }) {
+                let message =
+                    format!("{}: this weight is neither a parameter nor computed before", op.name());
                 return Err(Error::graph(&graph.nodes[node].name, message));
             }
             let len = group_packed_len(&pack.groups, graph.cols(weight), pack.transposed);
             let offset = self.packed_len;
             self.packed_len += len.next_multiple_of(16);
             let (groups, transposed) = (pack.groups, pack.transposed);
-            self.packed.push(PackedWeight { source, groups, transposed, offset, len });
+            let reads = op.reads();
+            let scenarios = reads.scenarios.filter(|_| reads.by_scenario).unwrap_or(1);
+            self.packed.push(PackedWeight { source, groups, transposed, scenarios, offset, len });
             slots.push((offset, len));
         }
         Ok(slots)

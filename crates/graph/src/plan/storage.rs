@@ -157,7 +157,10 @@ impl Storage {
         for (to, interval) in offsets.into_iter().zip(&intervals) {
             *to = interval.offset;
         }
-        let scratch = schedule.live_ops(graph).map(|(op, shapes)| op.scratch(options.tile_rows, &shapes));
+        let scratch = schedule.live_ops(graph).map(|(op, shapes)| {
+            let once = shapes.iter().map(|shape| shape.rows).max().unwrap_or(0);
+            op.scratch(options.tile_rows.max(once), &shapes)
+        });
         self.arena_len = self.scratch_offset + scratch.max().unwrap_or(0);
         Ok(())
     }

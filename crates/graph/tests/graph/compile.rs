@@ -2,7 +2,7 @@
 
 use crate::support::{TRUNK, linear, task, trunk};
 use manygate_core::Result;
-use manygate_graph::ops::{BatchMoments, BceWithLogits, Linear, LookupTrunk, Piece, Sigmoid, Tap};
+use manygate_graph::ops::{BatchMoments, BceWithLogits, Linear, LookupTrunk, Piece, Running, Sigmoid, Tap};
 use manygate_graph::{Block, Graph, Init, LossPart, Mode, ParamSpec, Plan, PlanOptions, TableSpec};
 use manygate_kernels::activation::Activation::Identity;
 
@@ -44,7 +44,7 @@ fn graphs_that_cannot_be_are_told() {
         let logit = linear(g, "click", x, 1, Identity)?;
         task(g, "click", 0, logit)
     });
-    says("weights that are not parameters cannot be packed", |g| {
+    says("this weight is neither a parameter nor computed before", |g| {
         let x = trunk(g)?;
         let (w, _) = g.state(ParamSpec::new(vec![Block::weight("w", 1, TRUNK, Init::Constant(0.0))])?)?;
         let logit = g.add("click", Linear::new(1, false, Identity), &[x, w])?;
@@ -81,7 +81,8 @@ fn references_to_what_is_not_there_are_told() {
     });
     says("the state that [18, 1] moves needs as many values", |g| {
         let x = trunk(g)?;
-        g.add("moments", BatchMoments::new(Some((3, 0.1))), &[x]).map(|_| ())
+        g.add("moments", BatchMoments::new(Some(Running { state: 3, momentum: 0.1, unbiased: true })), &[x])
+            .map(|_| ())
     });
     says("is declared as [3, 2] and as [4, 2]", |g| {
         let table = |rows| TableSpec { name: "t".into(), rows, dim: 2, init: Init::Constant(0.0) };

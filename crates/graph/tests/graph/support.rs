@@ -2,7 +2,9 @@
 
 use manygate_core::{Bag, Batch, Executor, Result, Serial, Stream};
 use manygate_graph::check::check_plan;
-use manygate_graph::ops::{BatchMoments, BceWithLogits, Linear, LookupTrunk, Normalise, Piece, Segment};
+use manygate_graph::ops::{
+    BatchMoments, BceWithLogits, Linear, LookupTrunk, Normalise, Piece, Running, Segment,
+};
 use manygate_graph::{Block, Graph, Init, Input, LossPart, Mode, ParamSpec, Parameters, Plan, PlanOptions};
 use manygate_graph::{TableSpec, Value, Workspace};
 use manygate_kernels::activation::Activation;
@@ -86,7 +88,11 @@ pub(crate) fn batch_norm(g: &mut Graph, name: &str, x: Value, activation: Activa
     ];
     let (running, state) = g.state(ParamSpec::new(blocks)?)?;
     let moments = match g.is_training() {
-        true => g.add(format!("{name}.moments"), BatchMoments::new(Some((state, 0.1))), &[x])?,
+        true => g.add(
+            format!("{name}.moments"),
+            BatchMoments::new(Some(Running { state, momentum: 0.1, unbiased: true })),
+            &[x],
+        )?,
         false => running,
     };
     g.add(name, Normalise::new(1e-3, activation), &[x, moments, gamma, beta])

@@ -8,7 +8,7 @@
 //! parameters are stacked and keep their own names.
 
 use manygate_core::{Error, Result};
-use manygate_graph::ops::{BatchMoments, GroupedLinear, Linear, Normalise, Segment};
+use manygate_graph::ops::{BatchMoments, GroupedLinear, Linear, Normalise, Running, Segment};
 use manygate_graph::{Block, Graph, Init, ParamSpec, Value};
 use manygate_kernels::activation::Activation;
 
@@ -211,7 +211,11 @@ fn batch_norm(
     let (running, state) = g.state(ParamSpec::new(statistics)?)?;
     let name = layer_name(prefixes, index);
     let moments = if g.is_training() {
-        g.add(format!("{name}.norm.moments"), BatchMoments::new(Some((state, MOMENTUM))), &[x])?
+        g.add(
+            format!("{name}.norm.moments"),
+            BatchMoments::new(Some(Running { state, momentum: MOMENTUM, unbiased: true })),
+            &[x],
+        )?
     } else {
         running
     };

@@ -1,7 +1,9 @@
 //! Layers that models share. A layer declares ops and parameters; it holds no numbers.
 
+pub mod concat;
 pub mod mlp;
 pub mod moe;
+pub mod scenario;
 pub mod tasks;
 pub mod towers;
 pub mod trunk;

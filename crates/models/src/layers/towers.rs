@@ -14,15 +14,23 @@ use manygate_kernels::activation::Activation;
 /// When a width is 0 or a name is taken.
 pub fn towers(g: &mut Graph, inputs: &Inputs, input: MlpInput, style: MlpStyle<'_>) -> Result<Value> {
     let prefixes: Vec<String> = inputs.task_names().map(|t| format!("towers.{t}")).collect();
+    logits(g, &prefixes, input, style)
+}
+
+/// One bare logit on top of an MLP, for each prefix: `[batch, prefixes]`.
+///
+/// # Errors
+/// When a width is 0 or a name is taken.
+pub fn logits(g: &mut Graph, prefixes: &[String], input: MlpInput, style: MlpStyle<'_>) -> Result<Value> {
     match (input, style.units) {
         // No hidden layer and one input: the logit layers are the first layers.
         (MlpInput::Shared(_), []) => {
             let logit = MlpStyle { units: &[1], activation: Activation::Identity, batch_norm: false };
-            mlps(g, &prefixes, input, logit)
+            mlps(g, prefixes, input, logit)
         }
         _ => {
-            let hidden = mlps(g, &prefixes, input, style)?;
-            linears(g, &prefixes, style.units.len(), hidden, 1, true, Activation::Identity)
+            let hidden = mlps(g, prefixes, input, style)?;
+            linears(g, prefixes, style.units.len(), hidden, 1, true, Activation::Identity)
         }
     }
 }

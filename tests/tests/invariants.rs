@@ -1,0 +1,156 @@
+//! What holds for every architecture, whatever it computes: rows do not depend on each other in evaluation, and their
+//! order does not matter; what only an absent scenario uses stays as it is.
+
+use manygate_core::{Batch, Executor, Pool, Serial, Stream};
+use manygate_embedding::{Table, Tables};
+use manygate_graph::{Graph, Input, Mode, Parameters, Plan, PlanOptions, RowOrder, Workspace};
+use manygate_models::inputs::{Field, Inputs, Table as TableInput, Task};
+use manygate_models::{MODELS, build};
+use manygate_runtime::Predictor;
+use std::sync::Arc;
+
+const IDS: usize = 7;
+const SCENARIOS: usize = 4;
+
+fn inputs() -> Inputs {
+    let task = |name: &str| Task { name: name.into(), weight: 1.0, space: None };
+    Inputs {
+        tables: vec![TableInput { name: "user".into(), rows: IDS, dim: Some(5) }],
+        fields: vec![Field { name: "user".into(), table: 0 }],
+        dense: 2,
+        scenarios: SCENARIOS,
+        tasks: vec![task("click"), task("buy")],
+        ..Inputs::default()
+    }
+}
+
+/// Rows of scenarios 0, 1 and 3, in no order.
+fn batch(rows: usize) -> Batch {
+    let stream = Stream::new(5, 0, 0);
+    let below = |r: usize, column: u64, below: u64| stream.below(r as u64, column, below) as u32;
+    Batch {
+        rows,
+        ids: vec![(0..rows).map(|r| below(r, 0, IDS as u64)).collect()],
+        dense: (0..rows * 2).map(|i| stream.normal(i as u64, 1)).collect(),
+        dense_width: 2,
+        scenario: (0..rows).map(|r| [0, 1, 3][below(r, 2, 3) as usize]).collect(),
+        labels: (0..2).map(|t| (0..rows).map(|r| below(r, 3 + t, 2) as f32).collect()).collect(),
+        ..Batch::default()
+    }
+}
+
+struct Model {
+    plan: Plan,
+    params: Parameters,
+    state: Parameters,
+    tables: Tables,
+}
+
+/// The model with its defaults, but every value random.
+fn model(name: &str, mode: Mode) -> Model {
+    let keys = toml::Table::from_iter([("name".to_owned(), name.into())]);
+    let (_, architecture) = manygate_models::from_table(&keys).unwrap();
+    let graph: Graph = build(architecture.as_ref(), &inputs(), mode).unwrap();
+    let plan = Plan::compile(graph, PlanOptions { lane_rows: 16, ..PlanOptions::default() }).unwrap();
+    let stream = Stream::new(11, 0, 0);
+    let mut params = Parameters::initial(Arc::clone(plan.layout()), 1);
+    params.values.iter_mut().enumerate().for_each(|(i, v)| *v += 0.05 * stream.normal(i as u64, 0));
+    let mut state = Parameters::initial(Arc::clone(plan.state_layout()), 1);
+    state.values.iter_mut().enumerate().for_each(|(i, v)| *v += 0.1 * stream.uniform(i as u64, 1));
+    let tables = plan.tables().iter().map(|spec| {
+        let mut table = Table::zeroed(spec.clone(), 0);
+        let values: Vec<f32> = (0..spec.rows * spec.dim).map(|i| stream.normal(i as u64, 2)).collect();
+        table.set_weights(&values).unwrap();
+        table
+    });
+    Model { tables: Tables(tables.collect()), plan, params, state }
+}
+
+fn predict(model: &Model, exec: &dyn Executor, batch: &Batch) -> Vec<Vec<f32>> {
+    let Model { plan, params, state, tables } = model;
+    let mut predictor = Predictor::new(plan, params, state, tables, exec, batch.rows);
+    let mut out = vec![Vec::new(); plan.output_names().count()];
+    predictor.predict(exec, batch, &mut out).unwrap();
+    out
+}
+
+fn pick(batch: &Batch, rows: &[u32]) -> Batch {
+    let mut picked = Batch::empty_like(batch);
+    picked.gather(batch, rows);
+    picked
+}
+
+#[test]
+fn a_row_is_predicted_alike_alone_in_any_order_and_company() {
+    let rows = 70;
+    let all = batch(rows);
+    let permuted: Vec<u32> = (0..rows as u32).map(|r| r * 27 % rows as u32).collect();
+    for entry in &MODELS {
+        let model = model(entry.name, Mode::Evaluation);
+        let together = predict(&model, &Serial, &all);
+        let in_pool = Pool::new(2).unwrap().enter(|exec| predict(&model, exec, &all));
+        assert_eq!(together, in_pool, "{}: two threads", entry.name);
+        let shuffled = predict(&model, &Serial, &pick(&all, &permuted));
+        for (output, column) in together.iter().enumerate() {
+            assert!(column.iter().all(|p| (0.0..=1.0).contains(p)), "{}: {column:?}", entry.name);
+            for (at, &row) in permuted.iter().enumerate() {
+                let (a, b) = (shuffled[output][at], column[row as usize]);
+                assert_eq!(a.to_bits(), b.to_bits(), "{}: row {row}, permuted", entry.name);
+            }
+            for row in [0, 1, rows - 1] {
+                let alone = predict(&model, &Serial, &pick(&all, &[row as u32]))[output][0];
+                assert_eq!(alone.to_bits(), column[row].to_bits(), "{}: row {row}, alone", entry.name);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_batch_of_one_row_trains() {
+    for entry in &MODELS {
+        let (gradients, _) = step(&model(entry.name, Mode::Training), &batch(1));
+        assert!(gradients.iter().all(|(_, values)| values.iter().all(|v| v.is_finite())), "{}", entry.name);
+    }
+}
+
+/// Gradients by tensor, and the state after a step.
+fn step(model: &Model, batch: &Batch) -> (Vec<(String, Vec<f32>)>, Parameters) {
+    let Model { plan, params, state, tables } = model;
+    let mut order = RowOrder::default();
+    let batch = order.arrange(plan, batch).unwrap();
+    let mut ws = Workspace::new(plan, 1, batch.rows);
+    plan.pack(&Serial, &mut ws, params);
+    let seeds = vec![1.0; plan.losses().len()];
+    plan.run(&Serial, &mut ws, &Input { params, state, tables, batch, seeds: &seeds }).unwrap();
+    let lanes = plan.gradients(&ws);
+    let sum = |i: usize| (0..lanes.rows()).map(|lane| lanes.row(lane)[i]).sum();
+    let gradients =
+        plan.layout().blocks().map(|(block, range)| (block.name.clone(), range.map(sum).collect()));
+    let gradients = gradients.collect();
+    let mut after = state.clone();
+    plan.update_state(&ws, &mut after);
+    (gradients, after)
+}
+
+/// Tensors with a slice a scenario, by their first dimension: what scenario 2, which has no rows, uses alone.
+#[test]
+fn an_absent_scenario_gets_no_gradient_and_keeps_its_statistics() {
+    const ABSENT: usize = 2;
+    let own = |len: usize| ABSENT * len / SCENARIOS..(ABSENT + 1) * len / SCENARIOS;
+    for entry in &MODELS {
+        let model = model(entry.name, Mode::Training);
+        let (gradients, after) = step(&model, &batch(50));
+        let by_scenario = |name: &str| name.starts_with("scene.") || name.contains("domain_");
+        for (name, gradient) in gradients.iter().filter(|(name, _)| by_scenario(name)) {
+            let range = own(gradient.len());
+            assert!(gradient[range].iter().all(|v| v.to_bits() << 1 == 0), "{}: {name}", entry.name);
+            assert!(gradient.iter().any(|&v| v != 0.0), "{}: {name} gets no gradient at all", entry.name);
+        }
+        let both = model.state.tensors().zip(after.tensors());
+        for ((block, before), (_, after)) in both.filter(|((b, _), _)| b.shape.first() == Some(&SCENARIOS)) {
+            let range = own(before.len());
+            assert_eq!(before[range.clone()], after[range], "{}: {}", entry.name, block.name);
+            assert_ne!(before, after, "{}: {} does not move", entry.name, block.name);
+        }
+    }
+}
