@@ -51,7 +51,7 @@ impl SparseGradients {
         SparseGradients {
             tables: tables.into_iter().map(RwLock::new).collect(),
             pieces: Vec::new(),
-            row_bits: usize::BITS - rows.max(1).leading_zeros(),
+            row_bits: usize::BITS - (rows * plan.rows_a_sample()).max(1).leading_zeros(),
             isa: plan.isa(),
         }
     }
@@ -136,7 +136,7 @@ impl SparseGradients {
 fn longest(source: LookupSource, data: &Batch) -> usize {
     match source {
         LookupSource::Field(_) => 1,
-        LookupSource::Bag(b) => {
+        LookupSource::Bag(b) | LookupSource::Positions(b) => {
             data.bags[b].offsets.windows(2).map(|w| (w[1] - w[0]) as usize).max().unwrap_or(0)
         }
     }
@@ -156,6 +156,10 @@ impl Lookups {
                     for row in 0..batch.rows {
                         self.keys.extend(bag.row(row).iter().map(|&id| key(id, row)));
                     }
+                }
+                LookupSource::Positions(b) => {
+                    let ids = batch.bags[b].ids.iter().enumerate();
+                    self.keys.extend(ids.map(|(position, &id)| key(id, position)));
                 }
             }
         }

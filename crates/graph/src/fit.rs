@@ -68,6 +68,15 @@ impl Plan {
             let has = batch.dense_width;
             return misfit(format!("the batch has {has} numbers a row, the model reads {width}"));
         }
+        for &(b, longest) in &self.graph.sequences {
+            let Some(offsets) = batch.bags.get(b).map(|bag| &bag.offsets) else { continue };
+            if let Some(row) = offsets.windows(2).position(|w| (w[1] - w[0]) as usize > longest) {
+                let has = offsets[row + 1] - offsets[row];
+                return misfit(format!(
+                    "bag {b} has {has} ids in row {row}, the model reads at most {longest}"
+                ));
+            }
+        }
         let Some(scenarios) = scenarios else { return Ok(()) };
         if batch.scenario.len() != batch.rows {
             return misfit(format!("the batch names no scenarios, the model reads {scenarios}"));
@@ -87,7 +96,7 @@ impl Plan {
             let table = &self.graph.tables[lookup.table];
             let (ids, kind, index) = match lookup.source {
                 LookupSource::Field(f) => (&batch.ids[f], "id column", f),
-                LookupSource::Bag(b) => (&batch.bags[b].ids, "bag", b),
+                LookupSource::Bag(b) | LookupSource::Positions(b) => (&batch.bags[b].ids, "bag", b),
             };
             if let Err(position) = check_ids(ids, table.rows) {
                 return misfit(format!(

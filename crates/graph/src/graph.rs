@@ -88,6 +88,8 @@ pub struct Graph {
     pub(crate) tables: Vec<TableSpec>,
     pub(crate) losses: Vec<LossPart>,
     pub(crate) outputs: Vec<(String, Value)>,
+    /// Lists whose ids have rows of their own, and the most ids a sample.
+    pub(crate) sequences: Vec<(usize, usize)>,
 }
 
 impl Graph {
@@ -101,6 +103,7 @@ impl Graph {
             tables: Vec::new(),
             losses: Vec::new(),
             outputs: Vec::new(),
+            sequences: Vec::new(),
         }
     }
 
@@ -213,6 +216,35 @@ impl Graph {
         Ok(self.tables.len() - 1)
     }
 
+    /// Says that list `bag` of the batch has at most `longest` ids a sample, so that they may have rows of their own.
+    ///
+    /// # Errors
+    /// When it was declared with another length, or the length is 0.
+    pub fn sequence(&mut self, bag: usize, longest: usize) -> Result<()> {
+        match self.longest(bag) {
+            None if longest > 0 => self.sequences.push((bag, longest)),
+            Some(known) if known == longest => {}
+            known => {
+                let message = format!("a sample of list {bag} has at most {longest} ids, and {known:?}");
+                return Err(Error::graph("sequence", message));
+            }
+        }
+        Ok(())
+    }
+
+    /// Most ids a sample of list `bag`.
+    pub(crate) fn longest(&self, bag: usize) -> Option<usize> {
+        self.sequences.iter().find(|(b, _)| *b == bag).map(|&(_, longest)| longest)
+    }
+
+    /// Most rows of a value in `space` for each row of the batch.
+    pub(crate) fn rows_a_sample(&self, space: Space) -> usize {
+        match space {
+            Space::Position(bag) => self.longest(bag).unwrap_or(1),
+            Space::Batch | Space::Once => 1,
+        }
+    }
+
     /// Applies `op` to `inputs`.
     ///
     /// # Errors
@@ -253,6 +285,11 @@ impl Graph {
                 return Err("an op without rows leaves nothing beside its output".into());
             }
             _ => {}
+        }
+        if let Space::Position(bag) = output.space
+            && self.longest(bag).is_none()
+        {
+            return Err(format!("list {bag} is no sequence of this graph"));
         }
         for lookup in op.lookups() {
             match self.tables.get(lookup.table) {

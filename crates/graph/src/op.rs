@@ -74,8 +74,10 @@ pub struct Reads {
 pub enum LookupSource {
     /// `batch.ids[field]`.
     Field(usize),
-    /// `batch.bags[bag]`.
+    /// `batch.bags[bag]`, whose rows become one a sample.
     Bag(usize),
+    /// `batch.bags[bag]`, each id by itself.
+    Positions(usize),
 }
 
 /// Dense f64 matrix for reference implementations.
@@ -150,7 +152,7 @@ pub trait Op: Debug + Send + Sync {
         Vec::new()
     }
 
-    /// f32 values of scratch for a tile of `rows` rows.
+    /// f32 values of scratch for a tile of `rows` rows; positions where the op works on those.
     fn scratch(&self, _rows: usize, _inputs: &[Shape]) -> usize {
         0
     }
@@ -233,6 +235,8 @@ pub struct Facts {
     /// By scenario: its rows in the batch, where an op reads scenarios. An evaluation plan computes weights when they
     /// change and not for each batch: then every scenario has a row.
     pub scenario_rows: Vec<usize>,
+    /// By list: its ids in the batch.
+    pub positions: Vec<usize>,
 }
 
 /// The tables that a plan looks up, in the plan's order. A source gives views on demand, so that a warm step builds no
@@ -286,6 +290,19 @@ impl<'a> Rowset<'a> {
     /// The rows of the batch that this tile covers.
     pub fn range(&self) -> Range<usize> {
         self.first_row..self.first_row + self.rows
+    }
+
+    /// The rows of a value `[ids of list bag, ..]` that this tile covers.
+    pub fn positions(&self, bag: usize) -> Range<usize> {
+        let offsets = &self.batch.bags[bag].offsets;
+        offsets[self.first_row] as usize..offsets[self.first_row + self.rows] as usize
+    }
+
+    /// Positions, within the tile, of the ids of its sample `r`.
+    pub fn positions_of(&self, bag: usize, r: usize) -> Range<usize> {
+        let offsets = &self.batch.bags[bag].offsets;
+        let (first, row) = (offsets[self.first_row], self.first_row + r);
+        (offsets[row] - first) as usize..(offsets[row + 1] - first) as usize
     }
 
     /// The scenario of all rows of the tile, for an op with [`Reads::by_scenario`].

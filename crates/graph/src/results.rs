@@ -20,7 +20,7 @@ impl Plan {
         Mat::strided(&ws.lanes, lanes, self.layout.len(), ws.lane_len.max(self.layout.len()))
     }
 
-    /// Gradient rows `[rows of the batch, dim]` of a source of look-ups, from the last run.
+    /// Gradient rows of a source of look-ups, from the last run: `[rows of the batch, dim]`, or `[ids, dim]`.
     ///
     /// # Panics
     /// When the workspace or the source belong to another plan.
@@ -58,8 +58,9 @@ impl Plan {
     fn result<'w>(&self, ws: &'w Workspace, place: Place) -> Mat<'w> {
         self.assert_made_for(ws);
         match place {
-            Place::Kept { buffer, column, stride, cols } => {
-                Mat::strided(&ws.kept[buffer][column..], ws.facts.rows, cols, stride)
+            Place::Kept { buffer, column, stride, cols, bag } => {
+                let rows = bag.map_or(ws.facts.rows, |bag| ws.facts.positions[bag]);
+                Mat::strided(&ws.kept[buffer][column.min(ws.kept[buffer].len())..], rows, cols, stride)
             }
             Place::Once { offset, rows, cols, stride } => {
                 Mat::strided(&ws.once[offset..], rows, cols, stride)

@@ -133,6 +133,9 @@ impl Plan {
     /// Denominators come from the labels, before the first tile.
     fn find_facts(&self, ws: &mut Workspace, input: &Input<'_>) {
         ws.facts.rows = input.batch.rows;
+        for (positions, bag) in ws.facts.positions.iter_mut().zip(&input.batch.bags) {
+            *positions = bag.ids.len();
+        }
         if self.reads.scenarios.is_some() {
             ws.facts.scenario_rows.fill(0);
             input.batch.scenario.iter().for_each(|&s| ws.facts.scenario_rows[s as usize] += 1);

@@ -4,12 +4,14 @@ use std::fmt;
 
 /// The row space of a value: what there is one row of.
 ///
-/// Today a plan knows two. `Position`, `Field`, `Scenario`, `Task` and `Distinct` join with the models that need
-/// them; an op states its spaces in [`Op::output`](crate::Op::output), and nothing else in the graph cares.
+/// `Field`, `Task` and `Distinct` join with the models that need them; an op states its spaces in
+/// [`Op::output`](crate::Op::output), and nothing else in the graph cares.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Space {
     /// One row a sample of the batch; the number of rows is symbolic.
     Batch,
+    /// One row an id of the list with this number in the batch; the rows of a sample stand together.
+    Position(usize),
     /// One value for the whole step: parameters, state, statistics of the batch. A matrix of fixed shape.
     Once,
 }
@@ -29,6 +31,16 @@ impl Shape {
     /// `cols` values a sample.
     pub fn batch(cols: usize) -> Shape {
         Shape { space: Space::Batch, rows: 0, cols }
+    }
+
+    /// `cols` values an id of list `bag`.
+    pub fn position(bag: usize, cols: usize) -> Shape {
+        Shape { space: Space::Position(bag), rows: 0, cols }
+    }
+
+    /// The same rows, with `cols` values each.
+    pub fn with_cols(self, cols: usize) -> Shape {
+        Shape { cols, ..self }
     }
 
     /// A matrix `[rows, cols]` that exists once.
@@ -51,6 +63,7 @@ impl fmt::Display for Shape {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.space {
             Space::Batch => write!(f, "[batch, {}]", self.cols),
+            Space::Position(bag) => write!(f, "[ids of list {bag}, {}]", self.cols),
             Space::Once => write!(f, "[{}, {}]", self.rows, self.cols),
         }
     }

@@ -4,8 +4,8 @@
 //!
 //! - *Arena.* `Place::Tile` values that are alive at a step have disjoint offsets (verified for every plan when it is
 //!   compiled), scratch lies behind them, and an arena belongs to one worker, which runs one tile at a time.
-//! - *Kept buffers.* Values and gradients have buffers of their own; a tile reaches its own rows alone, and rows belong
-//!   to one lane.
+//! - *Kept buffers.* Values and gradients have buffers of their own; a tile reaches its own rows alone (samples, or the
+//!   ids of its samples: no sample has more than its sequence allows), and rows belong to one lane.
 //! - *Lane sums.* A lane writes its own alone; nobody reads them before the phase has ended.
 //! - *Values that exist once.* They have places of their own. Joins write them, and their summed gradients, one step
 //!   after the other; phases only read.
@@ -18,6 +18,7 @@ use crate::plan::{Place, Plan, Step};
 use crate::run::Input;
 use crate::workspace::Workspace;
 use manygate_kernels::{Mat, MatMut};
+use std::ops::Range;
 
 /// One tile of a running phase.
 pub(crate) struct Tile<'a> {
@@ -82,16 +83,22 @@ impl<'a> Tile<'a> {
         format!("{} ({})", self.plan.graph.nodes[step.node].name, self.plan.op(step.node).0.name())
     }
 
+    /// The tile's rows of a value: those of samples, or of the ids of a list.
+    fn rows_of(&self, bag: Option<usize>) -> Range<usize> {
+        bag.map_or(self.at.range(), |bag| self.at.positions(bag))
+    }
+
     fn read(&self, place: Place) -> Mat<'a> {
         let ws = self.ws;
         match place {
             // SAFETY: alive and not written at this step, see the module.
-            Place::Tile { offset, stride, cols } => unsafe {
-                ws.arenas[self.worker].view(offset, self.at.rows, cols, stride)
+            Place::Tile { offset, stride, cols, bag } => unsafe {
+                ws.arenas[self.worker].view(offset, self.rows_of(bag).len(), cols, stride)
             },
             // SAFETY: this tile's rows, not written at this step, see the module.
-            Place::Kept { buffer, column, stride, cols } => unsafe {
-                ws.kept[buffer].view(column + self.at.first_row * stride, self.at.rows, cols, stride)
+            Place::Kept { buffer, column, stride, cols, bag } => unsafe {
+                let rows = self.rows_of(bag);
+                ws.kept[buffer].view(column + rows.start * stride, rows.len(), cols, stride)
             },
             Place::Param { offset, rows, cols, stride } => {
                 Mat::strided(&self.input.params.values[offset..], rows, cols, stride)
@@ -111,12 +118,13 @@ impl<'a> Tile<'a> {
         let ws = self.ws;
         match place {
             // SAFETY: this worker's arena; exclusive by the caller's contract.
-            Place::Tile { offset, stride, cols } => unsafe {
-                ws.arenas[self.worker].view_mut(offset, self.at.rows, cols, stride)
+            Place::Tile { offset, stride, cols, bag } => unsafe {
+                ws.arenas[self.worker].view_mut(offset, self.rows_of(bag).len(), cols, stride)
             },
             // SAFETY: this tile's rows; exclusive by the caller's contract.
-            Place::Kept { buffer, column, stride, cols } => unsafe {
-                ws.kept[buffer].view_mut(column + self.at.first_row * stride, self.at.rows, cols, stride)
+            Place::Kept { buffer, column, stride, cols, bag } => unsafe {
+                let rows = self.rows_of(bag);
+                ws.kept[buffer].view_mut(column + rows.start * stride, rows.len(), cols, stride)
             },
             // SAFETY: this lane's sums; exclusive by the caller's contract.
             Place::Param { offset, rows, cols, stride } => unsafe {

@@ -1,6 +1,6 @@
 //! The numbers of a check: inputs, and what the reference makes of them.
 
-use super::{Case, InputSpec};
+use super::{Case, InputSpec, LONGEST};
 use crate::graph::{Graph, LossPart, Mode, Value};
 use crate::op::{LookupSource, Matrix, Op, Reads};
 use crate::param::{Block, Init, ParamSpec};
@@ -58,7 +58,7 @@ fn declare_plainly(g: &mut Graph, i: usize, spec: InputSpec) -> Result<Value> {
     match spec.once {
         Some(rows) => g.param(param(i, rows, spec.cols)?),
         None => {
-            let source = super::helpers::Source { values: Arc::new([]), cols: spec.cols };
+            let source = super::helpers::Source { values: Arc::new([]), cols: spec.cols, bag: spec.bag };
             g.add(format!("source.{i}"), source, &[])
         }
     }
@@ -77,6 +77,7 @@ pub(super) fn input_name(i: usize) -> String {
 /// The graph of the op alone, and its output.
 fn alone(case: &Case) -> Result<(Graph, Value)> {
     let mut g = Graph::new(Mode::Training);
+    super::declare_sequences(&mut g, &case.inputs)?;
     let inputs: Vec<Value> =
         (0..case.inputs.len()).map(|i| declare_plainly(&mut g, i, case.inputs[i])).collect::<Result<_>>()?;
     let output = (case.declare)(&mut g, &inputs)?;
@@ -92,7 +93,9 @@ impl Data {
             return Err("the case must return the op's whole output".into());
         }
         let mut random = Random { stream: Stream::new(7, rows as u64, 0), next: 0 };
-        let raw: Vec<Matrix> = case.inputs.iter().map(|spec| random.matrix(spec, rows)).collect();
+        let lists = case.inputs.iter().filter_map(|spec| spec.bag).map(|bag| bag + 1).max().unwrap_or(0);
+        let batch = random.batch(op, &graph, rows, lists);
+        let raw: Vec<Matrix> = case.inputs.iter().map(|spec| random.matrix(spec, &batch)).collect();
         let seen = case.inputs.iter().zip(&raw).map(|(spec, m)| see(spec, m, activated)).collect();
         let tables: Vec<Vec<f32>> =
             graph.tables.iter().map(|t| random.values(t.rows * t.dim, (-1.0, 1.0))).collect();
@@ -101,7 +104,7 @@ impl Data {
             raw,
             seen,
             tables,
-            batch: random.batch(op, &graph, rows),
+            batch,
             output_weights: None,
             own_part: op.loss().map(|l| graph.losses[l.index()].clone()),
             other_weights: Vec::new(),
@@ -207,12 +210,13 @@ impl Random {
         (0..len).map(|_| from + (to - from) * self.unit()).collect()
     }
 
-    fn matrix(&mut self, spec: &InputSpec, rows: usize) -> Matrix {
-        wide(&self.values(spec.once.unwrap_or(rows) * spec.cols, spec.range), spec.cols)
+    fn matrix(&mut self, spec: &InputSpec, batch: &Batch) -> Matrix {
+        let samples = spec.bag.map_or(batch.rows, |bag| batch.bags[bag].ids.len());
+        wide(&self.values(spec.once.unwrap_or(samples) * spec.cols, spec.range), spec.cols)
     }
 
-    /// A batch with the columns that the op reads; ids fit the tables that it looks them up in.
-    fn batch(&mut self, op: &dyn Op, graph: &Graph, rows: usize) -> Batch {
+    /// A batch with the columns that the op reads, and `lists` lists; ids fit the tables that it looks them up in.
+    fn batch(&mut self, op: &dyn Op, graph: &Graph, rows: usize, lists: usize) -> Batch {
         let Reads { fields, bags, dense, labels, scenarios, by_scenario } = op.reads();
         let ids = |source: LookupSource| {
             let tables =
@@ -225,7 +229,9 @@ impl Random {
             ids: (0..fields)
                 .map(|f| (0..rows).map(|_| self.below(ids(LookupSource::Field(f)))).collect())
                 .collect(),
-            bags: (0..bags).map(|b| self.bag(rows, ids(LookupSource::Bag(b)))).collect(),
+            bags: (0..bags.max(lists))
+                .map(|b| self.bag(rows, ids(LookupSource::Bag(b)).min(ids(LookupSource::Positions(b)))))
+                .collect(),
             dense: self.values(rows * dense_width, (-1.0, 1.0)),
             dense_width,
             scenario: scenarios.map_or(Vec::new(), |s| self.scenarios(rows, s, by_scenario)),
@@ -241,11 +247,11 @@ impl Random {
         scenario
     }
 
-    /// Lists of 0 to 4 ids.
+    /// Lists of 0 to [`LONGEST`] ids.
     fn bag(&mut self, rows: usize, below: usize) -> Bag {
         let mut bag = Bag { offsets: vec![0], ids: Vec::new() };
         for _ in 0..rows {
-            let len = self.below(5);
+            let len = self.below(LONGEST + 1);
             bag.ids.extend((0..len).map(|_| self.below(below)));
             bag.offsets.push(bag.ids.len() as u32);
         }

@@ -14,6 +14,8 @@ use std::sync::Arc;
 pub(super) struct Source {
     pub(super) values: Arc<[f32]>,
     pub(super) cols: usize,
+    /// The list with whose ids it has rows, instead of the batch.
+    pub(super) bag: Option<usize>,
 }
 
 impl Op for Source {
@@ -22,7 +24,7 @@ impl Op for Source {
     }
 
     fn output(&self, _inputs: &[Shape]) -> Result<Shape, String> {
-        Ok(Shape::batch(self.cols))
+        Ok(self.bag.map_or(Shape::batch(self.cols), |bag| Shape::position(bag, self.cols)))
     }
 
     fn saved(&self) -> Saved {
@@ -30,8 +32,8 @@ impl Op for Source {
     }
 
     fn forward(&self, tile: &mut Forward<'_>) {
-        let start = tile.at.first_row * self.cols;
-        let from = Mat::new(&self.values[start..], tile.at.rows, self.cols);
+        let rows = self.bag.map_or(tile.at.range(), |bag| tile.at.positions(bag));
+        let from = Mat::new(&self.values[rows.start * self.cols..], rows.len(), self.cols);
         combine(from, tile.take_output(), |_, v| v);
     }
 
@@ -39,7 +41,8 @@ impl Op for Source {
 
     fn reference(&self, _inputs: &[Matrix], _tables: &[Matrix], batch: &Batch) -> Matrix {
         let data = self.values.iter().copied().map(f64::from).collect();
-        Matrix { rows: batch.rows, cols: self.cols, data }
+        let rows = self.bag.map_or(batch.rows, |bag| batch.bags[bag].ids.len());
+        Matrix { rows, cols: self.cols, data }
     }
 }
 
@@ -55,8 +58,8 @@ impl Op for Activate {
         "activate"
     }
 
-    fn output(&self, _inputs: &[Shape]) -> Result<Shape, String> {
-        Ok(Shape::batch(self.cols))
+    fn output(&self, inputs: &[Shape]) -> Result<Shape, String> {
+        Ok(inputs[0].with_cols(self.cols))
     }
 
     fn saved(&self) -> Saved {
@@ -108,6 +111,10 @@ impl Weigh {
         let cols = self.shape.cols;
         match self.shape.space {
             Space::Batch => (Mat::new(&self.weights[at.first_row * cols..], at.rows, cols), 1.0),
+            Space::Position(bag) => {
+                let rows = at.positions(bag);
+                (Mat::new(&self.weights[rows.start * cols..], rows.len(), cols), 1.0)
+            }
             Space::Once => {
                 let share = if at.first_row == 0 { 1.0 } else { 0.0 };
                 (Mat::new(&self.weights, self.shape.rows, cols), share)

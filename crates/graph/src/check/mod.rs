@@ -46,6 +46,9 @@ use std::fmt;
 /// Numbers of rows that a case is checked with.
 pub const ROWS: [usize; 4] = [1, 2, 7, 130];
 
+/// Most ids a sample of a list.
+pub const LONGEST: usize = 4;
+
 type Declare = Box<dyn Fn(&mut Graph, &[Value]) -> Result<Value> + Send + Sync>;
 
 /// An op and its inputs.
@@ -58,8 +61,10 @@ pub struct Case {
 /// An input of a case.
 #[derive(Clone, Copy, Debug)]
 struct InputSpec {
-    /// Rows of a matrix that exists once; [`None`] for one row a sample.
+    /// Rows of a matrix that exists once; [`None`] for one row a sample or an id.
     once: Option<usize>,
+    /// The list with whose ids it has rows.
+    bag: Option<usize>,
     cols: usize,
     range: (f32, f32),
 }
@@ -77,13 +82,19 @@ impl Case {
 
     /// The next input is `[batch, cols]`.
     pub fn rows(mut self, cols: usize) -> Case {
-        self.inputs.push(InputSpec { once: None, cols, range: (-1.0, 1.0) });
+        self.inputs.push(InputSpec { once: None, bag: None, cols, range: (-1.0, 1.0) });
         self
     }
 
     /// The next input is a matrix `[rows, cols]` that exists once.
     pub fn once(mut self, rows: usize, cols: usize) -> Case {
-        self.inputs.push(InputSpec { once: Some(rows), cols, range: (-1.0, 1.0) });
+        self.inputs.push(InputSpec { once: Some(rows), bag: None, cols, range: (-1.0, 1.0) });
+        self
+    }
+
+    /// The next input is `[ids of list bag, cols]`. A sample has at most [`LONGEST`] ids.
+    pub fn positions(mut self, bag: usize, cols: usize) -> Case {
+        self.inputs.push(InputSpec { once: None, bag: Some(bag), cols, range: (-1.0, 1.0) });
         self
     }
 
@@ -105,6 +116,10 @@ impl fmt::Debug for Case {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Case").field("name", &self.name).field("inputs", &self.inputs).finish_non_exhaustive()
     }
+}
+
+fn declare_sequences(g: &mut Graph, inputs: &[InputSpec]) -> Result<()> {
+    inputs.iter().filter_map(|input| input.bag).try_for_each(|bag| g.sequence(bag, LONGEST))
 }
 
 /// Checks a case on an instruction set.

@@ -122,6 +122,7 @@ impl Setting {
 
     fn graph(&self, case: &Case, data: &Data) -> Result<Graph> {
         let mut g = Graph::new(self.mode);
+        super::declare_sequences(&mut g, &case.inputs)?;
         let inputs: Vec<Value> =
             (0..case.inputs.len()).map(|i| self.input(&mut g, case, data, i)).collect::<Result<_>>()?;
         // The backward pass goes from the last op to the first.
@@ -148,13 +149,14 @@ impl Setting {
         }
         let (left, right) = self.beside();
         let wide = left + cols + right;
-        let mut values = vec![0.5; data.rows * wide];
-        for r in 0..data.rows {
+        let rows = data.raw[i].rows;
+        let mut values = vec![0.5; rows * wide];
+        for r in 0..rows {
             for c in 0..cols {
                 values[r * wide + left + c] = data.raw[i].at(r, c) as f32;
             }
         }
-        let source = Source { values: values.into(), cols: wide };
+        let source = Source { values: values.into(), cols: wide, bag: case.inputs[i].bag };
         let mut x = g.add(format!("source.{i}"), source, &[])?;
         if self.learns(i) {
             x = g.add(input_name(i), Tap, &[x])?;
@@ -252,10 +254,11 @@ pub(super) fn scatter(plan: &Plan, ws: &Workspace, batch: &Batch) -> Vec<Vec<f32
     for source in plan.sparse_sources() {
         let dim = plan.tables()[source.table].dim;
         let rows = plan.sparse_gradient(ws, source);
-        for r in 0..batch.rows {
+        for r in 0..rows.rows() {
             let ids = match source.source {
                 LookupSource::Field(f) => &batch.ids[f][r..=r],
                 LookupSource::Bag(b) => batch.bags[b].row(r),
+                LookupSource::Positions(b) => &batch.bags[b].ids[r..=r],
             };
             for &id in ids {
                 let to = &mut tables[source.table][id as usize * dim..][..dim];

@@ -34,14 +34,14 @@ impl Op for Concat {
     }
 
     fn output(&self, inputs: &[Shape]) -> Result<Shape, String> {
-        let fits = |(shape, &width): (&Shape, &usize)| shape.space == Space::Batch && shape.cols == width;
-        if inputs.is_empty()
-            || inputs.len() != self.widths.len()
-            || !inputs.iter().zip(&self.widths).all(fits)
-        {
+        let Some(first) = inputs.first().filter(|x| x.space != Space::Once) else {
+            return Err(format!("values with rows are needed, not {inputs:?}"));
+        };
+        let fits = |(shape, &width): (&Shape, &usize)| shape.space == first.space && shape.cols == width;
+        if inputs.len() != self.widths.len() || !inputs.iter().zip(&self.widths).all(fits) {
             return Err(format!("values of widths {:?} are needed, not {inputs:?}", self.widths));
         }
-        Ok(Shape::batch(self.widths.iter().sum()))
+        Ok(first.with_cols(self.widths.iter().sum()))
     }
 
     fn saved(&self) -> Saved {
@@ -69,10 +69,11 @@ impl Op for Concat {
         }
     }
 
-    fn reference(&self, inputs: &[Matrix], _tables: &[Matrix], batch: &Batch) -> Matrix {
-        let mut y = Matrix::zeros(batch.rows, self.widths.iter().sum());
+    fn reference(&self, inputs: &[Matrix], _tables: &[Matrix], _batch: &Batch) -> Matrix {
+        let rows = inputs[0].rows;
+        let mut y = Matrix::zeros(rows, self.widths.iter().sum());
         for (i, from, width) in self.parts() {
-            for (r, c) in (0..batch.rows).flat_map(|r| (0..width).map(move |c| (r, c))) {
+            for (r, c) in (0..rows).flat_map(|r| (0..width).map(move |c| (r, c))) {
                 y.set(r, from + c, inputs[i].at(r, c));
             }
         }

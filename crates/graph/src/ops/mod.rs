@@ -11,7 +11,10 @@ pub mod grouped_linear;
 pub mod linear;
 pub mod lookup;
 pub mod normalise;
+pub mod position_embedding;
 pub mod scenario_embedding;
+pub mod sequence_lookup;
+pub mod sequence_pool;
 pub mod sigmoid;
 pub mod tap;
 
@@ -25,7 +28,10 @@ pub use grouped_linear::GroupedLinear;
 pub use linear::{Linear, Segment};
 pub use lookup::{LookupTrunk, Piece};
 pub use normalise::Normalise;
+pub use position_embedding::PositionEmbedding;
 pub use scenario_embedding::ScenarioEmbedding;
+pub use sequence_lookup::SequenceLookup;
+pub use sequence_pool::SequencePool;
 pub use sigmoid::Sigmoid;
 pub use tap::Tap;
 
@@ -44,7 +50,10 @@ pub fn cases() -> Vec<Case> {
         linear::cases,
         lookup::cases,
         normalise::cases,
+        position_embedding::cases,
         scenario_embedding::cases,
+        sequence_lookup::cases,
+        sequence_pool::cases,
         sigmoid::cases,
         tap::cases,
     ]

@@ -194,7 +194,8 @@ impl Plan {
             partial.name.push_str(" (f64)");
             buffers.push(partial);
         }
-        buffers.extend(self.kept.iter().map(|kept| buffer(&kept.name, kept.stride, "row")));
+        buffers
+            .extend(self.kept.iter().map(|kept| buffer(&kept.name, kept.stride * kept.rows_a_sample, "row")));
         buffers
     }
 }

@@ -48,10 +48,10 @@ impl Default for PlanOptions {
 /// Where a value or a gradient lies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Place {
-    /// In the worker's arena, for the rows of one tile.
-    Tile { offset: usize, stride: usize, cols: usize },
+    /// In the worker's arena, for the rows of one tile: samples, or the ids of a list.
+    Tile { offset: usize, stride: usize, cols: usize, bag: Option<usize> },
     /// In a buffer of its own, for the rows of the whole batch: what crosses a join or outlives the step.
-    Kept { buffer: usize, column: usize, stride: usize, cols: usize },
+    Kept { buffer: usize, column: usize, stride: usize, cols: usize, bag: Option<usize> },
     /// A matrix in the parameters.
     Param { offset: usize, rows: usize, cols: usize, stride: usize },
     /// A matrix in the state.
@@ -186,6 +186,8 @@ pub struct SparseSource {
 pub(crate) struct KeptBuffer {
     pub(crate) name: String,
     pub(crate) stride: usize,
+    /// Most rows for each of the batch.
+    pub(crate) rows_a_sample: usize,
 }
 
 /// A compiled graph.
@@ -291,6 +293,11 @@ impl Plan {
     /// Where the gradients of tables come from.
     pub fn sparse_sources(&self) -> &[SparseSource] {
         &self.sparse
+    }
+
+    /// Most rows, for each of the batch, of any value.
+    pub fn rows_a_sample(&self) -> usize {
+        self.graph.sequences.iter().map(|&(_, longest)| longest).max().unwrap_or(1)
     }
 
     /// Whether it reads rows in the order of their scenarios; see [`RowOrder`](crate::RowOrder).

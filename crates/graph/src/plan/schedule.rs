@@ -95,6 +95,11 @@ impl Schedule {
             all.scenarios = agree(all.scenarios, scenarios, "scenarios")?;
             all.by_scenario |= by_scenario;
         }
+        for (i, node) in graph.nodes.iter().enumerate() {
+            if let (true, Space::Position(bag)) = (self.live[i], node.shape.space) {
+                all.bags = all.bags.max(bag + 1);
+            }
+        }
         if graph.is_training() {
             let counted = graph.losses.iter().filter_map(|l| l.counted).max();
             all.labels = all.labels.max(counted.map_or(0, |task| task + 1));

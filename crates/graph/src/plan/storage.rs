@@ -96,11 +96,11 @@ impl Storage {
                 Kind::Op { .. } if cols == 0 => {}
                 Kind::Op { op, .. } => {
                     let keep = crosses_a_join(&flow.value_moments(graph, schedule, root)) || is_output(root);
-                    self.values[root] = self.batch_place(keep, &node.name, cols);
+                    self.values[root] = self.place_rows(graph, keep, &node.name, node.shape);
                     if flow.backward_at[root].is_some() {
                         let keep = crosses_a_join(&flow.gradient_moments(root)) || op.keeps_output_gradient();
                         let name = format!("gradient of {}", node.name);
-                        self.gradients[root] = self.batch_place(keep, &name, cols);
+                        self.gradients[root] = self.place_rows(graph, keep, &name, node.shape);
                     }
                 }
             }
@@ -114,18 +114,21 @@ impl Storage {
             let cols = op.extra(&shapes);
             if cols > 0 {
                 let keep = crosses_a_join(&flow.extra_moments(i));
-                self.extras[i] = self.batch_place(keep, &format!("extra of {}", node.name), cols);
+                let shape = node.shape.with_cols(cols);
+                self.extras[i] = self.place_rows(graph, keep, &format!("extra of {}", node.name), shape);
             }
         }
     }
 
-    fn batch_place(&mut self, keep: bool, name: &str, cols: usize) -> Place {
-        let stride = stride(cols);
+    fn place_rows(&mut self, graph: &Graph, keep: bool, name: &str, shape: Shape) -> Place {
+        let (cols, stride, rows_a_sample) =
+            (shape.cols, stride(shape.cols), graph.rows_a_sample(shape.space));
+        let bag = if let Space::Position(bag) = shape.space { Some(bag) } else { None };
         if keep {
-            self.kept.push(KeptBuffer { name: name.to_owned(), stride });
-            Place::Kept { buffer: self.kept.len() - 1, column: 0, stride, cols }
+            self.kept.push(KeptBuffer { name: name.to_owned(), stride, rows_a_sample });
+            Place::Kept { buffer: self.kept.len() - 1, column: 0, stride, cols, bag }
         } else {
-            Place::Tile { offset: 0, stride, cols }
+            Place::Tile { offset: 0, stride, cols, bag }
         }
     }
 
@@ -146,8 +149,9 @@ impl Storage {
                     flow.extra_moments(i)
                 }];
             for (place, moments) in [value, gradient, extra].into_iter().zip(moments) {
-                if let Place::Tile { offset, stride, .. } = place {
-                    intervals.push(interval(&moments(), *stride * options.tile_rows));
+                if let Place::Tile { offset, stride, bag, .. } = place {
+                    let rows = options.tile_rows * bag.map_or(1, |b| graph.rows_a_sample(Space::Position(b)));
+                    intervals.push(interval(&moments(), *stride * rows));
                     offsets.push(offset);
                 }
             }
@@ -158,8 +162,8 @@ impl Storage {
             *to = interval.offset;
         }
         let scratch = schedule.live_ops(graph).map(|(op, shapes)| {
-            let once = shapes.iter().map(|shape| shape.rows).max().unwrap_or(0);
-            op.scratch(options.tile_rows.max(once), &shapes)
+            let rows = shapes.iter().map(|s| s.rows.max(options.tile_rows * graph.rows_a_sample(s.space)));
+            op.scratch(rows.max().unwrap_or(options.tile_rows), &shapes)
         });
         self.arena_len = self.scratch_offset + scratch.max().unwrap_or(0);
         Ok(())
