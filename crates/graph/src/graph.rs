@@ -3,7 +3,7 @@
 use crate::op::{MAX_INPUTS, Op};
 use crate::param::{ParamSpec, TableSpec};
 use crate::shape::{Shape, Space};
-use manygate_core::{Error, Result};
+use manygate_core::{Batch, Error, Result};
 use std::fmt;
 
 /// A value of the graph.
@@ -38,6 +38,36 @@ impl fmt::Display for Mode {
     }
 }
 
+/// What a part of the loss is the mean over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Over {
+    /// All rows of the batch.
+    Rows,
+    /// The rows whose label of this task is 1.
+    Labelled(usize),
+    /// Nothing: it is taken as it is.
+    Once,
+}
+
+impl Over {
+    /// What its sum is divided by, at least 1.
+    pub(crate) fn denominator(self, batch: &Batch) -> usize {
+        let rows = match self {
+            Over::Rows => batch.rows,
+            Over::Labelled(task) => batch.labels[task].iter().filter(|&&y| y > 0.0).count(),
+            Over::Once => 1,
+        };
+        rows.max(1)
+    }
+}
+
+impl From<Option<usize>> for Over {
+    /// The rows of a label space: those with the label, or all.
+    fn from(space: Option<usize>) -> Over {
+        space.map_or(Over::Rows, Over::Labelled)
+    }
+}
+
 /// A named part of the training loss: weight · (sum over its rows) / (number of its rows).
 #[derive(Clone, Debug, PartialEq)]
 pub struct LossPart {
@@ -45,8 +75,8 @@ pub struct LossPart {
     pub name: String,
     /// Weight in the total.
     pub weight: f32,
-    /// Index of the task whose label must be 1 for a row to count; [`None`] counts every row.
-    pub counted: Option<usize>,
+    /// The rows that count.
+    pub over: Over,
 }
 
 /// A loss part of a graph.

@@ -17,7 +17,7 @@ pub mod shape;
 mod tile;
 pub mod workspace;
 
-pub use graph::{Graph, LossId, LossPart, Mode, Value};
+pub use graph::{Graph, LossId, LossPart, Mode, Over, Value};
 pub use op::{LookupSource, Op, TableSource};
 pub use param::{Block, Init, Layout, ParamSpec, Parameters, TableSpec, name_hash};
 pub use plan::{Description, Plan, PlanOptions, SparseSource};

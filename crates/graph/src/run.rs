@@ -142,7 +142,7 @@ impl Plan {
         }
         if self.graph.is_training() {
             for (part, loss) in self.graph.losses.iter().enumerate() {
-                let counted = denominator(loss.counted, input.batch);
+                let counted = loss.over.denominator(input.batch);
                 ws.facts.scale[part] = input.seeds[part] * loss.weight / counted as f32;
             }
         }
@@ -305,7 +305,7 @@ impl Plan {
         let parts = self.graph.losses.len();
         for (part, loss) in self.graph.losses.iter().enumerate() {
             let sum: f64 = (0..ws.last_lanes).map(|lane| ws.losses[lane * parts + part]).sum();
-            ws.part_losses[part] = sum / denominator(loss.counted, batch) as f64;
+            ws.part_losses[part] = sum / loss.over.denominator(batch) as f64;
         }
     }
 
@@ -326,13 +326,4 @@ impl Plan {
             }
         }
     }
-}
-
-/// Rows that count in a loss part, at least 1.
-pub(crate) fn denominator(counted: Option<usize>, batch: &Batch) -> usize {
-    let rows = match counted {
-        None => batch.rows,
-        Some(task) => batch.labels[task].iter().filter(|&&y| y > 0.0).count(),
-    };
-    rows.max(1)
 }

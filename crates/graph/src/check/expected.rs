@@ -5,7 +5,6 @@ use crate::graph::{Graph, LossPart, Mode, Value};
 use crate::op::{LookupSource, Matrix, Op, Reads};
 use crate::param::{Block, Init, ParamSpec};
 use crate::plan::op_of;
-use crate::run::denominator;
 use crate::shape::{Shape, Space};
 use manygate_core::{Bag, Batch, Result, Stream};
 use manygate_kernels::activation::Activation;
@@ -168,7 +167,7 @@ impl Data {
 
     /// The factor with which a loss part's sum is what is differentiated.
     pub(super) fn seed(&self, part: &LossPart) -> f32 {
-        denominator(part.counted, &self.batch) as f32
+        part.over.denominator(&self.batch) as f32
     }
 }
 

@@ -6,7 +6,7 @@ use crate::graph::Kind;
 use crate::op::Matrix;
 use crate::param::{Layout, Parameters};
 use crate::plan::Plan;
-use crate::run::{Input, denominator};
+use crate::run::Input;
 use crate::workspace::Workspace;
 use manygate_core::{Batch, Executor};
 
@@ -161,7 +161,7 @@ impl Numbers {
             }
         }
         let parts = plan.losses().iter().zip(losses);
-        parts.map(|(part, sum)| sum / denominator(part.counted, batch) as f64).collect()
+        parts.map(|(part, sum)| sum / part.over.denominator(batch) as f64).collect()
     }
 
     /// What every node gives.

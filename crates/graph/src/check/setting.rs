@@ -3,7 +3,7 @@
 use super::Case;
 use super::expected::{ACTIVATION, Data, Sampled, input_name, param};
 use super::helpers::{Activate, Source, Weigh};
-use crate::graph::{Graph, LossId, LossPart, Mode, Value};
+use crate::graph::{Graph, LossId, LossPart, Mode, Over, Value};
 use crate::op::{LookupSource, activate_f64};
 use crate::ops::Tap;
 use crate::param::Parameters;
@@ -195,7 +195,7 @@ impl Setting {
 }
 
 fn part(g: &mut Graph, name: &str) -> Result<LossId> {
-    g.loss(LossPart { name: name.to_owned(), weight: 1.0, counted: None })
+    g.loss(LossPart { name: name.to_owned(), weight: 1.0, over: Over::Rows })
 }
 
 /// Runs a case in one setting and compares everything.

@@ -22,7 +22,7 @@ pub struct BceWithLogits {
 
 impl BceWithLogits {
     /// The loss of `labels[task]`, added to the part `loss`; with `counted`, over rows where `labels[counted]`
-    /// is above 0 (the part's [`counted`](crate::LossPart::counted) must be the same: it gives the denominator).
+    /// is above 0 (the part's [`over`](crate::LossPart::over) must say the same: it gives the denominator).
     pub fn new(loss: LossId, task: usize, counted: Option<usize>) -> BceWithLogits {
         BceWithLogits { loss, task, counted }
     }
@@ -105,7 +105,7 @@ impl Op for BceWithLogits {
 pub fn cases() -> Vec<Case> {
     let case = |name: &str, counted: Option<usize>, range: f32| {
         let declare = move |g: &mut Graph, x: &[Value]| {
-            let loss = g.loss(LossPart { name: "task".into(), weight: 0.7, counted })?;
+            let loss = g.loss(LossPart { name: "task".into(), weight: 0.7, over: counted.into() })?;
             g.add("op", BceWithLogits::new(loss, 0, counted), x)
         };
         Case::new(name, declare).rows(1).between(-range, range)

@@ -10,7 +10,7 @@
 //! that exists once are complete at the join after the last phase that adds to them.
 
 use super::{PlanOptions, computes_outputs, matches};
-use crate::graph::{Graph, Kind, Value};
+use crate::graph::{Graph, Kind, Over, Value};
 use crate::op::{Op, Reads};
 use crate::shape::{Shape, Space};
 use manygate_core::{Error, Result};
@@ -101,8 +101,11 @@ impl Schedule {
             }
         }
         if graph.is_training() {
-            let counted = graph.losses.iter().filter_map(|l| l.counted).max();
-            all.labels = all.labels.max(counted.map_or(0, |task| task + 1));
+            for loss in &graph.losses {
+                if let Over::Labelled(task) = loss.over {
+                    all.labels = all.labels.max(task + 1);
+                }
+            }
         }
         Ok(all)
     }

@@ -3,7 +3,7 @@
 use crate::support::{TRUNK, linear, task, trunk};
 use manygate_core::Result;
 use manygate_graph::ops::{BatchMoments, BceWithLogits, Linear, LookupTrunk, Piece, Running, Sigmoid, Tap};
-use manygate_graph::{Block, Graph, Init, LossPart, Mode, ParamSpec, Plan, PlanOptions, TableSpec};
+use manygate_graph::{Block, Graph, Init, LossPart, Mode, Over, ParamSpec, Plan, PlanOptions, TableSpec};
 use manygate_kernels::activation::Activation::Identity;
 
 fn says(what: &str, declare: impl FnOnce(&mut Graph) -> Result<()>) {
@@ -73,7 +73,7 @@ fn references_to_what_is_not_there_are_told() {
         g.add("x", LookupTrunk::new(vec![Piece::Field { field: 0, table: 4, dim: 5 }]), &[]).map(|_| ())
     });
     says("its part of the loss is one of another graph", |g| {
-        let part = LossPart { name: "a".into(), weight: 1.0, counted: None };
+        let part = LossPart { name: "a".into(), weight: 1.0, over: Over::Rows };
         let loss = Graph::new(Mode::Training).loss(part)?;
         let x = trunk(g)?;
         let logit = linear(g, "click", x, 1, Identity)?;

@@ -16,7 +16,7 @@ pub fn binary_tasks(g: &mut Graph, inputs: &Inputs, logits: Value) -> Result<()>
         let probability = g.columns(probabilities, t, 1)?;
         g.output(&task.name, probability);
         if g.is_training() {
-            let part = LossPart { name: task.name.clone(), weight: task.weight, counted: task.space };
+            let part = LossPart { name: task.name.clone(), weight: task.weight, over: task.space.into() };
             let loss = g.loss(part)?;
             let logit = g.columns(logits, t, 1)?;
             g.add(format!("loss.{}", task.name), BceWithLogits::new(loss, t, task.space), &[logit])?;
