@@ -48,7 +48,10 @@ fn largest(values: &[f32]) -> usize {
 /// on the row that the model is most wrong about (a saturated one that is right has no gradient).
 fn places(case: &mut Case, name: &str) -> Vec<usize> {
     if let Some(parameter) = name.strip_prefix("param.") {
-        return vec![largest(floats(case, &format!("grad.{parameter}")))];
+        let gradient = floats(case, &format!("grad.{parameter}"));
+        let at = largest(gradient);
+        // That of an absent scenario, say.
+        return if gradient[at] == 0.0 { Vec::new() } else { vec![at] };
     }
     let space =
         name.strip_prefix("label.").and_then(|task| case.config.get("sample_space")?.get(task)?.as_str());
@@ -91,6 +94,8 @@ fn kind(name: &str) -> String {
         }
         "param" | "grad" => format!("{head} {last}"),
         "input" => name.to_owned(),
+        "grad_of" => "grad of a part".to_owned(),
+        "after_loss" | "after" => "after".to_owned(),
         "loss" if !rest.is_empty() => "loss of a part".to_owned(),
         _ => head.to_owned(),
     }
@@ -126,6 +131,7 @@ fn a_moved_value_of_any_tensor_fails_its_case() {
         "grad embedding",
         "grad norm bias",
         "grad norm weight",
+        "grad of a part",
         "grad of a scenario",
         "grad weight",
         "input.dense",

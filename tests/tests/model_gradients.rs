@@ -12,7 +12,9 @@ use std::sync::Arc;
 
 const IDS: usize = 5;
 
-fn inputs() -> Inputs {
+fn inputs(model: &str) -> Inputs {
+    // It predicts one task.
+    let tasks = if model.contains("causalint") { 1 } else { 3 };
     let table = |name: &str| inputs::Table { name: name.into(), rows: IDS, dim: None };
     let task = |name: &str, weight, space| inputs::Task { name: name.into(), weight, space };
     Inputs {
@@ -24,7 +26,8 @@ fn inputs() -> Inputs {
         bags: vec![inputs::BagField { name: "history".into(), table: 1, pooling: Pooling::Mean }],
         dense: 2,
         scenarios: 3,
-        tasks: vec![task("click", 1.0, None), task("like", 0.5, None), task("buy", 2.0, Some(0))],
+        tasks: [task("click", 1.0, None), task("like", 0.5, None), task("buy", 2.0, Some(0))][..tasks]
+            .to_vec(),
     }
 }
 
@@ -72,6 +75,13 @@ fn configurations(model: &str) -> Vec<String> {
                 })
                 .collect();
         }
+        "causalint" => {
+            let metas = ["none", "representation", "parameter"];
+            let sizes = "units = [6, 5]\ntransfer = 3\ninner_rate = 2.0\nconflict_weight = 0.8";
+            let keys =
+                |meta: &&str| format!("name = \"causalint\"\nembedding_dim = 3\nmeta = \"{meta}\"\n{sizes}");
+            return metas.iter().map(keys).collect();
+        }
         other => panic!("name small sizes for {other}"),
     };
     let common = |sizes: &str, norm: &str| {
@@ -82,7 +92,7 @@ fn configurations(model: &str) -> Vec<String> {
 
 fn check(model: &str, mode: Mode, rows: usize, options: PlanOptions) -> Result<(), String> {
     let (_, architecture) = manygate_models::from_table(&toml::from_str(model).unwrap()).unwrap();
-    let graph = manygate_models::build(architecture.as_ref(), &inputs(), mode).unwrap();
+    let graph = manygate_models::build(architecture.as_ref(), &inputs(model), mode).unwrap();
     let plan = Plan::compile(graph, options).unwrap();
     let params = Parameters::initial(Arc::clone(plan.layout()), 1);
     let state = Parameters::initial(Arc::clone(plan.state_layout()), 1);

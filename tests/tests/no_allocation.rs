@@ -49,7 +49,9 @@ const ROWS: usize = 700;
 const USERS: usize = 300;
 const ITEMS: usize = 50;
 
-fn inputs() -> Inputs {
+fn inputs(model: &str) -> Inputs {
+    // It predicts one task.
+    let tasks = if model.contains("causalint") { 1 } else { 3 };
     let table = |name: &str, rows| inputs::Table { name: name.into(), rows, dim: None };
     let field = |name: &str, table| inputs::Field { name: name.into(), table };
     let task = |name: &str, space| inputs::Task { name: name.into(), weight: 1.0, space };
@@ -59,7 +61,7 @@ fn inputs() -> Inputs {
         bags: vec![inputs::BagField { name: "history".into(), table: 1, pooling: Pooling::Mean }],
         dense: 3,
         scenarios: 3,
-        tasks: vec![task("click", None), task("like", None), task("buy", Some(0))],
+        tasks: [task("click", None), task("like", None), task("buy", Some(0))][..tasks].to_vec(),
     }
 }
 
@@ -88,7 +90,7 @@ fn data(rows: usize) -> Batch {
 /// A model in training, as the trainer makes it.
 fn learner(model: &str, exec: &dyn Executor, data: &Batch) -> Learner {
     let (_, architecture) = manygate_models::from_table(&toml::from_str(model).unwrap()).unwrap();
-    let graph = manygate_models::build(architecture.as_ref(), &inputs(), Mode::Training).unwrap();
+    let graph = manygate_models::build(architecture.as_ref(), &inputs(model), Mode::Training).unwrap();
     let optimizer = OptimizerConfig::default();
     let mut learner = Learner::new(graph, PlanOptions::default(), &optimizer, 1, exec, ROWS).unwrap();
     assert!(learner.plan.lanes(ROWS) > 1, "several lanes");
@@ -129,9 +131,12 @@ fn a_warm_step_allocates_nothing() {
     ];
     let with_norms =
         models.iter().flat_map(|m| ["none", "batch"].map(|norm| format!("{m}\nnorm = \"{norm}\"")));
-    let others = ["name = \"star\"\nunits = [24, 16]\nauxiliary_units = [8]"].map(str::to_owned);
+    let others = [
+        "name = \"star\"\nunits = [24, 16]\nauxiliary_units = [8]",
+        "name = \"causalint\"\nunits = [24, 16]\ntransfer = 4\nmeta = \"parameter\"",
+    ];
     let pool = Pool::new(2).unwrap();
-    for model in with_norms.chain(others) {
+    for model in with_norms.chain(others.map(str::to_owned)) {
         assert_eq!(least_blocks(&model, &Serial), 0, "one thread:\n{model}");
         assert_eq!(pool.enter(|exec| least_blocks(&model, exec)), 0, "two threads:\n{model}");
     }

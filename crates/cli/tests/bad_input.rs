@@ -41,7 +41,7 @@ fn a_value_that_a_key_cannot_have_is_named() {
         ("epochs = 2", "epochs = \"two\"", &["config.toml", "line 18", "invalid type", "\"two\""]),
         ("epochs = 2", "epochs = 0", &["train.epochs", "at least 1"]),
         ("experts = 2", "experts = 0", &["model.experts", "at least 1"]),
-        ("name = \"mmoe\"", "name = \"mmoo\"", &["model.name", "`mmoo`", "use one of: mmoe"]),
+        ("name = \"mmoe\"", "name = \"mmoo\"", &["model.name", "`mmoo`", "use one of: "]),
         ("last_fraction = 0.2", "last_fraction = 2.0", &["data.valid.last_fraction", "between 0 and 1"]),
         (
             "epochs = 2",

@@ -4,31 +4,37 @@ mod support;
 
 use std::process::Stdio;
 use std::time::{Duration, Instant};
-use support::{Lab, MODEL, csv};
+use support::{Lab, MODEL, SECOND_TASK, csv};
 
-/// Models with state or an order of rows of their own beside the plain one.
-const MODELS: [&str; 2] =
-    [MODEL, "name = \"star\"\nembedding_dim = 4\nunits = [16, 8]\nauxiliary_units = [8]"];
+/// A model, and the tasks that it leaves out.
+type Job = (&'static str, &'static str);
+
+/// Models with state, an order of rows, or values between phases beside the plain one.
+const MODELS: [Job; 3] = [
+    (MODEL, ""),
+    ("name = \"star\"\nembedding_dim = 4\nunits = [16, 8]\nauxiliary_units = [8]", ""),
+    ("name = \"causalint\"\nembedding_dim = 4\nunits = [16, 8]\ntransfer = 3", SECOND_TASK),
+];
 
 /// Long enough to be killed between two checkpoints.
-fn long_job(model: &str) -> Lab {
+fn long_job((model, left_out): Job) -> Lab {
     let lab = Lab::new();
     lab.write("train.csv", csv(3000, 3));
     let long = ("epochs = 2\nbatch_size = 64", "epochs = 80\nbatch_size = 32\nselect = \"logloss\"");
-    lab.configure_all(&[(MODEL, model), long]);
+    lab.configure_all(&[(MODEL, model), (left_out, ""), long]);
     lab
 }
 
 #[test]
 fn threads_do_not_change_a_byte() {
-    MODELS.iter().for_each(|model| train_on_threads(model));
+    MODELS.into_iter().for_each(train_on_threads);
 }
 
-fn train_on_threads(model: &str) {
+fn train_on_threads((model, left_out): Job) {
     let lab = Lab::new();
     lab.write("train.csv", csv(3000, 3));
     // Batches of several lanes, the last one short.
-    lab.configure_all(&[(MODEL, model), ("batch_size = 64", "batch_size = 1000")]);
+    lab.configure_all(&[(MODEL, model), (left_out, ""), ("batch_size = 64", "batch_size = 1000")]);
     for threads in ["1", "2", "5"] {
         let out = format!("run{threads}");
         lab.run(&["train", "config.toml", "--out", &out, "--threads", threads]).success();
@@ -46,12 +52,12 @@ fn train_on_threads(model: &str) {
 #[cfg(unix)]
 #[test]
 fn a_run_killed_twice_and_resumed_equals_an_uninterrupted_one() {
-    MODELS.iter().for_each(|model| kill_and_resume(model));
+    MODELS.into_iter().for_each(kill_and_resume);
 }
 
 #[cfg(unix)]
-fn kill_and_resume(model: &str) {
-    let lab = long_job(model);
+fn kill_and_resume(job: Job) {
+    let lab = long_job(job);
     lab.run(&["train", "config.toml", "--out", "whole", "--threads", "2"]).success();
 
     let mut seen = None;

@@ -34,8 +34,10 @@ pub struct Pack {
     pub input: usize,
     /// Rows of each group that is packed by itself, top to bottom.
     pub groups: Vec<usize>,
-    /// Packed as Wᵀ (for the forward product) or as W (for the gradient of the input).
+    /// Packed as Wᵀ (x Wᵀ reads that) or as W (x W does).
     pub transposed: bool,
+    /// Whether the backward step reads it, and not the forward step.
+    pub backward: bool,
 }
 
 /// Columns of an op's output that are rows of a table (or the pooled rows of a bag).
@@ -344,6 +346,13 @@ pub struct Gradient<'a> {
 }
 
 impl<'a> Gradient<'a> {
+    /// Gives row `r`: adds `values` to it, or overwrites it with them. For ops that mask nothing.
+    pub fn put(&mut self, r: usize, values: impl Iterator<Item = f32>) {
+        for (to, value) in self.to.row_mut(r).iter_mut().zip(values) {
+            *to = if self.accumulate { *to + value } else { value };
+        }
+    }
+
     /// The `count` rows from row `from` on, for an op that uses only these of a weight in a tile: the others start at
     /// zero.
     pub fn only_rows(mut self, from: usize, count: usize) -> Gradient<'a> {

@@ -1,5 +1,6 @@
 //! Layers, architectures and their registry.
 
+pub mod causalint;
 pub mod config;
 pub mod inputs;
 pub mod layers;

@@ -45,8 +45,9 @@ impl Contents {
         let state = take.parameters("buffer", Parameters::initial(plan.state_layout().clone(), 0));
         let tables = take.tables(&plan);
         let batch = take.batch(setup);
-        take.values(setup, !plan.state_layout().is_empty(), &mut expected);
+        take.values(setup, &plan, &mut expected);
         take.gradients_and_state(&plan, &mut expected);
+        take.what_steps_reach(setup, &plan, &mut expected);
         for name in case.tensors.keys().filter(|n| !take.taken.contains(*n) && !is_ignored(n)) {
             take.problems.push(format!("{name} is not a tensor that this model has"));
         }
@@ -172,18 +173,21 @@ impl<'c> Take<'c> {
     }
 
     /// Losses; probabilities in training mode and in evaluation, which are the same unless there is state.
-    fn values(&mut self, setup: &Setup, has_state: bool, expected: &mut BTreeMap<String, Expected>) {
+    fn values(&mut self, setup: &Setup, plan: &Plan, expected: &mut BTreeMap<String, Expected>) {
+        let has_state = !plan.state_layout().is_empty();
         self.expect(expected, "loss".into(), &[1]);
-        for task in setup.inputs.task_names() {
-            let (out, eval) = (format!("out.{task}"), format!("eval.{task}"));
-            let part = format!("loss.{task}");
+        for part in plan.losses() {
+            let name = format!("loss.{}", part.name);
             match expected.get("loss").cloned() {
                 // The only part is the total.
-                Some(total) if setup.inputs.tasks.len() == 1 && !self.tensors.contains_key(&part) => {
-                    expected.insert(part, total);
+                Some(total) if plan.losses().len() == 1 && !self.tensors.contains_key(&name) => {
+                    expected.insert(name, total);
                 }
-                _ => self.expect(expected, part, &[1]),
+                _ => self.expect(expected, name, &[1]),
             }
+        }
+        for task in setup.inputs.task_names() {
+            let (out, eval) = (format!("out.{task}"), format!("eval.{task}"));
             self.expect(expected, out.clone(), &[setup.rows]);
             let after = format!("eval_after.{task}");
             if self.tensors.contains_key(&after) {
@@ -194,6 +198,26 @@ impl<'c> Take<'c> {
             } else if let Some(training) = expected.get(&out) {
                 expected.insert(eval, training.clone());
             }
+        }
+    }
+
+    /// Gradients of single parts, where the case has them, and what steps of gradient descent reach.
+    fn what_steps_reach(&mut self, setup: &Setup, plan: &Plan, expected: &mut BTreeMap<String, Expected>) {
+        let blocks = plan.layout().blocks().map(|(block, _)| (block.name.clone(), block.shape.clone()));
+        let tables = plan.tables().iter().map(|t| (t.name.clone(), vec![t.rows, t.dim]));
+        for (name, shape) in blocks.chain(tables) {
+            for part in plan.losses() {
+                let of_part = format!("grad_of.{}.{name}", part.name);
+                if self.tensors.contains_key(&of_part) {
+                    self.expect(expected, of_part, &shape);
+                }
+            }
+            if setup.update.is_some() {
+                self.expect(expected, format!("after.{name}"), &shape);
+            }
+        }
+        if setup.update.is_some() {
+            self.expect(expected, "after_loss".into(), &[1]);
         }
     }
 

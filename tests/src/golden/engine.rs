@@ -1,10 +1,10 @@
 //! What the engine computes for a case, under the names of the case's tensors.
 
 use super::contents::Contents;
-use super::translate::Setup;
+use super::translate::{Setup, Update};
 use manygate_core::{Batch, Executor, Pool, Serial};
 use manygate_embedding::SparseGradients;
-use manygate_graph::{Input, Mode, Parameters, Plan, PlanOptions, RowOrder, Workspace};
+use manygate_graph::{Input, LossPart, Mode, Parameters, Plan, PlanOptions, RowOrder, Workspace};
 use manygate_kernels::Isa;
 use manygate_kernels::embedding::Rows;
 use std::collections::BTreeMap;
@@ -77,7 +77,7 @@ pub(crate) fn plan(setup: &Setup, mode: Mode, options: PlanOptions) -> Result<Pl
 pub(crate) fn compute(setup: &Setup, contents: &Contents, variant: Variant) -> Result<Computed, String> {
     let training = plan(setup, Mode::Training, variant.options())?;
     let evaluation = plan(setup, Mode::Evaluation, variant.options())?;
-    let run = Run { contents, threads: variant.threads };
+    let run = Run { setup, contents, threads: variant.threads };
     if variant.threads == 1 {
         run.both(&Serial, &training, &evaluation)
     } else {
@@ -87,6 +87,7 @@ pub(crate) fn compute(setup: &Setup, contents: &Contents, variant: Variant) -> R
 }
 
 struct Run<'a> {
+    setup: &'a Setup,
     contents: &'a Contents,
     threads: usize,
 }
@@ -124,9 +125,19 @@ impl Run<'_> {
             let mut own = Named::new();
             gradients(exec, training, &ws, &batch, &mut own)?;
             for (name, values) in own {
+                let LossPart { name: of, weight, .. } = &training.losses()[part];
+                let of_part = name.replacen("grad.", &format!("grad_of.{of}."), 1);
+                if self.contents.expected.contains_key(&of_part) {
+                    // That of the part itself, not of its share in the total.
+                    let own = values.iter().map(|v| v / f64::from(*weight)).collect();
+                    computed.values.insert(of_part, own);
+                }
                 let sum = computed.summed.entry(name).or_insert_with(|| vec![0.0; values.len()]);
                 sum.iter_mut().zip(values).for_each(|(s, v)| *s += v);
             }
+        }
+        if let Some(update) = self.setup.update {
+            self.descend(exec, training, &batch, update, &mut computed.values)?;
         }
         let mut ws = Workspace::new(evaluation, self.threads, rows);
         run(evaluation, &mut ws, state, &[])?;
@@ -136,6 +147,51 @@ impl Run<'_> {
             outputs(evaluation, &ws, &order, "eval_after", &mut computed.values)?;
         }
         Ok(computed)
+    }
+
+    /// Steps of plain gradient descent, of parameters and tables.
+    fn descend(
+        &self,
+        exec: &dyn Executor,
+        plan: &Plan,
+        batch: &Batch,
+        update: Update,
+        into: &mut Named,
+    ) -> Result<(), String> {
+        let Contents { mut params, state, mut tables, .. } = self.contents.clone();
+        let mut ws = Workspace::new(plan, self.threads, batch.rows);
+        let seeds = vec![1.0; plan.losses().len()];
+        let move_by = |values: &mut [f32], gradient: &[f64]| {
+            for (v, g) in values.iter_mut().zip(gradient) {
+                *v = (f64::from(*v) - update.lr * g) as f32;
+            }
+        };
+        for step in 0..=update.steps {
+            plan.pack(exec, &mut ws, &params);
+            let rows: Vec<Rows<'_>> = tables.iter().map(|t| t.rows()).collect();
+            let input = Input { params: &params, state: &state, tables: &rows, batch, seeds: &seeds };
+            plan.run(exec, &mut ws, &input).map_err(|e| e.to_string())?;
+            if step == update.steps {
+                break;
+            }
+            let mut own = Named::new();
+            gradients(exec, plan, &ws, batch, &mut own)?;
+            for (block, range) in plan.layout().blocks() {
+                move_by(&mut params.values[range], &own[&format!("grad.{}", block.name)]);
+            }
+            for table in &mut tables {
+                let mut weights = table.weights();
+                move_by(&mut weights, &own[&format!("grad.{}", table.spec().name)]);
+                table.set_weights(&weights).map_err(|e| e.to_string())?;
+            }
+        }
+        let wide = |values: &[f32]| values.iter().copied().map(f64::from).collect();
+        let reached = params.tensors().map(|(block, values)| (format!("after.{}", block.name), wide(values)));
+        into.extend(reached);
+        into.extend(tables.iter().map(|t| (format!("after.{}", t.spec().name), wide(&t.weights()))));
+        let parts = plan.losses().iter().zip(ws.part_losses());
+        into.insert("after_loss".into(), vec![parts.map(|(p, loss)| f64::from(p.weight) * loss).sum()]);
+        Ok(())
     }
 }
 

@@ -23,7 +23,22 @@ struct Translation {
 /// A key of the reference, and of the engine.
 type Key = (&'static str, &'static str);
 
-const TRANSLATIONS: [Translation; 3] = [
+const TRANSLATIONS: [Translation; 4] = [
+    Translation {
+        model: "causalint",
+        required: &[
+            ("units", "units"),
+            ("transfer", "transfer"),
+            ("slope", "slope"),
+            ("orth_weight", "orthogonality_weight"),
+            ("conflict_weight", "conflict_weight"),
+            ("meta", "meta"),
+            ("inner_lr", "inner_rate"),
+        ],
+        optional: &[("first_order", "first_order"), ("basis_fixed", "basis_fixed")],
+        special: |_, _| Ok(()),
+        without_effect: &["absent_scene"],
+    },
     Translation {
         model: "mmoe",
         required: &[("act", "activation"), ("experts", "experts"), ("expert_units", "expert_units")],
@@ -81,8 +96,18 @@ pub(crate) struct Setup {
     pub(crate) inputs: Inputs,
     /// Rows of the batch.
     pub(crate) rows: usize,
+    /// Steps of plain gradient descent that the case also shows.
+    pub(crate) update: Option<Update>,
     /// Whether the model normalises by the statistics of a batch: errors may be larger.
     pub(crate) normalises: bool,
+}
+
+/// Plain gradient descent on the same batch.
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Update {
+    pub(crate) lr: f64,
+    pub(crate) steps: usize,
 }
 
 #[derive(Deserialize)]
@@ -122,9 +147,10 @@ impl Setup {
             keys.0.remove(*key);
         }
         let (inputs, rows) = (inputs(&mut keys)?, keys.required("batch")?);
+        let update = keys.optional("update")?;
         match keys.0.keys().next() {
             Some(unknown) => Err(format!("config key `{unknown}` is not known")),
-            None => Ok(Setup { normalises: normalises(&model), model, inputs, rows }),
+            None => Ok(Setup { normalises: normalises(&model), model, inputs, rows, update }),
         }
     }
 }

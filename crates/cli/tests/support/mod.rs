@@ -59,6 +59,9 @@ name = "buy"
 pub(crate) const MODEL: &str =
     "name = \"mmoe\"\nembedding_dim = 4\nexperts = 2\nexpert_units = [16, 8]\ntower_units = [8]";
 
+/// The part of [`CONFIG`] that names the second task.
+pub(crate) const SECOND_TASK: &str = "\n[[tasks]]\nname = \"buy\"\n";
+
 /// How the program ended.
 #[derive(Debug)]
 pub(crate) struct Finished {

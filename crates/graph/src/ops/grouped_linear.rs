@@ -69,8 +69,8 @@ impl Op for GroupedLinear {
     fn packs(&self) -> Vec<Pack> {
         let groups = vec![self.out; self.groups];
         vec![
-            Pack { input: 1, groups: groups.clone(), transposed: true },
-            Pack { input: 1, groups, transposed: false },
+            Pack { input: 1, groups: groups.clone(), transposed: true, backward: false },
+            Pack { input: 1, groups, transposed: false, backward: true },
         ]
     }
 

@@ -122,8 +122,8 @@ impl Op for Linear {
     fn packs(&self) -> Vec<Pack> {
         let groups: Vec<usize> = self.segments.iter().map(|s| s.out).collect();
         vec![
-            Pack { input: 1, groups: groups.repeat(self.weights()), transposed: true },
-            Pack { input: 1, groups: vec![self.out(); self.weights()], transposed: false },
+            Pack { input: 1, groups: groups.repeat(self.weights()), transposed: true, backward: false },
+            Pack { input: 1, groups: vec![self.out(); self.weights()], transposed: false, backward: true },
         ]
     }
 

@@ -1,9 +1,14 @@
 //! The ops, one a file: formula, shapes, forward, backward and reference together. To add one, write its file and
 //! name it here; [`cases`] hands it to the gradient check and to the matrix test.
 
+pub mod act_mask;
+pub mod activate;
 pub mod add;
+pub mod add_scaled;
 pub mod batch_moments;
+pub mod bce_residual;
 pub mod bce_with_logits;
+pub mod broadcast;
 pub mod concat;
 pub mod descend;
 pub mod fold;
@@ -11,20 +16,34 @@ pub mod gate_combine;
 pub mod gradient_conflict;
 pub mod grouped_linear;
 pub mod linear;
+pub mod linear_transposed;
 pub mod lookup;
+pub mod mean_square;
 pub mod normalise;
 pub mod position_embedding;
+pub mod row_dot;
+pub mod row_linear;
+pub mod row_normalise;
+pub mod scale_rows;
+pub mod scenario_cross_entropy;
 pub mod scenario_embedding;
 pub mod scenario_sums;
 pub mod sequence_lookup;
 pub mod sequence_pool;
 pub mod sigmoid;
+pub mod softmax;
 pub mod tap;
+pub mod transfer_mixture;
 pub mod weight_gradient;
 
+pub use act_mask::ActMask;
+pub use activate::Activate;
 pub use add::Add;
+pub use add_scaled::AddScaled;
 pub use batch_moments::{BatchMoments, Running};
+pub use bce_residual::BceResidual;
 pub use bce_with_logits::BceWithLogits;
+pub use broadcast::Broadcast;
 pub use concat::Concat;
 pub use descend::Descend;
 pub use fold::Fold;
@@ -32,15 +51,24 @@ pub use gate_combine::GateCombine;
 pub use gradient_conflict::GradientConflict;
 pub use grouped_linear::GroupedLinear;
 pub use linear::{Linear, Segment};
+pub use linear_transposed::LinearTransposed;
 pub use lookup::{LookupTrunk, Piece};
+pub use mean_square::MeanSquare;
 pub use normalise::Normalise;
 pub use position_embedding::PositionEmbedding;
+pub use row_dot::RowDot;
+pub use row_linear::RowLinear;
+pub use row_normalise::RowNormalise;
+pub use scale_rows::ScaleRows;
+pub use scenario_cross_entropy::{ScenarioCrossEntropy, ScenarioResidual};
 pub use scenario_embedding::ScenarioEmbedding;
 pub use scenario_sums::ScenarioSums;
 pub use sequence_lookup::SequenceLookup;
 pub use sequence_pool::SequencePool;
 pub use sigmoid::Sigmoid;
+pub use softmax::Softmax;
 pub use tap::Tap;
+pub use transfer_mixture::TransferMixture;
 pub use weight_gradient::WeightGradient;
 
 use crate::check::Case;
@@ -48,9 +76,14 @@ use crate::check::Case;
 /// Instances of every op, which the matrix test checks on every instruction set.
 pub fn cases() -> Vec<Case> {
     [
+        act_mask::cases,
+        activate::cases,
         add::cases,
+        add_scaled::cases,
         batch_moments::cases,
+        bce_residual::cases,
         bce_with_logits::cases,
+        broadcast::cases,
         concat::cases,
         descend::cases,
         fold::cases,
@@ -58,15 +91,24 @@ pub fn cases() -> Vec<Case> {
         gradient_conflict::cases,
         grouped_linear::cases,
         linear::cases,
+        linear_transposed::cases,
         lookup::cases,
+        mean_square::cases,
         normalise::cases,
         position_embedding::cases,
+        row_dot::cases,
+        row_linear::cases,
+        row_normalise::cases,
+        scale_rows::cases,
+        scenario_cross_entropy::cases,
         scenario_embedding::cases,
         scenario_sums::cases,
         sequence_lookup::cases,
         sequence_pool::cases,
         sigmoid::cases,
+        softmax::cases,
         tap::cases,
+        transfer_mixture::cases,
         weight_gradient::cases,
     ]
     .iter()

@@ -142,7 +142,7 @@ impl Plan {
         let named = |i: usize| self.graph.nodes[inputs[i].index()].name.clone();
         let mut reads = Vec::new();
         for (i, &place) in step.inputs.iter().enumerate() {
-            let packed = op.packs().iter().position(|p| p.input == i && p.transposed != step.backward);
+            let packed = op.packs().iter().position(|p| p.input == i && p.backward == step.backward);
             reads.extend(match packed {
                 Some(slot) => Some(described(named(i), Memory::Packed, step.packs[slot].1)),
                 None if step.backward && !op.saved().has_input(i) => None,

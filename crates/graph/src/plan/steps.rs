@@ -181,8 +181,7 @@ impl Steps {
         let (op, inputs) = op_of(graph, node);
         let mut slots = Vec::new();
         for pack in op.packs() {
-            // The forward product reads the transpose, that of the input's gradient the weight itself.
-            if pack.transposed == backward {
+            if pack.backward != backward {
                 slots.push((0, 0));
                 continue;
             }

@@ -1,6 +1,6 @@
 //! The end of every model: probabilities and losses of the tasks.
 
-use crate::inputs::Inputs;
+use crate::inputs::{Inputs, Task};
 use manygate_core::Result;
 use manygate_graph::ops::{BceWithLogits, Sigmoid};
 use manygate_graph::{Graph, LossPart, Value};
@@ -15,12 +15,31 @@ pub fn binary_tasks(g: &mut Graph, inputs: &Inputs, logits: Value) -> Result<()>
     for (t, task) in inputs.tasks.iter().enumerate() {
         let probability = g.columns(probabilities, t, 1)?;
         g.output(&task.name, probability);
-        if g.is_training() {
-            let part = LossPart { name: task.name.clone(), weight: task.weight, over: task.space.into() };
-            let loss = g.loss(part)?;
-            let logit = g.columns(logits, t, 1)?;
-            g.add(format!("loss.{}", task.name), BceWithLogits::new(loss, t, task.space), &[logit])?;
-        }
+        let logit = g.columns(logits, t, 1)?;
+        binary_loss(g, task, t, logit, &task.name)?;
+    }
+    Ok(())
+}
+
+/// The same for one task, number `index`, whose part of the loss has a name of its own.
+///
+/// # Errors
+/// When the name is taken.
+pub fn binary_task(g: &mut Graph, task: &Task, index: usize, logit: Value, part: &str) -> Result<()> {
+    let probability = g.add("probability", Sigmoid, &[logit])?;
+    g.output(&task.name, probability);
+    binary_loss(g, task, index, logit, part)
+}
+
+/// In training, the binary cross-entropy of task number `index` as the part `name` of the loss.
+///
+/// # Errors
+/// When the name is taken.
+pub fn binary_loss(g: &mut Graph, task: &Task, index: usize, logit: Value, name: &str) -> Result<()> {
+    if g.is_training() {
+        let part = LossPart { name: name.to_owned(), weight: task.weight, over: task.space.into() };
+        let loss = g.loss(part)?;
+        g.add(format!("loss.{name}"), BceWithLogits::new(loss, index, task.space), &[logit])?;
     }
     Ok(())
 }

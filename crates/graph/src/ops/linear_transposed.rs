@@ -1,0 +1,97 @@
+//! `y = x W`: a linear layer's weight used the other way round, as its backward pass does.
+//!
+//! x `[batch, out]`, W `[out, in]`, y `[batch, in]`. Backward: `dW = xᵀ dy`, `dx = dy Wᵀ`.
+
+use crate::check::Case;
+use crate::op::{Backward, Forward, Matrix, Op, Pack, Saved};
+use crate::shape::{Shape, Space};
+use manygate_core::Batch;
+use manygate_kernels::gemm::{self, Packed};
+
+/// A product with a transposed weight, see the [module](self). Inputs: x, W.
+#[derive(Clone, Debug)]
+pub struct LinearTransposed {
+    out: usize,
+}
+
+impl LinearTransposed {
+    /// Of a weight with `out` rows.
+    pub fn new(out: usize) -> LinearTransposed {
+        LinearTransposed { out }
+    }
+}
+
+impl Op for LinearTransposed {
+    fn name(&self) -> &'static str {
+        "linear_transposed"
+    }
+
+    fn output(&self, inputs: &[Shape]) -> Result<Shape, String> {
+        match inputs {
+            [x, w]
+                if x.space != Space::Once
+                    && w.space == Space::Once
+                    && x.cols == self.out
+                    && w.rows == self.out =>
+            {
+                Ok(x.with_cols(w.cols))
+            }
+            _ => {
+                Err(format!("{} columns and a weight with as many rows are needed, not {inputs:?}", self.out))
+            }
+        }
+    }
+
+    fn saved(&self) -> Saved {
+        Saved { inputs: 0b1, output: false }
+    }
+
+    fn packs(&self) -> Vec<Pack> {
+        let pack = |transposed, backward| Pack { input: 1, groups: vec![self.out], transposed, backward };
+        vec![pack(false, false), pack(true, true)]
+    }
+
+    fn scratch(&self, rows: usize, inputs: &[Shape]) -> usize {
+        gemm::linear_dw_scratch(rows, inputs[1].cols)
+    }
+
+    fn multiply_adds(&self, inputs: &[Shape]) -> usize {
+        inputs[1].len()
+    }
+
+    fn forward(&self, tile: &mut Forward<'_>) {
+        let (x, w, y) = (tile.input(0), tile.input(1), tile.take_output());
+        let weight = Packed::new(tile.packed(0), self.out, w.cols());
+        gemm::linear_dx(tile.at.isa, x, weight, false, None, y);
+    }
+
+    fn backward(&self, tile: &mut Backward<'_>) {
+        let isa = tile.at.isa;
+        let (x, w, dy) = (tile.input(0), tile.input(1), tile.take_output_gradient());
+        if let Some(dw) = tile.take_gradient(1) {
+            gemm::linear_dw(isa, x, dy.as_mat(), dw.accumulate, dw.to, tile.take_scratch());
+        }
+        if let Some(dx) = tile.take_gradient(0) {
+            // The product of x's gradient reads Wᵀ as that of an input's gradient reads a weight.
+            let weight = Packed::new(tile.packed(1), w.cols(), self.out);
+            gemm::linear_dx(isa, dy.as_mat(), weight, dx.accumulate, None, dx.to);
+        }
+    }
+
+    fn reference(&self, inputs: &[Matrix], _tables: &[Matrix], _batch: &Batch) -> Matrix {
+        let (x, w) = (&inputs[0], &inputs[1]);
+        let mut y = Matrix::zeros(x.rows, w.cols);
+        for (r, c) in (0..x.rows).flat_map(|r| (0..w.cols).map(move |c| (r, c))) {
+            y.set(r, c, (0..w.rows).map(|o| x.at(r, o) * w.at(o, c)).sum());
+        }
+        y
+    }
+}
+
+/// Instances for the check of every op, see [`check`](crate::check).
+pub fn cases() -> Vec<Case> {
+    let case = |name: &str, out: usize, cols: usize| {
+        Case::new(name, move |g, x| g.add("op", LinearTransposed::new(out), x)).rows(out).once(out, cols)
+    };
+    vec![case("linear_transposed/one", 1, 5), case("linear_transposed/wide", 18, 33)]
+}

@@ -1,0 +1,183 @@
+//! `y_g = act(W_b h_g + b_b)`: every sample has a weight of its own, computed by the model.
+//!
+//! h `[batch, groups · in]`, W `[batch, out · in]` (row-major `[out, in]`), b `[batch, out]` where there is a bias, y
+//! `[batch, groups · out]`: all groups of a sample share its weight. Transposed, W is `[in, out]` and `y_g = W_bᵀ h_g`.
+//! Meta units (Q. Zhang et al., *Leaving No One Behind*, WSDM 2022), low-rank attention maps and transfer matrices are
+//! such products.
+//!
+//! Backward, dz = dy ⊙ act': `dh_g = Wᵀ dz_g`, `dW = Σ_g dz_g ⊗ h_g`, `db = Σ_g dz_g`.
+
+use crate::check::Case;
+use crate::op::{Backward, Forward, Matrix, Op, Saved, activate_f64};
+use crate::shape::{Shape, Space};
+use manygate_core::Batch;
+use manygate_kernels::activation::{self, Activation};
+use std::ops::Range;
+
+/// A product with weights by sample, see the [module](self). Inputs: h, W and, with `bias`, b.
+#[derive(Clone, Debug)]
+pub struct RowLinear {
+    groups: usize,
+    out: usize,
+    bias: bool,
+    transposed: bool,
+    activation: Activation,
+}
+
+impl RowLinear {
+    /// `out` units for each of `groups` groups.
+    pub fn new(groups: usize, out: usize, bias: bool, activation: Activation) -> RowLinear {
+        RowLinear { groups, out, bias, transposed: false, activation }
+    }
+
+    /// With the weight the other way round.
+    pub fn transposed(self) -> RowLinear {
+        RowLinear { transposed: true, ..self }
+    }
+
+    fn cols(&self) -> usize {
+        self.groups * self.out
+    }
+
+    /// Adds `M v` to `to`, M `[to, v]` row-major, or `Mᵀ v` of M `[v, to]`.
+    fn product(m: &[f32], transposed: bool, v: &[f32], to: &mut [f32]) {
+        if transposed {
+            for (row, &v) in m.chunks_exact(to.len()).zip(v) {
+                to.iter_mut().zip(row).for_each(|(to, m)| *to += v * m);
+            }
+        } else {
+            for (to, row) in to.iter_mut().zip(m.chunks_exact(v.len())) {
+                *to += row.iter().zip(v).map(|(m, v)| m * v).sum::<f32>();
+            }
+        }
+    }
+
+    /// Adds `rows ⊗ cols` to `to`.
+    fn outer(rows: &[f32], cols: &[f32], to: &mut [f32]) {
+        for (to, &row) in to.chunks_exact_mut(cols.len()).zip(rows) {
+            to.iter_mut().zip(cols).for_each(|(to, col)| *to += row * col);
+        }
+    }
+}
+
+impl Op for RowLinear {
+    fn name(&self) -> &'static str {
+        "row_linear"
+    }
+
+    fn output(&self, inputs: &[Shape]) -> Result<Shape, String> {
+        let wanted = 2 + usize::from(self.bias);
+        if inputs.len() != wanted || inputs.iter().any(|x| x.space != Space::Batch) {
+            return Err(format!("{wanted} values with a row a sample are needed, not {inputs:?}"));
+        }
+        let (h, w) = (inputs[0], inputs[1]);
+        if self.groups == 0 || self.out == 0 || h.cols == 0 || !h.cols.is_multiple_of(self.groups) {
+            return Err(format!("h {h} does not divide into {} groups", self.groups));
+        }
+        let len = h.cols / self.groups * self.out;
+        if w.cols != len || (self.bias && inputs[2].cols != self.out) {
+            return Err(format!(
+                "weights of {len} values and {} biases are needed, not {inputs:?}",
+                self.out
+            ));
+        }
+        Ok(Shape::batch(self.cols()))
+    }
+
+    fn saved(&self) -> Saved {
+        Saved { inputs: 0b11, output: self.activation != Activation::Identity }
+    }
+
+    fn activated(&self) -> Option<(Activation, Range<usize>)> {
+        (self.activation != Activation::Identity).then_some((self.activation, 0..self.cols()))
+    }
+
+    fn multiply_adds(&self, inputs: &[Shape]) -> usize {
+        inputs[0].cols * self.out
+    }
+
+    fn forward(&self, tile: &mut Forward<'_>) {
+        let (h, w, mut y) = (tile.input(0), tile.input(1), tile.take_output());
+        let inner = h.cols() / self.groups;
+        for r in 0..h.rows() {
+            for (h, to) in h.row(r).chunks_exact(inner).zip(y.row_mut(r).chunks_exact_mut(self.out)) {
+                if self.bias {
+                    to.copy_from_slice(tile.input(2).row(r));
+                } else {
+                    to.fill(0.0);
+                }
+                Self::product(w.row(r), self.transposed, h, to);
+            }
+        }
+        activation::activate(tile.at.isa, self.activation, y);
+    }
+
+    fn backward(&self, tile: &mut Backward<'_>) {
+        let (h, w, mut dy) = (tile.input(0), tile.input(1), tile.take_output_gradient());
+        if !tile.activation_done && self.activation != Activation::Identity {
+            activation::activation_dx(tile.at.isa, self.activation, tile.output(), dy.reborrow());
+        }
+        let inner = h.cols() / self.groups;
+        let groups = |r: usize| h.row(r).chunks_exact(inner).zip(dy.row(r).chunks_exact(self.out));
+        if let Some(mut dh) = tile.take_gradient(0) {
+            for r in 0..h.rows() {
+                let to = dh.to.row_mut(r);
+                if !dh.accumulate {
+                    to.fill(0.0);
+                }
+                for (to, dz) in to.chunks_exact_mut(inner).zip(dy.row(r).chunks_exact(self.out)) {
+                    Self::product(w.row(r), !self.transposed, dz, to);
+                }
+            }
+        }
+        if let Some(mut dw) = tile.take_gradient(1) {
+            for r in 0..h.rows() {
+                let to = dw.to.row_mut(r);
+                if !dw.accumulate {
+                    to.fill(0.0);
+                }
+                for (h, dz) in groups(r) {
+                    let (rows, cols) = if self.transposed { (h, dz) } else { (dz, h) };
+                    Self::outer(rows, cols, to);
+                }
+            }
+        }
+        if self.bias
+            && let Some(mut db) = tile.take_gradient(2)
+        {
+            for r in 0..h.rows() {
+                let sum = |o: usize| dy.row(r).iter().skip(o).step_by(self.out).sum();
+                db.put(r, (0..self.out).map(sum));
+            }
+        }
+    }
+
+    fn reference(&self, inputs: &[Matrix], _tables: &[Matrix], _batch: &Batch) -> Matrix {
+        let (h, w) = (&inputs[0], &inputs[1]);
+        let inner = h.cols / self.groups;
+        let mut y = Matrix::zeros(h.rows, self.cols());
+        for (r, c) in (0..h.rows).flat_map(|r| (0..self.cols()).map(move |c| (r, c))) {
+            let (group, o) = (c / self.out, c % self.out);
+            let at = |i: usize| if self.transposed { i * self.out + o } else { o * inner + i };
+            let bias = if self.bias { inputs[2].at(r, o) } else { 0.0 };
+            let z = bias + (0..inner).map(|i| w.at(r, at(i)) * h.at(r, group * inner + i)).sum::<f64>();
+            y.set(r, c, activate_f64(self.activation, z));
+        }
+        y
+    }
+}
+
+/// Instances for the check of every op, see [`check`](crate::check).
+pub fn cases() -> Vec<Case> {
+    let case = |name: &str, op: RowLinear, inner: usize| {
+        let (groups, out, bias) = (op.groups, op.out, op.bias);
+        let case = Case::new(name, move |g, x| g.add("op", op.clone(), x));
+        let case = case.rows(groups * inner).rows(out * inner);
+        if bias { case.rows(out) } else { case }
+    };
+    vec![
+        case("row_linear/one", RowLinear::new(1, 1, false, Activation::Identity), 1),
+        case("row_linear/groups", RowLinear::new(3, 5, true, Activation::LeakyRelu(0.01)), 7),
+        case("row_linear/transposed", RowLinear::new(2, 4, false, Activation::Tanh).transposed(), 3),
+    ]
+}

@@ -1,0 +1,61 @@
+//! `y = s x`: every row times a number of its own.
+//!
+//! x `[batch, n]`, s `[batch, 1]`. Backward: `dx = s dy`, `ds = x · dy`.
+
+use crate::check::Case;
+use crate::op::{Backward, Forward, Matrix, Op, Saved};
+use crate::shape::{Shape, Space};
+use manygate_core::Batch;
+
+/// Rows times numbers, see the [module](self). Inputs: x, s.
+#[derive(Clone, Debug)]
+pub struct ScaleRows;
+
+impl Op for ScaleRows {
+    fn name(&self) -> &'static str {
+        "scale_rows"
+    }
+
+    fn output(&self, inputs: &[Shape]) -> Result<Shape, String> {
+        match inputs {
+            [x, s] if x.space != Space::Once && *s == x.with_cols(1) => Ok(*x),
+            _ => Err(format!("rows and a number for each are needed, not {inputs:?}")),
+        }
+    }
+
+    fn saved(&self) -> Saved {
+        Saved { inputs: 0b11, output: false }
+    }
+
+    fn forward(&self, tile: &mut Forward<'_>) {
+        let (x, s, mut y) = (tile.input(0), tile.input(1), tile.take_output());
+        for r in 0..x.rows() {
+            y.row_mut(r).iter_mut().zip(x.row(r)).for_each(|(y, x)| *y = s.row(r)[0] * x);
+        }
+    }
+
+    fn backward(&self, tile: &mut Backward<'_>) {
+        let (x, s, dy) = (tile.input(0), tile.input(1), tile.take_output_gradient());
+        if let Some(mut dx) = tile.take_gradient(0) {
+            (0..x.rows()).for_each(|r| dx.put(r, dy.row(r).iter().map(|d| s.row(r)[0] * d)));
+        }
+        if let Some(mut ds) = tile.take_gradient(1) {
+            let dot = |r: usize| x.row(r).iter().zip(dy.row(r)).map(|(x, d)| x * d).sum();
+            (0..x.rows()).for_each(|r| ds.put(r, std::iter::once(dot(r))));
+        }
+    }
+
+    fn reference(&self, inputs: &[Matrix], _tables: &[Matrix], _batch: &Batch) -> Matrix {
+        let (mut y, s) = (inputs[0].clone(), &inputs[1]);
+        for (r, row) in y.data.chunks_exact_mut(inputs[0].cols).enumerate() {
+            row.iter_mut().for_each(|v| *v *= s.at(r, 0));
+        }
+        y
+    }
+}
+
+/// Instances for the check of every op, see [`check`](crate::check).
+pub fn cases() -> Vec<Case> {
+    let case = |name: &str, cols: usize| Case::new(name, |g, x| g.add("op", ScaleRows, x)).rows(cols).rows(1);
+    vec![case("scale_rows/one", 1), case("scale_rows/wide", 17)]
+}

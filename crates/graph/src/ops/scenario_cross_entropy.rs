@@ -1,0 +1,159 @@
+//! Cross-entropy of a sample's scenario: `ℓ = ln Σ e^z − z_s`.
+//!
+//! z `[batch, scenarios]`, s the row's scenario. Backward: `dz = scale (softmax(z) − onehot(s))`.
+//! [`ScenarioResidual`] gives `softmax(z) − onehot(s)` as a value, for what differentiates it once more.
+
+use super::softmax::{softmax, softmax_f64};
+use crate::check::Case;
+use crate::graph::{Graph, LossId, LossPart, Over, Value};
+use crate::op::{Backward, Forward, Matrix, Op, Reads, Saved};
+use crate::shape::{Shape, Space};
+use manygate_core::Batch;
+
+fn check_logits(scenarios: usize, inputs: &[Shape]) -> Result<Shape, String> {
+    match inputs {
+        [z] if z.space == Space::Batch && z.cols == scenarios && scenarios > 0 => Ok(*z),
+        _ => Err(format!("{scenarios} logits a row are needed, not {inputs:?}")),
+    }
+}
+
+/// The loss of telling the scenario, see the [module](self). Input: the logits.
+#[derive(Clone, Debug)]
+pub struct ScenarioCrossEntropy {
+    loss: LossId,
+    scenarios: usize,
+}
+
+impl ScenarioCrossEntropy {
+    /// Adds to the part `loss`, over all rows.
+    pub fn new(loss: LossId, scenarios: usize) -> ScenarioCrossEntropy {
+        ScenarioCrossEntropy { loss, scenarios }
+    }
+}
+
+impl Op for ScenarioCrossEntropy {
+    fn name(&self) -> &'static str {
+        "scenario_cross_entropy"
+    }
+
+    fn output(&self, inputs: &[Shape]) -> Result<Shape, String> {
+        check_logits(self.scenarios, inputs).map(|_| Shape::batch(0))
+    }
+
+    fn saved(&self) -> Saved {
+        Saved { inputs: 0b1, output: false }
+    }
+
+    fn reads(&self) -> Reads {
+        Reads { scenarios: Some(self.scenarios), ..Reads::default() }
+    }
+
+    fn loss(&self) -> Option<LossId> {
+        Some(self.loss)
+    }
+
+    fn scratch(&self, _rows: usize, _inputs: &[Shape]) -> usize {
+        self.scenarios
+    }
+
+    fn forward(&self, tile: &mut Forward<'_>) {
+        let (z, loss) = (tile.input(0), tile.take_loss(self.loss.index()));
+        for (r, &s) in tile.at.batch.scenario[tile.at.range()].iter().enumerate() {
+            let largest = z.row(r).iter().copied().fold(f32::NEG_INFINITY, f32::max);
+            let sum: f32 = z.row(r).iter().map(|z| (z - largest).exp()).sum();
+            *loss += f64::from(largest + sum.ln() - z.row(r)[s as usize]);
+        }
+    }
+
+    fn backward(&self, tile: &mut Backward<'_>) {
+        let (z, scale) = (tile.input(0), tile.at.facts.scale[self.loss.index()]);
+        let scenario = &tile.at.batch.scenario[tile.at.range()];
+        let q = &mut tile.take_scratch()[..self.scenarios];
+        let Some(mut dz) = tile.take_gradient(0) else { return };
+        for (r, &s) in scenario.iter().enumerate() {
+            softmax(z.row(r), q);
+            q[s as usize] -= 1.0;
+            dz.put(r, q.iter().map(|v| scale * v));
+        }
+    }
+
+    fn reference(&self, inputs: &[Matrix], _tables: &[Matrix], batch: &Batch) -> Matrix {
+        let q = softmax_f64(&inputs[0]);
+        let mut terms = Matrix::zeros(q.rows, 1);
+        (0..q.rows).for_each(|r| terms.set(r, 0, -q.at(r, batch.scenario[r] as usize).ln()));
+        terms
+    }
+}
+
+/// The gradient of the cross-entropy at its logits as a value, see the [module](self). Input: the logits.
+#[derive(Clone, Debug)]
+pub struct ScenarioResidual {
+    scenarios: usize,
+}
+
+impl ScenarioResidual {
+    /// For `scenarios` scenarios.
+    pub fn new(scenarios: usize) -> ScenarioResidual {
+        ScenarioResidual { scenarios }
+    }
+}
+
+impl Op for ScenarioResidual {
+    fn name(&self) -> &'static str {
+        "scenario_residual"
+    }
+
+    fn output(&self, inputs: &[Shape]) -> Result<Shape, String> {
+        check_logits(self.scenarios, inputs)
+    }
+
+    fn saved(&self) -> Saved {
+        Saved { inputs: 0b1, output: false }
+    }
+
+    fn reads(&self) -> Reads {
+        Reads { scenarios: Some(self.scenarios), ..Reads::default() }
+    }
+
+    fn scratch(&self, _rows: usize, _inputs: &[Shape]) -> usize {
+        self.scenarios
+    }
+
+    fn forward(&self, tile: &mut Forward<'_>) {
+        let (z, mut y) = (tile.input(0), tile.take_output());
+        for (r, &s) in tile.at.batch.scenario[tile.at.range()].iter().enumerate() {
+            softmax(z.row(r), y.row_mut(r));
+            y.row_mut(r)[s as usize] -= 1.0;
+        }
+    }
+
+    fn backward(&self, tile: &mut Backward<'_>) {
+        let (z, dy) = (tile.input(0), tile.take_output_gradient());
+        let q = &mut tile.take_scratch()[..self.scenarios];
+        let Some(mut dz) = tile.take_gradient(0) else { return };
+        for r in 0..z.rows() {
+            softmax(z.row(r), q);
+            let mean: f32 = q.iter().zip(dy.row(r)).map(|(q, d)| q * d).sum();
+            dz.put(r, q.iter().zip(dy.row(r)).map(|(q, d)| q * (d - mean)));
+        }
+    }
+
+    fn reference(&self, inputs: &[Matrix], _tables: &[Matrix], batch: &Batch) -> Matrix {
+        let mut y = softmax_f64(&inputs[0]);
+        (0..y.rows).for_each(|r| y.data[r * self.scenarios + batch.scenario[r] as usize] -= 1.0);
+        y
+    }
+}
+
+/// Instances for the check of every op, see [`check`](crate::check).
+pub fn cases() -> Vec<Case> {
+    let loss = |name: &str, scenarios: usize| {
+        let declare = move |g: &mut Graph, x: &[Value]| {
+            let loss = g.loss(LossPart { name: "scenario".into(), weight: 0.7, over: Over::Rows })?;
+            g.add("op", ScenarioCrossEntropy::new(loss, scenarios), x)
+        };
+        Case::new(name, declare).rows(scenarios)
+    };
+    let residual = Case::new("scenario_residual", |g, x| g.add("op", ScenarioResidual::new(5), x));
+    vec![loss("scenario_cross_entropy/one", 1), loss("scenario_cross_entropy/five", 5), residual.rows(5)]
+}
