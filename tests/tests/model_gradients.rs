@@ -23,7 +23,12 @@ fn inputs(model: &str) -> Inputs {
             inputs::Field { name: "user".into(), table: 0 },
             inputs::Field { name: "item".into(), table: 1 },
         ],
-        bags: vec![inputs::BagField { name: "history".into(), table: 1, pooling: Pooling::Mean }],
+        bags: vec![inputs::BagField {
+            name: "history".into(),
+            table: 1,
+            pooling: Pooling::Mean,
+            longest: Some(3),
+        }],
         dense: 2,
         scenarios: 3,
         tasks: [task("click", 1.0, None), task("like", 0.5, None), task("buy", 2.0, Some(0))][..tasks]
@@ -81,6 +86,18 @@ fn configurations(model: &str) -> Vec<String> {
             let keys =
                 |meta: &&str| format!("name = \"causalint\"\nembedding_dim = 3\nmeta = \"{meta}\"\n{sizes}");
             return metas.iter().map(keys).collect();
+        }
+        "m2m" => {
+            let sizes = "experts = 2\nexpert_units = [5]\nattention_heads = 1\nscenario_dim = 2\n\
+                         scenario_units = [3]\ntask_dim = 2\ntask_units = [3]\nattention_meta = [4]";
+            let kinds = [
+                "ffn = 4\ntower_meta = [3]\nprofile_fields = [\"item\"]",
+                "tower_layers = 2\nmeta_per_task = false\nloss = \"poisson\"",
+            ];
+            let keys = |kind: &&str| {
+                format!("name = \"m2m\"\nembedding_dim = 3\nactivation = \"tanh\"\n{sizes}\n{kind}")
+            };
+            return kinds.iter().map(keys).collect();
         }
         other => panic!("name small sizes for {other}"),
     };

@@ -58,7 +58,12 @@ fn inputs(model: &str) -> Inputs {
     Inputs {
         tables: vec![table("user", USERS), table("item", ITEMS)],
         fields: vec![field("user", 0), field("item", 1)],
-        bags: vec![inputs::BagField { name: "history".into(), table: 1, pooling: Pooling::Mean }],
+        bags: vec![inputs::BagField {
+            name: "history".into(),
+            table: 1,
+            pooling: Pooling::Mean,
+            longest: Some(5),
+        }],
         dense: 3,
         scenarios: 3,
         tasks: [task("click", None), task("like", None), task("buy", Some(0))][..tasks].to_vec(),
@@ -134,6 +139,7 @@ fn a_warm_step_allocates_nothing() {
     let others = [
         "name = \"star\"\nunits = [24, 16]\nauxiliary_units = [8]",
         "name = \"causalint\"\nunits = [24, 16]\ntransfer = 4\nmeta = \"parameter\"",
+        "name = \"m2m\"\nexpert_units = [24, 16]\nffn = 8\nprofile_fields = [\"item\"]\nloss = \"poisson\"",
     ];
     let pool = Pool::new(2).unwrap();
     for model in with_norms.chain(others.map(str::to_owned)) {

@@ -10,11 +10,15 @@ use support::{Lab, MODEL, SECOND_TASK, csv};
 type Job = (&'static str, &'static str);
 
 /// Models with state, an order of rows, or values between phases beside the plain one.
-const MODELS: [Job; 3] = [
+const MODELS: [Job; 4] = [
     (MODEL, ""),
     ("name = \"star\"\nembedding_dim = 4\nunits = [16, 8]\nauxiliary_units = [8]", ""),
+    (M2M, ""),
     ("name = \"causalint\"\nembedding_dim = 4\nunits = [16, 8]\ntransfer = 3", SECOND_TASK),
 ];
+
+const M2M: &str =
+    "name = \"m2m\"\nembedding_dim = 4\nexperts = 2\nexpert_units = [8]\nprofile_fields = [\"user\"]";
 
 /// Long enough to be killed between two checkpoints.
 fn long_job((model, left_out): Job) -> Lab {

@@ -14,6 +14,13 @@ pub enum Init {
     Normal(f32),
     /// Uniform in ±sqrt(6 / (in + out)) for a tensor [out, in] (Glorot and Bengio, AISTATS 2010).
     XavierUniform,
+    /// The same for matrices of `out` rows and `input` columns that are stored in another shape.
+    XavierOf {
+        /// Rows.
+        out: usize,
+        /// Columns.
+        input: usize,
+    },
 }
 
 /// A named tensor inside a parameter. Several blocks stacked by rows make one wide weight (the first layer of all
@@ -67,13 +74,16 @@ impl Block {
                     *v = deviation * stream.normal(i as u64, 0);
                 }
             }
-            Init::XavierUniform => {
-                let bound = (6.0 / (self.rows() + self.cols()) as f32).sqrt();
-                for (i, v) in values.iter_mut().enumerate() {
-                    *v = bound * (2.0 * stream.uniform(i as u64, 0) - 1.0);
-                }
-            }
+            Init::XavierUniform => xavier(&stream, self.rows() + self.cols(), values),
+            Init::XavierOf { out, input } => xavier(&stream, out + input, values),
         }
+    }
+}
+
+fn xavier(stream: &Stream, fan: usize, values: &mut [f32]) {
+    let bound = (6.0 / fan as f32).sqrt();
+    for (i, v) in values.iter_mut().enumerate() {
+        *v = bound * (2.0 * stream.uniform(i as u64, 0) - 1.0);
     }
 }
 

@@ -249,7 +249,7 @@ impl CausalInt {
         [invariant, specific]: [&[Layer]; 2],
         [general, scenario]: [&Layer; 2],
     ) -> Result<()> {
-        let top = g.add("orth.general", Broadcast, &[general.weight])?;
+        let top = g.add("orth.general", Broadcast::row(0), &[general.weight])?;
         let one = self.gradients(g, "orth.invariant", invariant, top)?.input;
         let residual = g.add("orth.residual", ScenarioResidual::new(scenarios), &[scenario.output])?;
         let top = g.add("orth.scenario", LinearTransposed::new(scenarios), &[residual, scenario.weight])?;

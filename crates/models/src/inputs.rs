@@ -31,6 +31,8 @@ pub struct BagField {
     pub table: usize,
     /// How its rows become one, where a model does not read them one by one.
     pub pooling: Pooling,
+    /// Most ids a row of a sequence; [`None`] for a bag, whose order means nothing.
+    pub longest: Option<usize>,
 }
 
 /// A binary task.
@@ -62,6 +64,11 @@ pub struct Inputs {
 }
 
 impl Inputs {
+    /// Number, field and length of each sequence.
+    pub fn sequences(&self) -> impl Iterator<Item = (usize, &BagField, usize)> {
+        self.bags.iter().enumerate().filter_map(|(i, bag)| Some((i, bag, bag.longest?)))
+    }
+
     /// Names of the tasks.
     pub fn task_names(&self) -> impl Iterator<Item = &str> {
         self.tasks.iter().map(|t| t.name.as_str())

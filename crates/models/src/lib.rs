@@ -4,6 +4,7 @@ pub mod causalint;
 pub mod config;
 pub mod inputs;
 pub mod layers;
+pub mod m2m;
 pub mod mmoe;
 pub mod registry;
 pub mod shared_bottom;

@@ -28,7 +28,12 @@ pub fn model_inputs(schema: &Schema) -> Result<Inputs> {
             Pooling::Mean => KernelPooling::Mean,
             Pooling::Sum => KernelPooling::Sum,
         };
-        inputs.bags.push(BagField { name: b.name.clone(), table: table(&b.table, &b.name)?, pooling });
+        inputs.bags.push(BagField {
+            name: b.name.clone(),
+            table: table(&b.table, &b.name)?,
+            pooling,
+            longest: b.max_length,
+        });
     }
     for t in &schema.tasks {
         inputs.tasks.push(Task { name: t.name.clone(), weight: t.weight, space: t.space });

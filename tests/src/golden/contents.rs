@@ -4,7 +4,7 @@
 use super::case::{Case, Tensor, Values};
 use super::engine;
 use super::translate::Setup;
-use manygate_core::Batch;
+use manygate_core::{Bag, Batch};
 use manygate_embedding::Table;
 use manygate_graph::{Mode, Parameters, Plan, PlanOptions};
 use std::collections::{BTreeMap, BTreeSet};
@@ -124,6 +124,11 @@ impl<'c> Take<'c> {
         if inputs.dense > 0 {
             batch.dense = self.floats("input.dense", &[rows, inputs.dense]).unwrap_or_default().to_vec();
         }
+        for (_, field, length) in inputs.sequences() {
+            let vocabulary = inputs.tables[field.table].rows;
+            let bag = self.sequence(&format!("input.seq.{}", field.name), rows, length, vocabulary);
+            batch.bags.push(bag);
+        }
         if inputs.scenarios > 0 {
             batch.scenario = self.scenarios(rows, inputs.scenarios);
         }
@@ -132,6 +137,27 @@ impl<'c> Take<'c> {
             batch.labels.push(labels.to_vec());
         }
         batch
+    }
+
+    /// Ids from 1, those of a row first and zeros behind them.
+    fn sequence(&mut self, name: &str, rows: usize, length: usize, vocabulary: usize) -> Bag {
+        let mut bag = Bag { offsets: vec![0], ids: Vec::new() };
+        let Some(Values::I64(given)) = self.tensor(name, &[rows, length]) else {
+            self.problems.push(format!("{name} is needed as i64"));
+            return Bag { offsets: vec![0; rows + 1], ids: Vec::new() };
+        };
+        for (row, ids) in given.chunks_exact(length).enumerate() {
+            let valid = ids.iter().take_while(|&&id| id != 0).count();
+            if ids[valid..].iter().any(|&id| id != 0)
+                || ids.iter().any(|id| !(0..vocabulary as i64).contains(id))
+            {
+                self.problems.push(format!("{name}[{row}] is {ids:?}, the table has {vocabulary} rows"));
+            } else {
+                bag.ids.extend(ids[..valid].iter().map(|&id| id as u32));
+            }
+            bag.offsets.push(bag.ids.len() as u32);
+        }
+        bag
     }
 
     fn scenarios(&mut self, rows: usize, count: usize) -> Vec<u32> {

@@ -2,7 +2,8 @@
 //!
 //! A new architecture adds a line to [`TRANSLATIONS`].
 
-use manygate_models::{Field, Inputs, Table, Task};
+use manygate_kernels::embedding::Pooling;
+use manygate_models::{BagField, Field, Inputs, Table, Task};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
@@ -23,7 +24,30 @@ struct Translation {
 /// A key of the reference, and of the engine.
 type Key = (&'static str, &'static str);
 
-const TRANSLATIONS: [Translation; 4] = [
+const TRANSLATIONS: [Translation; 5] = [
+    Translation {
+        model: "m2m",
+        required: &[
+            ("act", "activation"),
+            ("attention_heads", "attention_heads"),
+            ("ffn", "ffn"),
+            ("experts", "experts"),
+            ("expert_units", "expert_units"),
+            ("scene_dim", "scenario_dim"),
+            ("scene_units", "scenario_units"),
+            ("profile_fields", "profile_fields"),
+            ("task_dim", "task_dim"),
+            ("task_units", "task_units"),
+            ("attention_meta", "attention_meta"),
+            ("tower_meta", "tower_meta"),
+            ("tower_layers", "tower_layers"),
+            ("meta_per_task", "meta_per_task"),
+            ("loss", "loss"),
+        ],
+        optional: &[],
+        special: |_, _| Ok(()),
+        without_effect: &[],
+    },
     Translation {
         model: "causalint",
         required: &[
@@ -100,6 +124,16 @@ pub(crate) struct Setup {
     pub(crate) update: Option<Update>,
     /// Whether the model normalises by the statistics of a batch: errors may be larger.
     pub(crate) normalises: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Sequence {
+    name: String,
+    vocab: usize,
+    length: usize,
+    /// The field whose table it looks up, instead of its own.
+    shares: Option<String>,
 }
 
 /// Plain gradient descent on the same batch.
@@ -179,13 +213,28 @@ fn inputs(keys: &mut Keys) -> Result<Inputs, String> {
     if let Some(name) = weights.keys().chain(spaces.keys()).next() {
         return Err(format!("`task_weights` or `sample_space` names a task `{name}` that is not in `tasks`"));
     }
+    let mut tables: Vec<Table> =
+        sparse.iter().map(|f| Table { name: f.name.clone(), rows: f.vocab, dim: None }).collect();
+    let mut bags = Vec::new();
+    for sequence in keys.optional::<Vec<Sequence>>("sequences")?.unwrap_or_default() {
+        let Sequence { name, vocab, length, shares } = sequence;
+        let table = match shares {
+            Some(field) => tables.iter().position(|t| t.name == field && t.rows == vocab),
+            None => {
+                tables.push(Table { name: name.clone(), rows: vocab, dim: None });
+                Some(tables.len() - 1)
+            }
+        };
+        let table = table.ok_or_else(|| format!("sequence `{name}` shares the table of no such field"))?;
+        bags.push(BagField { name, table, pooling: Pooling::Mean, longest: Some(length) });
+    }
     Ok(Inputs {
-        tables: sparse.iter().map(|f| Table { name: f.name.clone(), rows: f.vocab, dim: None }).collect(),
+        tables,
+        bags,
         fields: sparse.into_iter().enumerate().map(|(table, f)| Field { name: f.name, table }).collect(),
         dense: keys.optional("dense")?.unwrap_or(0),
         scenarios: keys.optional("scenes")?.unwrap_or(0),
         tasks,
-        ..Inputs::default()
     })
 }
 

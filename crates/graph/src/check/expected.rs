@@ -83,6 +83,11 @@ fn alone(case: &Case) -> Result<(Graph, Value)> {
     Ok((g, output))
 }
 
+/// Whether a value has rows: only then does the op above multiply by a slope.
+fn rows_of(graph: &Graph, value: Value) -> bool {
+    graph.shape(value).space != Space::Once
+}
+
 impl Data {
     pub(super) fn new(case: &Case, rows: usize, activated: bool) -> std::result::Result<Data, String> {
         let (graph, output) = alone(case).map_err(|e| e.to_string())?;
@@ -109,7 +114,7 @@ impl Data {
             other_weights: Vec::new(),
             output: Matrix::zeros(0, 0),
             lacks_scenarios: false,
-            activated: op.activated().map(|(_, columns)| columns),
+            activated: rows_of(&graph, output).then(|| op.activated()).flatten().map(|(_, columns)| columns),
             loss: 0.0,
             gradients: Vec::new(),
             table_gradients: Vec::new(),

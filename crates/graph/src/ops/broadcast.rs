@@ -1,6 +1,6 @@
 //! `y = w`: one vector for every sample.
 //!
-//! w `[1, n]` or `[n, 1]`, y `[batch, n]`. Backward: `dw = Σ dy`.
+//! w `[n, 1]`, or a row of `[rows, n]`, y `[batch, n]`. Backward: `dw = Σ dy`, 0 for the other rows.
 
 use crate::check::Case;
 use crate::op::{Backward, Forward, Matrix, Op, Saved};
@@ -9,7 +9,21 @@ use manygate_core::Batch;
 
 /// A vector for every sample, see the [module](self). Input: w.
 #[derive(Clone, Debug)]
-pub struct Broadcast;
+pub struct Broadcast {
+    row: Option<usize>,
+}
+
+impl Broadcast {
+    /// A vector `[n, 1]`.
+    pub fn vector() -> Broadcast {
+        Broadcast { row: None }
+    }
+
+    /// Row `row` of a matrix.
+    pub fn row(row: usize) -> Broadcast {
+        Broadcast { row: Some(row) }
+    }
+}
 
 impl Op for Broadcast {
     fn name(&self) -> &'static str {
@@ -17,9 +31,10 @@ impl Op for Broadcast {
     }
 
     fn output(&self, inputs: &[Shape]) -> Result<Shape, String> {
-        match inputs {
-            [w] if w.space == Space::Once && (w.rows == 1 || w.cols == 1) => Ok(Shape::batch(w.len())),
-            _ => Err(format!("one vector is needed, not {inputs:?}")),
+        match (inputs, self.row) {
+            ([w], None) if w.space == Space::Once && w.cols == 1 => Ok(Shape::batch(w.rows)),
+            ([w], Some(row)) if w.space == Space::Once && row < w.rows => Ok(Shape::batch(w.cols)),
+            _ => Err(format!("one vector, or a matrix with the row, is needed, not {inputs:?}")),
         }
     }
 
@@ -28,13 +43,17 @@ impl Op for Broadcast {
     }
 
     fn forward(&self, tile: &mut Forward<'_>) {
-        let (w, mut y) = (tile.input(0).contiguous(), tile.take_output());
+        let (w, mut y) = (tile.input(0), tile.take_output());
+        let w = self.row.map_or_else(|| w.contiguous(), |row| w.row(row));
         (0..y.rows()).for_each(|r| y.row_mut(r).copy_from_slice(w));
     }
 
     fn backward(&self, tile: &mut Backward<'_>) {
         let dy = tile.take_output_gradient();
         let Some(dw) = tile.take_gradient(0) else { return };
+        let rows = dw.to.rows();
+        let (first, count) = self.row.map_or((0, rows), |row| (row, 1));
+        let dw = dw.only_rows(first, count);
         let sums = dw.to.into_contiguous();
         if !dw.accumulate {
             sums.fill(0.0);
@@ -45,13 +64,17 @@ impl Op for Broadcast {
     }
 
     fn reference(&self, inputs: &[Matrix], _tables: &[Matrix], batch: &Batch) -> Matrix {
-        let cols = inputs[0].data.len();
-        Matrix { rows: batch.rows, cols, data: inputs[0].data.repeat(batch.rows) }
+        let w = &inputs[0];
+        let values = self.row.map_or(&w.data[..], |row| &w.data[row * w.cols..(row + 1) * w.cols]);
+        Matrix { rows: batch.rows, cols: values.len(), data: values.repeat(batch.rows) }
     }
 }
 
 /// Instances for the check of every op, see [`check`](crate::check).
 pub fn cases() -> Vec<Case> {
-    let case = |name: &str| Case::new(name, |g, x| g.add("op", Broadcast, x));
-    vec![case("broadcast/row").once(1, 17), case("broadcast/column").once(5, 1)]
+    let case = |name: &str, op: Broadcast| Case::new(name, move |g, x| g.add("op", op.clone(), x));
+    vec![
+        case("broadcast/row", Broadcast::row(1)).once(3, 17),
+        case("broadcast/vector", Broadcast::vector()).once(5, 1),
+    ]
 }

@@ -1,6 +1,6 @@
 //! `y = act(x Wᵀ + b)`, one product for several heads of the same input.
 //!
-//! x `[batch, in]` (or a row an id of a list), W `[out, in]`, b `[biased]`, y `[batch, out]`. The columns of y are divided into segments, each
+//! x `[batch, in]` (or a row an id of a list, or a matrix that exists once), W `[out, in]`, b `[biased]`, y `[batch, out]`. The columns of y are divided into segments, each
 //! with its own activation and with or without a bias: the first layer of all experts (activated, with bias) and all
 //! gates (bare) is one product over one pass of x.
 //!
@@ -11,7 +11,7 @@
 
 use crate::check::Case;
 use crate::op::{Backward, Forward, Matrix, Op, Pack, Reads, Rowset, Saved, activate_f64};
-use crate::shape::{Shape, Space};
+use crate::shape::Shape;
 use manygate_core::Batch;
 use manygate_kernels::activation::{self, Activation};
 use manygate_kernels::gemm::{self, Packed};
@@ -89,7 +89,7 @@ impl Op for Linear {
         }
         let (x, w) = (inputs[0], inputs[1]);
         let (out, biased) = (self.weights() * self.out(), self.weights() * self.biased());
-        if x.space == Space::Once || w != Shape::once(out, x.cols) {
+        if w != Shape::once(out, x.cols) {
             return Err(format!("x {x} needs a weight [{out}, {}], not {w}", x.cols));
         }
         if wanted == 3 && inputs[2].len() != biased {
@@ -228,6 +228,10 @@ pub fn cases() -> Vec<Case> {
             vec![segment(4, true, Activation::Tanh), segment(3, true, Activation::Sigmoid)],
             6,
         ),
+        Case::new("linear/once", |g, x| g.add("op", Linear::new(9, true, Activation::Tanh), x))
+            .once(3, 5)
+            .once(9, 5)
+            .once(9, 1),
         Case::new("linear/positions", |g, x| g.add("op", Linear::new(9, true, Activation::Relu), x))
             .positions(1, 5)
             .once(9, 5)

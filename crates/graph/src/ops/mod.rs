@@ -5,6 +5,8 @@ pub mod act_mask;
 pub mod activate;
 pub mod add;
 pub mod add_scaled;
+pub mod attach_row;
+pub mod attention;
 pub mod batch_moments;
 pub mod bce_residual;
 pub mod bce_with_logits;
@@ -15,11 +17,13 @@ pub mod fold;
 pub mod gate_combine;
 pub mod gradient_conflict;
 pub mod grouped_linear;
+pub mod layer_norm;
 pub mod linear;
 pub mod linear_transposed;
 pub mod lookup;
 pub mod mean_square;
 pub mod normalise;
+pub mod poisson;
 pub mod position_embedding;
 pub mod row_dot;
 pub mod row_linear;
@@ -40,6 +44,8 @@ pub use act_mask::ActMask;
 pub use activate::Activate;
 pub use add::Add;
 pub use add_scaled::AddScaled;
+pub use attach_row::AttachRow;
+pub use attention::Attention;
 pub use batch_moments::{BatchMoments, Running};
 pub use bce_residual::BceResidual;
 pub use bce_with_logits::BceWithLogits;
@@ -50,11 +56,13 @@ pub use fold::Fold;
 pub use gate_combine::GateCombine;
 pub use gradient_conflict::GradientConflict;
 pub use grouped_linear::GroupedLinear;
+pub use layer_norm::LayerNorm;
 pub use linear::{Linear, Segment};
 pub use linear_transposed::LinearTransposed;
 pub use lookup::{LookupTrunk, Piece};
 pub use mean_square::MeanSquare;
 pub use normalise::Normalise;
+pub use poisson::{PoissonLoss, Rate};
 pub use position_embedding::PositionEmbedding;
 pub use row_dot::RowDot;
 pub use row_linear::RowLinear;
@@ -80,6 +88,8 @@ pub fn cases() -> Vec<Case> {
         activate::cases,
         add::cases,
         add_scaled::cases,
+        attach_row::cases,
+        attention::cases,
         batch_moments::cases,
         bce_residual::cases,
         bce_with_logits::cases,
@@ -90,11 +100,13 @@ pub fn cases() -> Vec<Case> {
         gate_combine::cases,
         gradient_conflict::cases,
         grouped_linear::cases,
+        layer_norm::cases,
         linear::cases,
         linear_transposed::cases,
         lookup::cases,
         mean_square::cases,
         normalise::cases,
+        poisson::cases,
         position_embedding::cases,
         row_dot::cases,
         row_linear::cases,

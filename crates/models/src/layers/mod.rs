@@ -4,6 +4,7 @@ pub mod concat;
 pub mod mlp;
 pub mod moe;
 pub mod scenario;
+pub mod sequence;
 pub mod tasks;
 pub mod towers;
 pub mod trunk;

@@ -2,7 +2,7 @@
 
 use crate::inputs::{Inputs, Task};
 use manygate_core::Result;
-use manygate_graph::ops::{BceWithLogits, Sigmoid};
+use manygate_graph::ops::{BceWithLogits, PoissonLoss, Rate, Sigmoid};
 use manygate_graph::{Graph, LossPart, Value};
 
 /// Makes the probabilities outputs and, in training, adds binary cross-entropy from the logits `[batch, tasks]`:
@@ -40,6 +40,23 @@ pub fn binary_loss(g: &mut Graph, task: &Task, index: usize, logit: Value, name:
         let part = LossPart { name: name.to_owned(), weight: task.weight, over: task.space.into() };
         let loss = g.loss(part)?;
         g.add(format!("loss.{name}"), BceWithLogits::new(loss, index, task.space), &[logit])?;
+    }
+    Ok(())
+}
+
+/// Makes rates outputs and, in training, adds the loss of counts, from a logit `[batch, 1]` a task.
+///
+/// # Errors
+/// When two tasks have one name.
+pub fn count_tasks(g: &mut Graph, inputs: &Inputs, logits: &[Value]) -> Result<()> {
+    for (t, (task, &logit)) in inputs.tasks.iter().zip(logits).enumerate() {
+        let rate = g.add(format!("rate.{}", task.name), Rate, &[logit])?;
+        g.output(&task.name, rate);
+        if g.is_training() {
+            let part = LossPart { name: task.name.clone(), weight: task.weight, over: task.space.into() };
+            let loss = g.loss(part)?;
+            g.add(format!("loss.{}", task.name), PoissonLoss::new(loss, t, task.space), &[logit])?;
+        }
     }
     Ok(())
 }

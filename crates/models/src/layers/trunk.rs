@@ -1,6 +1,6 @@
 //! The trunk: every field's row, every pooled bag, every number, side by side.
 
-use crate::inputs::Inputs;
+use crate::inputs::{BagField, Field, Inputs};
 use manygate_core::{Error, Result};
 use manygate_graph::ops::{LookupTrunk, Piece};
 use manygate_graph::{Graph, Init, TableSpec, Value};
@@ -16,32 +16,35 @@ pub struct Embedding {
     pub deviation: f32,
 }
 
-/// x0 `[batch, Σ dims + dense]`: fields in order, then bags pooled, then numbers as they are.
+/// x0 `[batch, Σ dims + dense]`: fields in order, then bags and sequences pooled, then numbers as they are.
 ///
 /// # Errors
 /// When there is nothing to read.
 pub fn trunk(g: &mut Graph, inputs: &Inputs, embedding: Embedding) -> Result<Value> {
-    let mut tables = Vec::with_capacity(inputs.tables.len());
-    for table in &inputs.tables {
-        let dim = table.dim.unwrap_or(embedding.dim);
-        if dim == 0 {
-            return Err(Error::config("model.embedding_dim", "must be at least 1"));
-        }
-        let spec = TableSpec {
-            name: format!("embedding.{}.weight", table.name),
-            rows: table.rows,
-            dim,
-            init: Init::Normal(embedding.deviation),
-        };
-        tables.push((g.table(spec)?, dim));
-    }
+    trunk_of(g, inputs, embedding, |_| true)
+}
+
+/// The same without sequences, for a model that reads them id by id.
+///
+/// # Errors
+/// When there is nothing to read.
+pub fn trunk_without_sequences(g: &mut Graph, inputs: &Inputs, embedding: Embedding) -> Result<Value> {
+    trunk_of(g, inputs, embedding, |bag| bag.longest.is_none())
+}
+
+fn trunk_of(
+    g: &mut Graph,
+    inputs: &Inputs,
+    embedding: Embedding,
+    pools: impl Fn(&BagField) -> bool,
+) -> Result<Value> {
     let mut pieces = Vec::new();
     for (field, f) in inputs.fields.iter().enumerate() {
-        let (table, dim) = tables[f.table];
+        let (table, dim) = field_table(g, inputs, embedding, f.table)?;
         pieces.push(Piece::Field { field, table, dim });
     }
-    for (bag, b) in inputs.bags.iter().enumerate() {
-        let (table, dim) = tables[b.table];
+    for (bag, b) in inputs.bags.iter().enumerate().filter(|(_, b)| pools(b)) {
+        let (table, dim) = field_table(g, inputs, embedding, b.table)?;
         pieces.push(Piece::Bag { bag, table, dim, pooling: b.pooling });
     }
     if inputs.dense > 0 {
@@ -51,4 +54,57 @@ pub fn trunk(g: &mut Graph, inputs: &Inputs, embedding: Embedding) -> Result<Val
         return Err(Error::config("features", "the model has no inputs; list at least one feature"));
     }
     g.add("trunk", LookupTrunk::new(pieces), &[])
+}
+
+/// The table number `index` of the inputs, `embedding.<name>.weight`, and its width.
+///
+/// # Errors
+/// When its width is 0.
+pub fn field_table(
+    g: &mut Graph,
+    inputs: &Inputs,
+    embedding: Embedding,
+    index: usize,
+) -> Result<(usize, usize)> {
+    let table = &inputs.tables[index];
+    let dim = table.dim.unwrap_or(embedding.dim);
+    let name = format!("embedding.{}.weight", table.name);
+    Ok((own_table(g, name, table.rows, dim, embedding)?, dim))
+}
+
+/// A table of any name.
+///
+/// # Errors
+/// When its width is 0.
+pub fn own_table(
+    g: &mut Graph,
+    name: String,
+    rows: usize,
+    dim: usize,
+    embedding: Embedding,
+) -> Result<usize> {
+    if dim == 0 {
+        return Err(Error::config("model.embedding_dim", "must be at least 1"));
+    }
+    g.table(TableSpec { name, rows, dim, init: Init::Normal(embedding.deviation) })
+}
+
+/// The columns of field `name` in the trunk, `[batch, dim]`.
+///
+/// # Errors
+/// When there is no such field; `key` names what asked for it.
+pub fn field(
+    g: &mut Graph,
+    inputs: &Inputs,
+    embedding: Embedding,
+    x0: Value,
+    name: &str,
+    key: &str,
+) -> Result<Value> {
+    let width = |f: &Field| inputs.tables[f.table].dim.unwrap_or(embedding.dim);
+    let Some(position) = inputs.fields.iter().position(|f| f.name == name) else {
+        return Err(Error::config(key, format!("there is no categorical feature `{name}`")));
+    };
+    let before = inputs.fields[..position].iter().map(width).sum();
+    g.columns(x0, before, width(&inputs.fields[position]))
 }

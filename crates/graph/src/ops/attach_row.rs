@@ -1,0 +1,102 @@
+//! `y_g = [x_g ; m]`: the same vector beside each of several groups.
+//!
+//! x `[batch, groups · n]`, m a row of `[rows, u]`, y `[batch, groups · (n + u)]`.
+//! Backward: `dx_g` the first n columns of `dy_g`, `dm = Σ` of the others, over groups and samples.
+
+use crate::check::Case;
+use crate::op::{Backward, Forward, Matrix, Op, Saved};
+use crate::shape::{Shape, Space};
+use manygate_core::Batch;
+
+/// A vector beside groups, see the [module](self). Inputs: x, the matrix that has m.
+#[derive(Clone, Debug)]
+pub struct AttachRow {
+    groups: usize,
+    row: usize,
+    /// Columns of m.
+    cols: usize,
+}
+
+impl AttachRow {
+    /// Row `row` of a matrix with `cols` columns, beside each of `groups` groups.
+    pub fn new(groups: usize, row: usize, cols: usize) -> AttachRow {
+        AttachRow { groups, row, cols }
+    }
+}
+
+impl Op for AttachRow {
+    fn name(&self) -> &'static str {
+        "attach_row"
+    }
+
+    fn output(&self, inputs: &[Shape]) -> Result<Shape, String> {
+        match inputs {
+            [x, m]
+                if x.space == Space::Batch
+                    && m.space == Space::Once
+                    && m.cols == self.cols
+                    && self.row < m.rows
+                    && self.groups > 0
+                    && x.cols.is_multiple_of(self.groups) =>
+            {
+                Ok(Shape::batch(x.cols + self.groups * self.cols))
+            }
+            _ => Err(format!(
+                "{} groups and a matrix with row {} are needed, not {inputs:?}",
+                self.groups, self.row
+            )),
+        }
+    }
+
+    fn saved(&self) -> Saved {
+        Saved::default()
+    }
+
+    fn forward(&self, tile: &mut Forward<'_>) {
+        let (x, m, mut y) = (tile.input(0), tile.input(1).row(self.row), tile.take_output());
+        let n = x.cols() / self.groups;
+        for r in 0..x.rows() {
+            for (y, x) in y.row_mut(r).chunks_exact_mut(n + self.cols).zip(x.row(r).chunks_exact(n)) {
+                y[..n].copy_from_slice(x);
+                y[n..].copy_from_slice(m);
+            }
+        }
+    }
+
+    fn backward(&self, tile: &mut Backward<'_>) {
+        let dy = tile.take_output_gradient();
+        let wide = dy.cols() / self.groups;
+        let n = wide - self.cols;
+        if let Some(mut dx) = tile.take_gradient(0) {
+            for r in 0..dy.rows() {
+                dx.put(r, dy.row(r).chunks_exact(wide).flat_map(|dy| &dy[..n]).copied());
+            }
+        }
+        if let Some(dm) = tile.take_gradient(1) {
+            let mut dm = dm.only_rows(self.row, 1);
+            if !dm.accumulate {
+                dm.to.fill(0.0);
+            }
+            for dy in (0..dy.rows()).flat_map(|r| dy.row(r).chunks_exact(wide)) {
+                dm.to.row_mut(0).iter_mut().zip(&dy[n..]).for_each(|(to, d)| *to += d);
+            }
+        }
+    }
+
+    fn reference(&self, inputs: &[Matrix], _tables: &[Matrix], _batch: &Batch) -> Matrix {
+        let (x, m) = (&inputs[0], &inputs[1]);
+        let n = x.cols / self.groups;
+        let own = &m.data[self.row * m.cols..(self.row + 1) * m.cols];
+        let data = x.data.chunks_exact(n).flat_map(|x| x.iter().chain(own)).copied().collect();
+        Matrix { rows: x.rows, cols: x.cols + self.groups * m.cols, data }
+    }
+}
+
+/// Instances for the check of every op, see [`check`](crate::check).
+pub fn cases() -> Vec<Case> {
+    let case = |name: &str, groups: usize, n: usize, cols: usize| {
+        let op = AttachRow::new(groups, 1, cols);
+        Case::new(name, move |g, x| g.add("op", op.clone(), x)).rows(groups * n).once(3, cols)
+    };
+    vec![case("attach_row/one", 1, 1, 1), case("attach_row/groups", 3, 5, 4)]
+}
