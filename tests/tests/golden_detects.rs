@@ -92,6 +92,7 @@ fn kind(name: &str) -> String {
         "param" | "grad" if rest.starts_with("pn.") || rest.contains(".domain_") => {
             format!("{head} of a scenario")
         }
+        "param" | "grad" if rest.starts_with("dfub.") => format!("{head} weight"),
         "param" | "grad" if rest.starts_with("v.") => format!("{head} bias"),
         "param" | "grad" => format!("{head} {last}"),
         "input" => name.to_owned(),

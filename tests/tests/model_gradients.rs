@@ -87,6 +87,19 @@ fn configurations(model: &str) -> Vec<String> {
                 |meta: &&str| format!("name = \"causalint\"\nembedding_dim = 3\nmeta = \"{meta}\"\n{sizes}");
             return metas.iter().map(keys).collect();
         }
+        "dffm" => {
+            let kinds = ["none", "inner", "bi", "vector", "matrix", "autoint"];
+            let history = "history = \"history\"\ntarget = \"item\"\nattention_head_dim = 4\nattention_rank = 2\n\
+                           scenario_dim = 5\ndomain_weights = \"lookup\"";
+            let plain =
+                "scenario_field = true\nscenario_dim = 2\ndomain_units = [4]\ndomain_weights = \"linear\"";
+            let sizes = "embedding_dim = 3\nactivation = \"tanh\"\ninteraction_heads = 1\n\
+                         interaction_head_dim = 3\ninteraction_scale = true\ndffi_units = [4]\nfusion_units = [3]";
+            let both = kinds.iter().flat_map(|kind| [history, plain].map(|rest| (kind, rest)));
+            return both
+                .map(|(kind, rest)| format!("name = \"dffm\"\ninteraction = \"{kind}\"\n{sizes}\n{rest}"))
+                .collect();
+        }
         "m2m" => {
             let sizes = "experts = 2\nexpert_units = [5]\nattention_heads = 1\nscenario_dim = 2\n\
                          scenario_units = [3]\ntask_dim = 2\ntask_units = [3]\nattention_meta = [4]";
@@ -111,7 +124,15 @@ fn check(model: &str, mode: Mode, rows: usize, options: PlanOptions) -> Result<(
     let (_, architecture) = manygate_models::from_table(&toml::from_str(model).unwrap()).unwrap();
     let graph = manygate_models::build(architecture.as_ref(), &inputs(model), mode).unwrap();
     let plan = Plan::compile(graph, options).unwrap();
-    let params = Parameters::initial(Arc::clone(plan.layout()), 1);
+    // No value stays at the 0 or 1 that it starts with: a unit at exactly 0 has no derivative.
+    let mut params = Parameters::initial(Arc::clone(plan.layout()), 1);
+    let moved = Stream::new(10, 0, 0);
+    for (_, range) in plan.layout().blocks() {
+        params.values[range.clone()]
+            .iter_mut()
+            .zip(range)
+            .for_each(|(v, i)| *v += 0.1 * moved.normal(i as u64, 0));
+    }
     let state = Parameters::initial(Arc::clone(plan.state_layout()), 1);
     let stream = Stream::new(9, 0, 0);
     let mut tables = Tables(plan.tables().iter().map(|t| Table::zeroed(t.clone(), 1)).collect());

@@ -139,6 +139,7 @@ fn a_warm_step_allocates_nothing() {
     let others = [
         "name = \"star\"\nunits = [24, 16]\nauxiliary_units = [8]",
         "name = \"causalint\"\nunits = [24, 16]\ntransfer = 4\nmeta = \"parameter\"",
+        "name = \"dffm\"\ndffi_units = [24]\nhistory = \"history\"\ntarget = \"item\"",
         "name = \"m2m\"\nexpert_units = [24, 16]\nffn = 8\nprofile_fields = [\"item\"]\nloss = \"poisson\"",
     ];
     let pool = Pool::new(2).unwrap();

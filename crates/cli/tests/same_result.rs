@@ -10,10 +10,11 @@ use support::{Lab, MODEL, SECOND_TASK, csv};
 type Job = (&'static str, &'static str);
 
 /// Models with state, an order of rows, or values between phases beside the plain one.
-const MODELS: [Job; 4] = [
+const MODELS: [Job; 5] = [
     (MODEL, ""),
     ("name = \"star\"\nembedding_dim = 4\nunits = [16, 8]\nauxiliary_units = [8]", ""),
     (M2M, ""),
+    ("name = \"dffm\"\nembedding_dim = 4\ndffi_units = [8]\nfusion_units = [4]", ""),
     ("name = \"causalint\"\nembedding_dim = 4\nunits = [16, 8]\ntransfer = 3", SECOND_TASK),
 ];
 

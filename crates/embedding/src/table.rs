@@ -26,15 +26,17 @@ impl Table {
         let mut table = Table::zeroed(spec, state_width);
         let stream = Stream::new(seed, 0, name_hash(&table.spec.name));
         let (rows, dim, stride) = (table.spec.rows, table.spec.dim, table.stride());
-        let init = table.spec.init;
+        let init = table.spec.init.clone();
         let xavier = |fan: usize, uniform: f32| (6.0 / fan as f32).sqrt() * (2.0 * uniform - 1.0);
         let value = |row: usize, column: usize| {
             let (row, column) = (row as u64, column as u64);
-            match init {
-                Init::Constant(c) => c,
+            match &init {
+                Init::Constant(c) => *c,
                 Init::Normal(deviation) => deviation * stream.normal(row, column),
                 Init::XavierUniform => xavier(rows + dim, stream.uniform(row, column)),
                 Init::XavierOf { out, input } => xavier(out + input, stream.uniform(row, column)),
+                // Pieces of a row are for weights that rows hold; tables hold embeddings.
+                Init::Rows(_) => 0.0,
             }
         };
         let piece = |i: usize| i * ROWS_A_PIECE * stride..rows.min((i + 1) * ROWS_A_PIECE) * stride;

@@ -6,7 +6,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 /// How values start. Numbers depend on the seed and the tensor's name alone, not on the order of declaration.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Init {
     /// All equal.
     Constant(f32),
@@ -21,6 +21,8 @@ pub enum Init {
         /// Columns.
         input: usize,
     },
+    /// Each row in pieces, one after the other: how many values, and how they start.
+    Rows(Vec<(usize, Init)>),
 }
 
 /// A named tensor inside a parameter. Several blocks stacked by rows make one wide weight (the first layer of all
@@ -67,23 +69,33 @@ impl Block {
     /// Fills `values` as `init` says.
     fn initialise(&self, seed: u64, values: &mut [f32]) {
         let stream = Stream::new(seed, 0, name_hash(&self.name));
-        match self.init {
-            Init::Constant(c) => values.fill(c),
-            Init::Normal(deviation) => {
-                for (i, v) in values.iter_mut().enumerate() {
-                    *v = deviation * stream.normal(i as u64, 0);
-                }
-            }
-            Init::XavierUniform => xavier(&stream, self.rows() + self.cols(), values),
-            Init::XavierOf { out, input } => xavier(&stream, out + input, values),
+        let (fan, cols) = (self.rows() + self.cols(), self.cols());
+        for (i, v) in values.iter_mut().enumerate() {
+            *v = self.init.value(&stream, fan, i, cols);
         }
     }
 }
 
-fn xavier(stream: &Stream, fan: usize, values: &mut [f32]) {
-    let bound = (6.0 / fan as f32).sqrt();
-    for (i, v) in values.iter_mut().enumerate() {
-        *v = bound * (2.0 * stream.uniform(i as u64, 0) - 1.0);
+impl Init {
+    /// Value number `i` of a tensor of width `cols`, whose rows and columns are `fan` together.
+    fn value(&self, stream: &Stream, fan: usize, i: usize, cols: usize) -> f32 {
+        let xavier = |fan: usize| (6.0 / fan as f32).sqrt() * (2.0 * stream.uniform(i as u64, 0) - 1.0);
+        match self {
+            Init::Constant(c) => *c,
+            Init::Normal(deviation) => deviation * stream.normal(i as u64, 0),
+            Init::XavierUniform => xavier(fan),
+            Init::XavierOf { out, input } => xavier(out + input),
+            Init::Rows(pieces) => {
+                let mut column = i % cols;
+                for (len, init) in pieces {
+                    if column < *len {
+                        return init.value(stream, fan, i, cols);
+                    }
+                    column -= len;
+                }
+                0.0
+            }
+        }
     }
 }
 

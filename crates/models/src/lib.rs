@@ -2,6 +2,7 @@
 
 pub mod causalint;
 pub mod config;
+pub mod dffm;
 pub mod inputs;
 pub mod layers;
 pub mod m2m;

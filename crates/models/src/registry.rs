@@ -2,7 +2,7 @@
 
 use crate::config::Key;
 use crate::inputs::Inputs;
-use crate::{causalint, m2m, mmoe, shared_bottom, star};
+use crate::{causalint, dffm, m2m, mmoe, shared_bottom, star};
 use manygate_core::{Error, Result};
 use manygate_graph::{Graph, Mode};
 
@@ -36,7 +36,8 @@ pub struct Entry {
 }
 
 /// Every architecture, by name.
-pub const MODELS: [Entry; 5] = [causalint::ENTRY, m2m::ENTRY, mmoe::ENTRY, shared_bottom::ENTRY, star::ENTRY];
+pub const MODELS: [Entry; 6] =
+    [causalint::ENTRY, dffm::ENTRY, m2m::ENTRY, mmoe::ENTRY, shared_bottom::ENTRY, star::ENTRY];
 
 /// The entry called `name`.
 ///
@@ -101,7 +102,9 @@ mod tests {
     fn unknown_names_and_keys_are_told() {
         let table =
             |text: &str| from_table(&toml::from_str(text).unwrap()).map(|_| ()).unwrap_err().to_string();
-        assert!(table("name = \"mmoo\"").contains("use one of: causalint, m2m, mmoe, shared_bottom, star"));
+        assert!(
+            table("name = \"mmoo\"").contains("use one of: causalint, dffm, m2m, mmoe, shared_bottom, star")
+        );
         assert!(table("name = \"mmoe\"\nexpert = 3").contains("unknown field `expert`"));
         assert!(table("name = \"mmoe\"\nexperts = \"three\"").contains("invalid type"));
         assert!(table("experts = 3").contains("model.name: is missing"));

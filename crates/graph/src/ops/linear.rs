@@ -7,6 +7,9 @@
 //! By scenario, W is `[scenarios · out, in]` and b `[scenarios · biased]`, and a row is multiplied by the weight of its
 //! scenario: one product a row, however many scenarios there are.
 //!
+//! Over groups, x is `[batch, groups · in]` and y `[batch, groups · out]`: every group is multiplied by the same weight,
+//! as the fields of a sample are.
+//!
 //! Backward: `dz = dy ⊙ act'`, `dW = dzᵀ x`, `db = Σ dz`, `dx = dz W`.
 
 use crate::check::Case;
@@ -33,6 +36,7 @@ pub struct Segment {
 pub struct Linear {
     segments: Vec<Segment>,
     scenarios: Option<usize>,
+    groups: usize,
 }
 
 impl Linear {
@@ -43,12 +47,17 @@ impl Linear {
 
     /// Several heads side by side.
     pub fn segmented(segments: Vec<Segment>) -> Linear {
-        Linear { segments, scenarios: None }
+        Linear { segments, scenarios: None, groups: 1 }
     }
 
     /// With a weight for each of `scenarios` scenarios.
     pub fn by_scenario(self, scenarios: usize) -> Linear {
         Linear { scenarios: Some(scenarios), ..self }
+    }
+
+    /// With the same weight for each of `groups` equal parts of a row. One segment is needed.
+    pub fn over_groups(self, groups: usize) -> Linear {
+        Linear { groups, ..self }
     }
 
     fn weights(&self) -> usize {
@@ -89,8 +98,12 @@ impl Op for Linear {
         }
         let (x, w) = (inputs[0], inputs[1]);
         let (out, biased) = (self.weights() * self.out(), self.weights() * self.biased());
-        if w != Shape::once(out, x.cols) {
-            return Err(format!("x {x} needs a weight [{out}, {}], not {w}", x.cols));
+        if self.groups == 0 || (self.groups > 1 && self.segments.len() != 1) {
+            return Err("groups need one segment".into());
+        }
+        if w != Shape::once(out, x.cols / self.groups) || !x.cols.is_multiple_of(self.groups) {
+            let groups = if self.groups > 1 { format!(" for {} groups", self.groups) } else { String::new() };
+            return Err(format!("x {x} needs a weight [{out}, {}]{groups}, not {w}", x.cols / self.groups));
         }
         if wanted == 3 && inputs[2].len() != biased {
             return Err(format!("the bias needs {biased} values, not {}", inputs[2].len()));
@@ -98,7 +111,7 @@ impl Op for Linear {
         if !self.segments.is_sorted_by_key(|s| !s.bias) {
             return Err("segments with a bias come first".into());
         }
-        Ok(x.with_cols(self.out()))
+        Ok(x.with_cols(self.groups * self.out()))
     }
 
     fn saved(&self) -> Saved {
@@ -112,6 +125,7 @@ impl Op for Linear {
     fn activated(&self) -> Option<(Activation, Range<usize>)> {
         let mut active = self.columns().filter(|(_, s)| s.activation != Activation::Identity);
         let (columns, segment) = active.next()?;
+        let columns = columns.start..columns.start + self.groups * columns.len();
         active.next().is_none().then_some((segment.activation, columns))
     }
 
@@ -128,7 +142,7 @@ impl Op for Linear {
     }
 
     fn scratch(&self, rows: usize, inputs: &[Shape]) -> usize {
-        gemm::linear_dw_scratch(rows, inputs[0].cols)
+        gemm::linear_dw_scratch(rows, inputs[0].cols / self.groups)
     }
 
     fn multiply_adds(&self, inputs: &[Shape]) -> usize {
@@ -137,6 +151,7 @@ impl Op for Linear {
 
     fn forward(&self, tile: &mut Forward<'_>) {
         let x = tile.input(0);
+        let inner = x.cols() / self.groups;
         let selected = self.selected(&tile.at);
         let bias =
             if self.biased() > 0 { &tile.input(2).contiguous()[selected * self.biased()..] } else { &[] };
@@ -144,11 +159,14 @@ impl Op for Linear {
         let mut packed = &packed[selected * packed.len() / self.weights()..];
         let mut y = tile.take_output();
         for (columns, segment) in self.columns() {
-            let (this, rest) = packed.split_at(gemm::packed_len(x.cols(), segment.out));
-            let weight = Packed::new(this, x.cols(), segment.out);
+            let (this, rest) = packed.split_at(gemm::packed_len(inner, segment.out));
             let bias = if segment.bias { &bias[columns.clone()] } else { &[] };
-            let y = y.columns(columns.start, segment.out);
-            gemm::linear(tile.at.isa, x, weight, bias, segment.activation, y);
+            for group in 0..self.groups {
+                let x = x.columns(group * inner, inner);
+                let weight = Packed::new(this, inner, segment.out);
+                let y = y.columns(group * segment.out + columns.start, segment.out);
+                gemm::linear(tile.at.isa, x, weight, bias, segment.activation, y);
+            }
             packed = rest;
         }
     }
@@ -159,39 +177,62 @@ impl Op for Linear {
         let mut dy = tile.take_output_gradient();
         if !tile.activation_done {
             for (columns, segment) in self.columns().filter(|(_, s)| s.activation != Activation::Identity) {
-                let y = tile.output().columns(columns.start, segment.out);
-                activation::activation_dx(isa, segment.activation, y, dy.columns(columns.start, segment.out));
+                let width = self.groups * segment.out;
+                let y = tile.output().columns(columns.start, width);
+                activation::activation_dx(isa, segment.activation, y, dy.columns(columns.start, width));
             }
         }
         let dy = dy.as_mat();
+        let (inner, out) = (x.cols() / self.groups, self.out());
+        let parts = || (0..self.groups).map(|group| dy.columns(group * out, out));
         let selected = self.selected(&tile.at);
         if let Some(dw) = tile.take_gradient(1) {
-            let dw = dw.only_rows(selected * self.out(), self.out());
-            gemm::linear_dw(isa, dy, x, dw.accumulate, dw.to, tile.take_scratch());
+            let mut dw = dw.only_rows(selected * self.out(), self.out());
+            let scratch = tile.take_scratch();
+            for (group, dy) in parts().enumerate() {
+                let accumulate = dw.accumulate || group > 0;
+                gemm::linear_dw(
+                    isa,
+                    dy,
+                    x.columns(group * inner, inner),
+                    accumulate,
+                    dw.to.reborrow(),
+                    scratch,
+                );
+            }
         }
         if self.biased() > 0
             && let Some(db) = tile.take_gradient(2)
         {
             let db = db.only_rows(selected * self.biased(), self.biased());
-            gemm::column_sums(isa, dy.columns(0, self.biased()), db.accumulate, db.to.into_contiguous());
+            let sums = db.to.into_contiguous();
+            for (group, dy) in parts().enumerate() {
+                gemm::column_sums(isa, dy.columns(0, self.biased()), db.accumulate || group > 0, sums);
+            }
         }
-        if let Some(dx) = tile.take_gradient(0) {
-            let len = gemm::packed_len(self.out(), x.cols());
-            let weight = Packed::new(&tile.packed(1)[selected * len..][..len], self.out(), x.cols());
-            gemm::linear_dx(isa, dy, weight, dx.accumulate, dx.mask, dx.to);
+        if let Some(mut dx) = tile.take_gradient(0) {
+            let len = gemm::packed_len(self.out(), inner);
+            for (group, dy) in parts().enumerate() {
+                let weight = Packed::new(&tile.packed(1)[selected * len..][..len], self.out(), inner);
+                let mask = dx.mask.map(|(a, output)| (a, output.columns(group * inner, inner)));
+                gemm::linear_dx(isa, dy, weight, dx.accumulate, mask, dx.to.columns(group * inner, inner));
+            }
         }
     }
 
     fn reference(&self, inputs: &[Matrix], _tables: &[Matrix], batch: &Batch) -> Matrix {
         let (x, w) = (&inputs[0], &inputs[1]);
-        let mut y = Matrix::zeros(x.rows, self.out());
-        for (columns, segment) in self.columns() {
+        let inner = x.cols / self.groups;
+        let mut y = Matrix::zeros(x.rows, self.groups * self.out());
+        let groups = (0..self.groups).flat_map(|group| self.columns().map(move |part| (group, part)));
+        for (group, (columns, segment)) in groups {
             for (r, c) in (0..x.rows).flat_map(|r| columns.clone().map(move |c| (r, c))) {
                 let selected = self.scenarios.map_or(0, |_| batch.scenario[r] as usize);
                 let bias = if segment.bias { inputs[2].data[selected * self.biased() + c] } else { 0.0 };
                 let unit = selected * self.out() + c;
-                let z = bias + (0..x.cols).map(|k| x.at(r, k) * w.at(unit, k)).sum::<f64>();
-                y.set(r, c, activate_f64(segment.activation, z));
+                let product = |k: usize| x.at(r, group * inner + k) * w.at(unit, k);
+                let z = bias + (0..inner).map(product).sum::<f64>();
+                y.set(r, group * self.out() + c, activate_f64(segment.activation, z));
             }
         }
         y
@@ -207,7 +248,9 @@ pub fn cases() -> Vec<Case> {
     };
     let of = |name: &str, op: Linear, inputs: usize| {
         let (out, biased) = (op.weights() * op.out(), op.weights() * op.biased());
-        let case = Case::new(name, move |g, x| g.add("op", op.clone(), x)).rows(inputs).once(out, inputs);
+        let groups = op.groups;
+        let case = Case::new(name, move |g, x| g.add("op", op.clone(), x));
+        let case = case.rows(groups * inputs).once(out, inputs);
         if biased > 0 { case.once(biased, 1) } else { case }
     };
     let heads = |name: &str, segments, inputs| of(name, Linear::segmented(segments), inputs);
@@ -236,6 +279,12 @@ pub fn cases() -> Vec<Case> {
             .positions(1, 5)
             .once(9, 5)
             .once(9, 1),
+        of("linear/groups", Linear::new(5, true, Activation::Relu).over_groups(3), 7),
+        of(
+            "linear/groups_by_scenario",
+            Linear::new(4, true, Activation::Tanh).over_groups(2).by_scenario(3),
+            6,
+        ),
         of("linear/by_scenario", Linear::new(18, true, Activation::Relu).by_scenario(3), 5),
         of("linear/logit_by_scenario", Linear::new(1, false, Activation::Identity).by_scenario(2), 7),
     ]

@@ -10,6 +10,7 @@ pub mod attention;
 pub mod batch_moments;
 pub mod bce_residual;
 pub mod bce_with_logits;
+pub mod bi_interaction;
 pub mod broadcast;
 pub mod concat;
 pub mod descend;
@@ -22,7 +23,9 @@ pub mod linear;
 pub mod linear_transposed;
 pub mod lookup;
 pub mod mean_square;
+pub mod multiply;
 pub mod normalise;
+pub mod pair_products;
 pub mod poisson;
 pub mod position_embedding;
 pub mod row_dot;
@@ -39,6 +42,7 @@ pub mod softmax;
 pub mod tap;
 pub mod transfer_mixture;
 pub mod weight_gradient;
+pub mod weight_part;
 
 pub use act_mask::ActMask;
 pub use activate::Activate;
@@ -49,6 +53,7 @@ pub use attention::Attention;
 pub use batch_moments::{BatchMoments, Running};
 pub use bce_residual::BceResidual;
 pub use bce_with_logits::BceWithLogits;
+pub use bi_interaction::BiInteraction;
 pub use broadcast::Broadcast;
 pub use concat::Concat;
 pub use descend::Descend;
@@ -61,7 +66,9 @@ pub use linear::{Linear, Segment};
 pub use linear_transposed::LinearTransposed;
 pub use lookup::{LookupTrunk, Piece};
 pub use mean_square::MeanSquare;
+pub use multiply::Multiply;
 pub use normalise::Normalise;
+pub use pair_products::PairProducts;
 pub use poisson::{PoissonLoss, Rate};
 pub use position_embedding::PositionEmbedding;
 pub use row_dot::RowDot;
@@ -78,6 +85,7 @@ pub use softmax::Softmax;
 pub use tap::Tap;
 pub use transfer_mixture::TransferMixture;
 pub use weight_gradient::WeightGradient;
+pub use weight_part::WeightPart;
 
 use crate::check::Case;
 
@@ -93,6 +101,7 @@ pub fn cases() -> Vec<Case> {
         batch_moments::cases,
         bce_residual::cases,
         bce_with_logits::cases,
+        bi_interaction::cases,
         broadcast::cases,
         concat::cases,
         descend::cases,
@@ -105,7 +114,9 @@ pub fn cases() -> Vec<Case> {
         linear_transposed::cases,
         lookup::cases,
         mean_square::cases,
+        multiply::cases,
         normalise::cases,
+        pair_products::cases,
         poisson::cases,
         position_embedding::cases,
         row_dot::cases,
@@ -122,6 +133,7 @@ pub fn cases() -> Vec<Case> {
         tap::cases,
         transfer_mixture::cases,
         weight_gradient::cases,
+        weight_part::cases,
     ]
     .iter()
     .flat_map(|cases| cases())

@@ -1,6 +1,7 @@
 //! Layers that models share. A layer declares ops and parameters; it holds no numbers.
 
 pub mod concat;
+pub mod interaction;
 pub mod mlp;
 pub mod moe;
 pub mod scenario;

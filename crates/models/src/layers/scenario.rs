@@ -25,8 +25,41 @@ pub fn scenarios(inputs: &Inputs) -> Result<usize> {
 /// # Errors
 /// When the data has no scenarios, or a name is taken.
 pub fn embedding(g: &mut Graph, inputs: &Inputs, width: usize, deviation: f32) -> Result<Value> {
-    let scenarios = scenarios(inputs)?;
-    let rows = Block::weight("scene.weight", scenarios, width, Init::Normal(deviation));
-    let table = g.param(ParamSpec::new(vec![rows])?)?;
-    g.add("scenario", ScenarioEmbedding::new(scenarios), &[table])
+    own_embedding(g, "scene", inputs, width, deviation)
+}
+
+/// The same from a matrix `<prefix>.weight` of another name.
+///
+/// # Errors
+/// When the data has no scenarios, or a name is taken.
+pub fn own_embedding(
+    g: &mut Graph,
+    prefix: &str,
+    inputs: &Inputs,
+    width: usize,
+    deviation: f32,
+) -> Result<Value> {
+    let table = matrix(g, prefix, inputs, width, deviation)?;
+    rows(g, inputs, table)
+}
+
+/// The matrix `scene.weight` itself, `[scenarios, width]`.
+///
+/// # Errors
+/// When the data has no scenarios, or a name is taken.
+pub fn table(g: &mut Graph, inputs: &Inputs, width: usize, deviation: f32) -> Result<Value> {
+    matrix(g, "scene", inputs, width, deviation)
+}
+
+/// The row of each sample's scenario, of a matrix `[scenarios, width]`: `[batch, width]`.
+///
+/// # Errors
+/// When the matrix has another number of rows.
+pub fn rows(g: &mut Graph, inputs: &Inputs, table: Value) -> Result<Value> {
+    g.add("scenario", ScenarioEmbedding::new(inputs.scenarios), &[table])
+}
+
+fn matrix(g: &mut Graph, prefix: &str, inputs: &Inputs, width: usize, deviation: f32) -> Result<Value> {
+    let rows = Block::weight(format!("{prefix}.weight"), scenarios(inputs)?, width, Init::Normal(deviation));
+    g.param(ParamSpec::new(vec![rows])?)
 }

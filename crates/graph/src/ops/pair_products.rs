@@ -1,0 +1,97 @@
+//! `y = (e_f · e_g for f < g)`, in the order (0,1), (0,2) … (1,2) …: the inner products of fields.
+//!
+//! e `[batch, fields · n]`, y `[batch, fields (fields − 1) / 2]`. Y. Qu et al., *Product-based Neural Networks for User
+//! Response Prediction*, ICDM 2016. Backward: `de_f += dy_fg e_g`, `de_g += dy_fg e_f`.
+
+use crate::check::Case;
+use crate::op::{Backward, Forward, Matrix, Op, Saved};
+use crate::shape::{Shape, Space};
+use manygate_core::Batch;
+
+/// Inner products of fields, see the [module](self). Input: e.
+#[derive(Clone, Debug)]
+pub struct PairProducts {
+    fields: usize,
+}
+
+impl PairProducts {
+    /// Of `fields` fields.
+    pub fn new(fields: usize) -> PairProducts {
+        PairProducts { fields }
+    }
+
+    fn pairs(&self) -> impl Iterator<Item = (usize, usize)> {
+        let fields = self.fields;
+        (0..fields).flat_map(move |f| (f + 1..fields).map(move |g| (f, g)))
+    }
+}
+
+impl Op for PairProducts {
+    fn name(&self) -> &'static str {
+        "pair_products"
+    }
+
+    fn output(&self, inputs: &[Shape]) -> Result<Shape, String> {
+        match inputs {
+            [e] if e.space == Space::Batch && self.fields > 1 && e.cols.is_multiple_of(self.fields) => {
+                Ok(Shape::batch(self.fields * (self.fields - 1) / 2))
+            }
+            _ => Err(format!("{} fields, at least 2, are needed, not {inputs:?}", self.fields)),
+        }
+    }
+
+    fn saved(&self) -> Saved {
+        Saved { inputs: 0b1, output: false }
+    }
+
+    fn multiply_adds(&self, inputs: &[Shape]) -> usize {
+        inputs[0].cols * (self.fields - 1) / 2
+    }
+
+    fn forward(&self, tile: &mut Forward<'_>) {
+        let (e, mut y) = (tile.input(0), tile.take_output());
+        let n = e.cols() / self.fields;
+        for r in 0..e.rows() {
+            let e = |f: usize| &e.row(r)[f * n..(f + 1) * n];
+            for (y, (f, g)) in y.row_mut(r).iter_mut().zip(self.pairs()) {
+                *y = e(f).iter().zip(e(g)).map(|(a, b)| a * b).sum();
+            }
+        }
+    }
+
+    fn backward(&self, tile: &mut Backward<'_>) {
+        let (e, dy) = (tile.input(0), tile.take_output_gradient());
+        let Some(mut de) = tile.take_gradient(0) else { return };
+        let n = e.cols() / self.fields;
+        for r in 0..e.rows() {
+            let to = de.to.row_mut(r);
+            if !de.accumulate {
+                to.fill(0.0);
+            }
+            for (&d, (f, g)) in dy.row(r).iter().zip(self.pairs()) {
+                for (at, other) in [(f, g), (g, f)] {
+                    let other = &e.row(r)[other * n..(other + 1) * n];
+                    to[at * n..(at + 1) * n].iter_mut().zip(other).for_each(|(to, v)| *to += d * v);
+                }
+            }
+        }
+    }
+
+    fn reference(&self, inputs: &[Matrix], _tables: &[Matrix], _batch: &Batch) -> Matrix {
+        let e = &inputs[0];
+        let n = e.cols / self.fields;
+        let mut y = Matrix::zeros(e.rows, self.pairs().count());
+        for (r, (c, (f, g))) in (0..e.rows).flat_map(|r| self.pairs().enumerate().map(move |p| (r, p))) {
+            y.set(r, c, (0..n).map(|i| e.at(r, f * n + i) * e.at(r, g * n + i)).sum());
+        }
+        y
+    }
+}
+
+/// Instances for the check of every op, see [`check`](crate::check).
+pub fn cases() -> Vec<Case> {
+    let case = |name: &str, fields: usize, n: usize| {
+        Case::new(name, move |g, x| g.add("op", PairProducts::new(fields), x)).rows(fields * n)
+    };
+    vec![case("pair_products/two", 2, 1), case("pair_products/five", 5, 9)]
+}

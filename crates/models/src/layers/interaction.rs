@@ -1,0 +1,153 @@
+//! Interactions between fields, each of which may first pass a transformation (DFFM's domain network).
+//!
+//! inner: products of all pairs (Y. Qu et al., ICDM 2016). bi: their element-wise sum (X. He, T.-S. Chua, SIGIR 2017).
+//! vector, matrix: cross layers `x ← x0 (w · x) + b + x` and `x ← x0 ⊙ (W x + b) + x` (R. Wang et al., ADKDD 2017 and WWW
+//! 2021). autoint: attention among fields with a residual map (W. Song et al., CIKM 2019).
+//! Parameters: `inter.cross.<l>.{weight,bias}`, `inter.<l>.{q,k,v,res}.weight`.
+
+use super::concat::concat;
+use manygate_core::Result;
+use manygate_graph::ops::{
+    Activate, Add, Attention, BiInteraction, Broadcast, Linear, Multiply, PairProducts, RowDot, ScaleRows,
+};
+use manygate_graph::{Block, Graph, Init, ParamSpec, Value};
+use manygate_kernels::activation::Activation;
+use serde::{Deserialize, Serialize};
+
+/// Which interaction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// None.
+    None,
+    /// Inner products of pairs.
+    Inner,
+    /// Bi-interaction pooling.
+    Bi,
+    /// Cross layers with a vector.
+    Vector,
+    /// Cross layers with a matrix.
+    Matrix,
+    /// Attention among fields.
+    Autoint,
+}
+
+/// The shape of an interaction.
+#[derive(Clone, Copy, Debug)]
+pub struct Interaction {
+    /// Which one.
+    pub kind: Kind,
+    /// Layers of cross layers and of attention.
+    pub layers: usize,
+    /// Heads of attention.
+    pub heads: usize,
+    /// Width of a head.
+    pub head_dim: usize,
+    /// Whether scores are divided by the root of that width.
+    pub scale: bool,
+}
+
+/// What field vectors pass before they interact: a value with so many of them side by side.
+pub type Transform<'a> = &'a mut dyn FnMut(&mut Graph, Value, usize) -> Result<Value>;
+
+/// The interaction of the first `fields` vectors, `dim` wide, of x0 `[batch, fields · dim + dense]`: one value, or none.
+///
+/// # Errors
+/// When widths do not fit, or a name is taken.
+pub fn interaction(
+    g: &mut Graph,
+    style: Interaction,
+    x0: Value,
+    [fields, dim]: [usize; 2],
+    transform: Transform<'_>,
+) -> Result<Vec<Value>> {
+    let width = g.cols(x0);
+    let e = g.columns(x0, 0, fields * dim)?;
+    Ok(match style.kind {
+        Kind::None => Vec::new(),
+        Kind::Inner => {
+            let e = transform(g, e, fields)?;
+            vec![g.add("inter.inner", PairProducts::new(fields), &[e])?]
+        }
+        Kind::Bi => {
+            let e = transform(g, e, fields)?;
+            vec![g.add("inter.bi", BiInteraction::new(fields), &[e])?]
+        }
+        Kind::Vector | Kind::Matrix => {
+            let mut whole = |g: &mut Graph, x: Value| {
+                let e = g.columns(x, 0, fields * dim)?;
+                let e = transform(g, e, fields)?;
+                if fields * dim == width {
+                    return Ok(e);
+                }
+                let dense = g.columns(x, fields * dim, width - fields * dim)?;
+                concat(g, "inter.transformed", &[e, dense])
+            };
+            let factor = whole(g, x0)?;
+            let mut x = x0;
+            for l in 0..style.layers {
+                let inner = if l == 0 { factor } else { whole(g, x)? };
+                x = cross(g, style.kind, l, factor, inner, x)?;
+            }
+            vec![x]
+        }
+        Kind::Autoint => {
+            let mut e = e;
+            for l in 0..style.layers {
+                let transformed = transform(g, e, fields)?;
+                e = attend(g, style, l, fields, transformed, e)?;
+            }
+            vec![e]
+        }
+    })
+}
+
+/// One cross layer: `factor (w · inner) + b + x`, or `factor ⊙ (W inner + b) + x`.
+fn cross(g: &mut Graph, kind: Kind, l: usize, factor: Value, inner: Value, x: Value) -> Result<Value> {
+    let (prefix, width) = (format!("inter.cross.{l}"), g.cols(x));
+    // The variance of a product of d terms stays that of one.
+    let start = Init::Normal((1.0 / width as f32).sqrt());
+    let bias = Block::vector(format!("{prefix}.bias"), width, Init::Constant(0.0));
+    let bias = g.param(ParamSpec::new(vec![bias])?)?;
+    if kind == Kind::Matrix {
+        let weight = Block::weight(format!("{prefix}.weight"), width, width, start);
+        let weight = g.param(ParamSpec::new(vec![weight])?)?;
+        let layer = Linear::new(width, true, Activation::Identity);
+        let map = g.add(format!("{prefix}.map"), layer, &[inner, weight, bias])?;
+        let product = g.add(format!("{prefix}.product"), Multiply, &[factor, map])?;
+        return g.add(prefix, Add::new(2), &[product, x]);
+    }
+    let weight = g.param(ParamSpec::new(vec![Block::vector(format!("{prefix}.weight"), width, start)])?)?;
+    let weight = g.add(format!("{prefix}.rows"), Broadcast::vector(), &[weight])?;
+    let bias = g.add(format!("{prefix}.bias_rows"), Broadcast::vector(), &[bias])?;
+    let dot = g.add(format!("{prefix}.dot"), RowDot, &[inner, weight])?;
+    let product = g.add(format!("{prefix}.product"), ScaleRows, &[factor, dot])?;
+    g.add(prefix, Add::new(3), &[product, bias, x])
+}
+
+/// One layer of attention among fields: relu of the heads side by side and a map of the untransformed fields.
+fn attend(
+    g: &mut Graph,
+    style: Interaction,
+    l: usize,
+    fields: usize,
+    transformed: Value,
+    e: Value,
+) -> Result<Value> {
+    let width = style.heads * style.head_dim;
+    let map = |g: &mut Graph, name: &str, x: Value| {
+        let name = format!("inter.{l}.{name}");
+        let weight = Block::weight(format!("{name}.weight"), width, g.cols(x) / fields, Init::XavierUniform);
+        let weight = g.param(ParamSpec::new(vec![weight])?)?;
+        let layer = Linear::new(width, false, Activation::Identity).over_groups(fields);
+        g.add(name, layer, &[x, weight])
+    };
+    let qkv = [map(g, "q", transformed)?, map(g, "k", transformed)?, map(g, "v", transformed)?];
+    let residual = map(g, "res", e)?;
+    let scale = if style.scale { 1.0 / (style.head_dim as f32).sqrt() } else { 1.0 };
+    let mixed =
+        g.add(format!("inter.{l}.attention"), Attention::of_columns(fields, style.heads, scale), &qkv)?;
+    let sum = g.add(format!("inter.{l}.sum"), Add::new(2), &[mixed, residual])?;
+    let cols = g.cols(sum);
+    g.add(format!("inter.{l}"), Activate::new(Activation::Relu, cols), &[sum])
+}
