@@ -25,6 +25,7 @@
 
 use crate::config::{self, COMMON_KEYS, Key};
 use crate::inputs::Inputs;
+use crate::layers::linear::{Layer, layer};
 use crate::layers::trunk::Embedding;
 use crate::layers::{concat, scenario, tasks, trunk};
 use crate::registry::{Architecture, Entry};
@@ -120,14 +121,6 @@ pub const ENTRY: Entry = Entry {
     parse: |keys| Ok(Box::new(config::parse::<CausalInt>(keys)?)),
 };
 
-/// A linear layer with what its own backward pass needs.
-struct Layer {
-    weight: Value,
-    bias: Value,
-    input: Value,
-    output: Value,
-}
-
 impl Architecture for CausalInt {
     fn build(&self, g: &mut Graph, inputs: &Inputs) -> Result<()> {
         let [task] = &inputs.tasks[..] else {
@@ -142,11 +135,11 @@ impl Architecture for CausalInt {
         let invariant = self.extractor(g, "invariant", x0)?;
         let specific = self.extractor(g, "specific", x0)?;
         let (h, u) = (last(&invariant), last(&specific));
-        let general = linear(g, "general", h, 1, Activation::Identity)?;
-        let scenario = linear(g, "scenario", u, scenarios, Activation::Identity)?;
+        let general = layer(g, "general", h, 1, Activation::Identity)?;
+        let scenario = layer(g, "scenario", u, scenarios, Activation::Identity)?;
         let q = g.add("scenario.probabilities", Softmax, &[scenario.output])?;
         let both = concat::concat(g, "joint.input", &[h, u])?;
-        let joint = linear(g, "joint", both, 1, Activation::Identity)?;
+        let joint = layer(g, "joint", both, 1, Activation::Identity)?;
         let moved = if g.is_training() { self.inner_step(g, x0, &invariant, &general)? } else { h };
         let transfer = self.transfer(g, scenarios, moved, u, q)?;
         if g.is_training() {
@@ -190,7 +183,7 @@ impl CausalInt {
         let mut layers: Vec<Layer> = Vec::with_capacity(self.units.len());
         for (i, &units) in self.units.iter().enumerate() {
             let x = layers.last().map_or(x, |layer| layer.output);
-            layers.push(linear(g, &format!("{prefix}.{i}"), x, units, self.activation())?);
+            layers.push(layer(g, &format!("{prefix}.{i}"), x, units, self.activation())?);
         }
         Ok(layers)
     }
@@ -284,7 +277,7 @@ impl CausalInt {
         let experts = g.add("experts", linear_experts, &[u, weight, bias])?;
         let others = g.stop_gradient(experts);
         let matrix = g.add("transfer", TransferMixture::new(scenarios), &[q, experts, others])?;
-        let project = linear(g, "project", moved, m, Activation::Identity)?;
+        let project = layer(g, "project", moved, m, Activation::Identity)?;
         let product = RowLinear::new(1, m, false, Activation::Identity).transposed();
         let o = g.add("transferred", product, &[project.output, matrix])?;
         let activated = g.add("transferred.activated", Activate::new(self.activation(), m), &[o])?;
@@ -324,13 +317,4 @@ fn part(g: &mut Graph, name: &str, weight: f64, over: Over) -> Result<LossId> {
 
 fn last(layers: &[Layer]) -> Value {
     layers[layers.len() - 1].output
-}
-
-fn linear(g: &mut Graph, prefix: &str, input: Value, out: usize, activation: Activation) -> Result<Layer> {
-    let weight = Block::weight(format!("{prefix}.weight"), out, g.cols(input), Init::XavierUniform);
-    let bias = Block::vector(format!("{prefix}.bias"), out, Init::Constant(0.0));
-    let weight = g.param(ParamSpec::new(vec![weight])?)?;
-    let bias = g.param(ParamSpec::new(vec![bias])?)?;
-    let output = g.add(prefix, Linear::new(out, true, activation), &[input, weight, bias])?;
-    Ok(Layer { weight, bias, input, output })
 }

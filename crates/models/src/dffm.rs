@@ -22,6 +22,7 @@
 use crate::config::{self, ActivationName, COMMON_KEYS, Common, Key, NormName};
 use crate::inputs::Inputs;
 use crate::layers::interaction::{Interaction, Kind, interaction};
+use crate::layers::linear::{bare, linear};
 use crate::layers::mlp::mlp;
 use crate::layers::trunk::{Embedding, field_table};
 use crate::layers::{concat, scenario, tasks, trunk};
@@ -269,21 +270,7 @@ impl Dffm {
                 let init = Init::Rows(start.collect());
                 g.param(ParamSpec::new(vec![Block::weight("domain.table.weight", scenarios, len, init)])?)?
             }
-            DomainWeights::Linear => {
-                let c = g.cols(scene);
-                let weight = g.param(ParamSpec::new(vec![Block::weight(
-                    "domain.gen.weight",
-                    len,
-                    c,
-                    Init::XavierUniform,
-                )])?)?;
-                let bias = g.param(ParamSpec::new(vec![Block::vector(
-                    "domain.gen.bias",
-                    len,
-                    Init::Constant(0.0),
-                )])?)?;
-                g.add("domain.gen", Linear::new(len, true, Activation::Identity), &[scene, weight, bias])?
-            }
+            DomainWeights::Linear => linear(g, "domain.gen", scene, len, Activation::Identity)?,
         };
         let (mut layers, mut at) = (Vec::new(), 0);
         for (i, (input, out)) in pairs().enumerate() {
@@ -341,25 +328,17 @@ impl Dffm {
             )?;
             let high = match self.attention_condition {
                 Condition::Reshape => condition,
-                Condition::Linear => dense(g, &format!("dfub.cond_{name}"), condition, w * r)?,
+                Condition::Linear => {
+                    linear(g, &format!("dfub.cond_{name}"), condition, w * r, Activation::Identity)?
+                }
             };
             let product = RowLinear::new(heads, w, false, Activation::Identity).over_list(bag);
             maps.push(g.add(format!("dfub.{name}"), product, &[low, high])?);
         }
         let attention = Attention::of_list(bag, longest, heads, 1.0 / (w as f32).sqrt());
         let mixed = g.add("dfub.attention", attention, &maps)?;
-        let out = Block::weight("dfub.out.weight", dim, heads * w, Init::XavierUniform);
-        let out = g.param(ParamSpec::new(vec![out])?)?;
-        let out = g.add("dfub.out", Linear::new(dim, false, Activation::Identity), &[mixed, out])?;
+        let out = bare(g, "dfub.out", &["dfub.out".to_owned()], mixed, dim)?;
         let pooling = if self.attention_pool == Pool::Mean { Pooling::Mean } else { Pooling::Sum };
         g.add("dfub.pooled", SequencePool::new(bag, pooling), &[out])
     }
-}
-
-fn dense(g: &mut Graph, prefix: &str, x: Value, out: usize) -> Result<Value> {
-    let weight = Block::weight(format!("{prefix}.weight"), out, g.cols(x), Init::XavierUniform);
-    let bias = Block::vector(format!("{prefix}.bias"), out, Init::Constant(0.0));
-    let weight = g.param(ParamSpec::new(vec![weight])?)?;
-    let bias = g.param(ParamSpec::new(vec![bias])?)?;
-    g.add(prefix, Linear::new(out, true, Activation::Identity), &[x, weight, bias])
 }

@@ -24,6 +24,7 @@
 
 use crate::config::{self, ActivationName, COMMON_KEYS, Common, Key, NormName};
 use crate::inputs::Inputs;
+use crate::layers::linear::linear;
 use crate::layers::mlp::{MlpInput, mlp, mlps};
 use crate::layers::sequence::{Encoder, encode};
 use crate::layers::{concat, scenario, tasks, trunk};
@@ -160,7 +161,7 @@ impl Architecture for M2m {
             let key = if self.meta_per_task { task.name.as_str() } else { "shared" };
             let mixed = self.expert_attention(g, &mut meta, key, [experts, views], t)?;
             let top = self.tower(g, &mut meta, key, &task.name, mixed)?;
-            logits.push(linear(g, &format!("towers.{}.0", task.name), top)?);
+            logits.push(linear(g, &format!("towers.{}.0", task.name), top, 1, Activation::Identity)?);
         }
         match self.loss {
             Loss::Bce => {
@@ -288,12 +289,4 @@ impl Meta {
             g.add(prefix, Linear::new(len, true, Activation::Identity), &[knowledge, weight, bias])
         })
     }
-}
-
-fn linear(g: &mut Graph, prefix: &str, x: Value) -> Result<Value> {
-    let weight = Block::weight(format!("{prefix}.weight"), 1, g.cols(x), Init::XavierUniform);
-    let weight = g.param(ParamSpec::new(vec![weight])?)?;
-    let bias =
-        g.param(ParamSpec::new(vec![Block::vector(format!("{prefix}.bias"), 1, Init::Constant(0.0))])?)?;
-    g.add(prefix, Linear::new(1, true, Activation::Identity), &[x, weight, bias])
 }

@@ -2,6 +2,7 @@
 
 pub mod concat;
 pub mod interaction;
+pub mod linear;
 pub mod mlp;
 pub mod moe;
 pub mod scenario;

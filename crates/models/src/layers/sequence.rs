@@ -4,11 +4,10 @@
 //! [dim, dim] without biases. With a hidden width it is a post-norm transformer block:
 //! `Y = LN(X + MHA(X))`, `Y = LN(Y + W2 relu(W1 Y + b1) + b2)`. An empty sequence gives zeros.
 
+use super::linear::{bare, linear};
 use super::trunk::{Embedding, own_table};
 use manygate_core::{Error, Result};
-use manygate_graph::ops::{
-    Add, Attention, LayerNorm, Linear, PositionEmbedding, SequenceLookup, SequencePool,
-};
+use manygate_graph::ops::{Add, Attention, LayerNorm, PositionEmbedding, SequenceLookup, SequencePool};
 use manygate_graph::{Block, Graph, Init, ParamSpec, Value};
 use manygate_kernels::activation::Activation;
 use manygate_kernels::embedding::Pooling;
@@ -61,27 +60,11 @@ pub fn encode(
     let mut y = bare(g, &format!("{prefix}.o"), &[format!("{prefix}.o")], mixed, dim)?;
     if ffn > 0 {
         y = normed_sum(g, &format!("{prefix}.norm1"), x, y)?;
-        let hidden = dense(g, &format!("{prefix}.ffn.0"), y, ffn, Activation::Relu)?;
-        let out = dense(g, &format!("{prefix}.ffn.1"), hidden, dim, Activation::Identity)?;
+        let hidden = linear(g, &format!("{prefix}.ffn.0"), y, ffn, Activation::Relu)?;
+        let out = linear(g, &format!("{prefix}.ffn.1"), hidden, dim, Activation::Identity)?;
         y = normed_sum(g, &format!("{prefix}.norm2"), y, out)?;
     }
     g.add(format!("{prefix}.pooled"), SequencePool::new(bag, Pooling::Mean), &[y])
-}
-
-/// Maps without biases side by side, `<prefix>.weight` each.
-fn bare(g: &mut Graph, name: &str, prefixes: &[String], x: Value, out: usize) -> Result<Value> {
-    let cols = g.cols(x);
-    let weight = |p: &String| Block::weight(format!("{p}.weight"), out, cols, Init::XavierUniform);
-    let weights = g.param(ParamSpec::new(prefixes.iter().map(weight).collect())?)?;
-    g.add(name, Linear::new(prefixes.len() * out, false, Activation::Identity), &[x, weights])
-}
-
-fn dense(g: &mut Graph, prefix: &str, x: Value, out: usize, activation: Activation) -> Result<Value> {
-    let weight = Block::weight(format!("{prefix}.weight"), out, g.cols(x), Init::XavierUniform);
-    let bias = Block::vector(format!("{prefix}.bias"), out, Init::Constant(0.0));
-    let weight = g.param(ParamSpec::new(vec![weight])?)?;
-    let bias = g.param(ParamSpec::new(vec![bias])?)?;
-    g.add(prefix, Linear::new(out, true, activation), &[x, weight, bias])
 }
 
 /// LN(x + y).

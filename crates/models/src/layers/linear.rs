@@ -1,0 +1,51 @@
+//! One fully connected layer: `P.weight` `[out, in]` and `P.bias` `[out]`.
+
+use manygate_core::Result;
+use manygate_graph::ops::Linear;
+use manygate_graph::{Block, Graph, Init, ParamSpec, Value};
+use manygate_kernels::activation::Activation;
+
+/// A layer with the values that its own backward pass needs, for a model that writes that out.
+#[derive(Clone, Copy, Debug)]
+pub struct Layer {
+    /// `[out, in]`.
+    pub weight: Value,
+    /// `[out, 1]`.
+    pub bias: Value,
+    /// `[batch, in]`.
+    pub input: Value,
+    /// `[batch, out]`.
+    pub output: Value,
+}
+
+/// act(W x + b), `[batch, out]`.
+///
+/// # Errors
+/// When a name is taken.
+pub fn linear(g: &mut Graph, prefix: &str, x: Value, out: usize, activation: Activation) -> Result<Value> {
+    Ok(layer(g, prefix, x, out, activation)?.output)
+}
+
+/// The same with its parts.
+///
+/// # Errors
+/// When a name is taken.
+pub fn layer(g: &mut Graph, prefix: &str, input: Value, out: usize, activation: Activation) -> Result<Layer> {
+    let weight = Block::weight(format!("{prefix}.weight"), out, g.cols(input), Init::XavierUniform);
+    let bias = Block::vector(format!("{prefix}.bias"), out, Init::Constant(0.0));
+    let weight = g.param(ParamSpec::new(vec![weight])?)?;
+    let bias = g.param(ParamSpec::new(vec![bias])?)?;
+    let output = g.add(prefix, Linear::new(out, true, activation), &[input, weight, bias])?;
+    Ok(Layer { weight, bias, input, output })
+}
+
+/// Maps without biases side by side, `<prefix>.weight` each: `[batch, prefixes · out]`.
+///
+/// # Errors
+/// When a name is taken.
+pub fn bare(g: &mut Graph, name: &str, prefixes: &[String], x: Value, out: usize) -> Result<Value> {
+    let cols = g.cols(x);
+    let weight = |p: &String| Block::weight(format!("{p}.weight"), out, cols, Init::XavierUniform);
+    let weights = g.param(ParamSpec::new(prefixes.iter().map(weight).collect())?)?;
+    g.add(name, Linear::new(prefixes.len() * out, false, Activation::Identity), &[x, weights])
+}
