@@ -13,9 +13,9 @@
 //! L   = Σ_t w_t BCE(y_t, p_t)                                 a star and an auxiliary network a task, one norm for all
 //! ```
 //!
-//! Parameters: `embedding.<f>.weight`, `pn.{gamma,beta}` [w], `pn.{domain_gamma,domain_beta}` [S, w], with state
-//! `pn.{mean,var}` [S, w]; `star.<task>.<l>.weight` [out, in], `.bias` [out], `.domain_weight` [S, out, in],
-//! `.domain_bias` [S, out]; `scene.weight`, `aux.<task>.<l>.{weight,bias}`. It starts as the shared network.
+//! Parameters: `embedding.<f>.weight`, `pn.{gamma,beta}` `[w]`, `pn.{domain_gamma,domain_beta}` `[S, w]`, with state
+//! `pn.{mean,var}` `[S, w]`; `star.<task>.<l>.weight` `[out, in]`, `.bias` `[out]`, `.domain_weight` `[S, out, in]`,
+//! `.domain_bias` `[S, out]`; `scene.weight`, `aux.<task>.<l>.{weight,bias}`. It starts as the shared network.
 //!
 //! Folded weights exist once a step, for the scenarios in the batch, and a row is multiplied by one of them. A public
 //! port passes every row through every scenario's layers, normalises by the statistics of the whole batch, and activates
