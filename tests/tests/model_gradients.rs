@@ -3,11 +3,12 @@
 use manygate_core::{Bag, Batch, Pool, Serial, Stream};
 use manygate_embedding::{Table, Tables};
 use manygate_graph::check::check_plan;
-use manygate_graph::{Input, Mode, Parameters, Plan, PlanOptions, RowOrder};
-use manygate_kernels::Isa;
+use manygate_graph::{Input, Mode, Parameters, Plan, PlanOptions, RowOrder, Workspace};
 use manygate_kernels::embedding::Pooling;
+use manygate_kernels::{Isa, Mat};
 use manygate_models::inputs::{self, Inputs};
 use manygate_models::registry::MODELS;
+use std::ops::Range;
 use std::sync::Arc;
 
 const IDS: usize = 5;
@@ -120,33 +121,63 @@ fn configurations(model: &str) -> Vec<String> {
     sizes.iter().flat_map(|s| ["none", "batch"].map(|norm| common(s, norm))).collect()
 }
 
-fn check(model: &str, mode: Mode, rows: usize, options: PlanOptions) -> Result<(), String> {
-    let (_, architecture) = manygate_models::from_table(&toml::from_str(model).unwrap()).unwrap();
-    let graph = manygate_models::build(architecture.as_ref(), &inputs(model), mode).unwrap();
-    let plan = Plan::compile(graph, options).unwrap();
-    // No value stays at the 0 or 1 that it starts with: a unit at exactly 0 has no derivative.
-    let mut params = Parameters::initial(Arc::clone(plan.layout()), 1);
-    let moved = Stream::new(10, 0, 0);
-    for (_, range) in plan.layout().blocks() {
-        params.values[range.clone()]
-            .iter_mut()
-            .zip(range)
-            .for_each(|(v, i)| *v += 0.1 * moved.normal(i as u64, 0));
+/// A compiled model, every value of it random.
+struct Model {
+    plan: Plan,
+    params: Parameters,
+    state: Parameters,
+    tables: Tables,
+}
+
+impl Model {
+    fn new(keys: &str, mode: Mode, options: PlanOptions) -> Model {
+        let (_, architecture) = manygate_models::from_table(&toml::from_str(keys).unwrap()).unwrap();
+        let graph = manygate_models::build(architecture.as_ref(), &inputs(keys), mode).unwrap();
+        let plan = Plan::compile(graph, options).unwrap();
+        // No value stays at the 0 or 1 that it starts with: a unit at exactly 0 has no derivative.
+        let mut params = Parameters::initial(Arc::clone(plan.layout()), 1);
+        let moved = Stream::new(10, 0, 0);
+        for (_, range) in plan.layout().blocks() {
+            params.values[range.clone()]
+                .iter_mut()
+                .zip(range)
+                .for_each(|(v, i)| *v += 0.1 * moved.normal(i as u64, 0));
+        }
+        let state = Parameters::initial(Arc::clone(plan.state_layout()), 1);
+        let stream = Stream::new(9, 0, 0);
+        let mut tables = Tables(plan.tables().iter().map(|t| Table::zeroed(t.clone(), 1)).collect());
+        for (t, table) in tables.0.iter_mut().enumerate() {
+            let weights: Vec<f32> =
+                (0..IDS * table.spec().dim).map(|i| stream.normal(i as u64, t as u64)).collect();
+            table.set_weights(&weights).unwrap();
+        }
+        Model { plan, params, state, tables }
     }
-    let state = Parameters::initial(Arc::clone(plan.state_layout()), 1);
-    let stream = Stream::new(9, 0, 0);
-    let mut tables = Tables(plan.tables().iter().map(|t| Table::zeroed(t.clone(), 1)).collect());
-    for (t, table) in tables.0.iter_mut().enumerate() {
-        let weights: Vec<f32> =
-            (0..IDS * table.spec().dim).map(|i| stream.normal(i as u64, t as u64)).collect();
-        table.set_weights(&weights).unwrap();
+
+    fn input<'a>(&'a self, batch: &'a Batch, seeds: &'a [f32]) -> Input<'a> {
+        Input { params: &self.params, state: &self.state, tables: &self.tables, batch, seeds }
     }
-    let seeds = vec![1.0; plan.losses().len()];
+}
+
+fn check(keys: &str, mode: Mode, rows: usize, options: PlanOptions) -> Result<(), String> {
+    let model = Model::new(keys, mode, options);
+    let seeds = vec![1.0; model.plan.losses().len()];
     let (mut order, batch) = (RowOrder::default(), batch(rows));
-    let batch = order.arrange(&plan, &batch).unwrap();
-    let input = Input { params: &params, state: &state, tables: &tables, batch, seeds: &seeds };
-    check_plan(&plan, &Serial, &input)?;
-    Pool::new(2).unwrap().enter(|exec| check_plan(&plan, exec, &input))
+    let input = model.input(order.arrange(&model.plan, &batch).unwrap(), &seeds);
+    check_plan(&model.plan, &Serial, &input)?;
+    Pool::new(2).unwrap().enter(|exec| check_plan(&model.plan, exec, &input))
+}
+
+/// By named tensor, then by table: whether the last run left it a gradient that is not zero.
+fn has_gradient(plan: &Plan, ws: &Workspace) -> (Vec<bool>, Vec<bool>) {
+    let any = |view: Mat<'_>| (0..view.rows()).any(|r| view.row(r).iter().any(|&v| v != 0.0));
+    let tensor = |range: Range<usize>| any(plan.gradients(ws).columns(range.start, range.len()));
+    let tensors = plan.layout().blocks().map(|(_, range)| tensor(range)).collect();
+    let mut tables = vec![false; plan.tables().len()];
+    for source in plan.sparse_sources() {
+        tables[source.table] |= any(plan.sparse_gradient(ws, source));
+    }
+    (tensors, tables)
 }
 
 #[test]
@@ -167,6 +198,38 @@ fn every_architecture_agrees_with_its_references() {
                             .unwrap_or_else(|m| panic!("{model}\n{mode}, {isa}, {rows} rows: {m}"));
                     }
                 }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_part_of_the_loss_gives_gradients_to_what_it_reaches_and_to_nothing_else() {
+    // Every scenario has rows, and no unit of these models can be off for all of them: what is reached is not zero.
+    let mut batch = batch(60);
+    batch.scenario = (0..60).map(|r| r % 3).collect();
+    for keys in MODELS.iter().flat_map(|entry| configurations(entry.name)) {
+        let options = PlanOptions { lane_rows: 16, ..PlanOptions::default() };
+        let model = Model::new(&keys, Mode::Training, options);
+        let mut order = RowOrder::default();
+        let batch = order.arrange(&model.plan, &batch).unwrap();
+        let mut ws = Workspace::new(&model.plan, 1, batch.rows);
+        model.plan.pack(&Serial, &mut ws, &model.params);
+        let parts = model.plan.losses().len();
+        for part in 0..parts {
+            let seeds: Vec<f32> = (0..parts).map(|p| if p == part { 1.0 } else { 0.0 }).collect();
+            model.plan.run(&Serial, &mut ws, &model.input(batch, &seeds)).unwrap();
+            let (tensors, tables) = has_gradient(&model.plan, &ws);
+            let reached = model.plan.reached_by(part);
+            let names = model.plan.layout().blocks().map(|(block, _)| &block.name);
+            let names = names.chain(model.plan.tables().iter().map(|table| &table.name));
+            let found = tensors.iter().chain(&tables);
+            for ((name, &found), &reached) in
+                names.zip(found).zip(reached.tensors().iter().chain(reached.tables()))
+            {
+                let loss = &model.plan.losses()[part].name;
+                assert!(reached || !found, "{keys}\n{loss} moves {name} and does not reach it");
+                assert!(found || !reached, "{keys}\n{loss} reaches {name} and does not move it");
             }
         }
     }

@@ -185,6 +185,14 @@ pub trait Op: Debug + Send + Sync {
         None
     }
 
+    /// Marks the channels of input `i` that the marked channels of the output depend on with a slope: the columns of a
+    /// value with rows, the rows of a matrix that exists once. `reached` starts without a mark; all, unless an op knows
+    /// better. That is how a plan tells what a part of the loss [reaches](crate::Plan::reached_by). A loss is asked with
+    /// an output that has no channels.
+    fn reach(&self, _inputs: &[Shape], _i: usize, _output: &[bool], reached: &mut [bool]) {
+        reached.fill(true);
+    }
+
     /// Multiply-adds of a row in the forward pass; the backward pass is counted as twice that.
     fn multiply_adds(&self, _inputs: &[Shape]) -> usize {
         0

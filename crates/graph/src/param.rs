@@ -58,7 +58,7 @@ impl Block {
         self.len() == 0
     }
 
-    fn rows(&self) -> usize {
+    pub(crate) fn rows(&self) -> usize {
         self.shape.first().copied().unwrap_or(1)
     }
 

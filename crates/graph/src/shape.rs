@@ -48,6 +48,12 @@ impl Shape {
         Shape { space: Space::Once, rows, cols }
     }
 
+    /// The columns of a value with rows, the rows of a [`Space::Once`] matrix: in such steps dependencies are followed
+    /// ([`Op::reach`](crate::Op::reach)), because parameters are stacked by rows.
+    pub fn channels(&self) -> usize {
+        if self.space == Space::Once { self.rows } else { self.cols }
+    }
+
     /// Values in a [`Space::Once`] matrix.
     pub fn len(&self) -> usize {
         self.rows * self.cols

@@ -74,7 +74,7 @@ pub(super) fn input_name(i: usize) -> String {
 }
 
 /// The graph of the op alone, and its output.
-fn alone(case: &Case) -> Result<(Graph, Value)> {
+pub(super) fn alone(case: &Case) -> Result<(Graph, Value)> {
     let mut g = Graph::new(Mode::Training);
     super::declare_sequences(&mut g, &case.inputs)?;
     let inputs: Vec<Value> =
@@ -125,8 +125,7 @@ impl Data {
         let Shape { cols, space, .. } = graph.shape(root);
         let present = |s: usize| data.batch.scenario.contains(&(s as u32));
         data.lacks_scenarios = space == Space::Once && !(0..op.reads().scenarios.unwrap_or(0)).all(present);
-        let tables: Vec<Matrix> =
-            graph.tables.iter().zip(&data.tables).map(|(t, v)| wide(v, t.dim)).collect();
+        let tables = data.table_matrices(&graph);
         data.output = op.reference(&data.seen, &tables, &data.batch);
         let wanted = if data.own_part.is_some() { 1 } else { cols };
         if data.output.cols != wanted || data.output.data.len() != data.output.rows * wanted {
@@ -138,6 +137,10 @@ impl Data {
         data.loss = data.weighted(&data.output);
         data.differentiate(op, tables);
         Ok(data)
+    }
+
+    pub(super) fn table_matrices(&self, graph: &Graph) -> Vec<Matrix> {
+        graph.tables.iter().zip(&self.tables).map(|(t, v)| wide(v, t.dim)).collect()
     }
 
     /// Σ w · y, or the sum of a loss's terms.

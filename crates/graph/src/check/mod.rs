@@ -13,6 +13,8 @@
 //! - memory that holds NaN wherever nothing was written, and a second run that must give the same bits;
 //! - an evaluation plan.
 //!
+//! A channel of an input that moves one of the output must be in [`Op::reach`](crate::Op::reach).
+//!
 //! [`check_plan`] does the same for a whole model.
 //!
 //! A gradient that the op drops, or an input that it reads backward without having saved it, stops the plan itself.
@@ -34,6 +36,7 @@
 mod expected;
 mod helpers;
 mod plan;
+mod reach;
 mod setting;
 
 pub use plan::check_plan;
@@ -45,6 +48,9 @@ use std::fmt;
 
 /// Numbers of rows that a case is checked with.
 pub const ROWS: [usize; 4] = [1, 2, 7, 130];
+
+/// The one at which [`Op::reach`](crate::Op::reach) is checked: a few rows of every scenario.
+const ROWS_OF_REACH: usize = ROWS[2];
 
 /// Most ids a sample of a list.
 pub const LONGEST: usize = 4;
@@ -134,6 +140,9 @@ pub fn check(case: &Case, isa: Isa) -> std::result::Result<(), String> {
     for rows in ROWS {
         for activated in [false, true] {
             let data = expected::Data::new(case, rows, activated).map_err(|m| told(&rows, m))?;
+            if rows == ROWS_OF_REACH {
+                reach::check(case, &data).map_err(|m| told(&"reach", m))?;
+            }
             for setting in setting::settings(case, &data, isa, activated) {
                 setting::run(case, &data, &setting).map_err(|m| told(&setting, m))?;
             }

@@ -56,9 +56,9 @@ fn check_parameters(
     for (block, range) in plan.layout().blocks() {
         let found = lane_sum(plan, ws, range.clone());
         let slope = |at: usize| numbers.slope(plan, input, |n, step| n.params[range.start + at] += step);
-        let expected: Sampled = match plan.learns(&block.name) {
-            true => samples(range.len()).map(slope_of(slope)).collect(),
-            false => (0..range.len()).map(|at| (at, 0.0)).collect(),
+        let expected: Sampled = match plan.options.freezes(&block.name) {
+            false => samples(range.len()).map(slope_of(slope)).collect(),
+            true => (0..range.len()).map(|at| (at, 0.0)).collect(),
         };
         compare(&format!("gradient of {}", block.name), &found, &expected)?;
     }
@@ -69,9 +69,9 @@ fn check_tables(plan: &Plan, ws: &Workspace, input: &Input<'_>, numbers: &mut Nu
     let found = scatter(plan, ws, input.batch);
     for (t, spec) in plan.tables().iter().enumerate() {
         let slope = |at: usize| numbers.slope(plan, input, |n, step| n.tables[t].data[at] += step);
-        let expected: Sampled = match plan.learns(&spec.name) {
-            true => samples(spec.rows * spec.dim).map(slope_of(slope)).collect(),
-            false => (0..spec.rows * spec.dim).map(|at| (at, 0.0)).collect(),
+        let expected: Sampled = match plan.options.freezes(&spec.name) {
+            false => samples(spec.rows * spec.dim).map(slope_of(slope)).collect(),
+            true => (0..spec.rows * spec.dim).map(|at| (at, 0.0)).collect(),
         };
         compare(&format!("gradient of {}", spec.name), &found[t], &expected)?;
     }

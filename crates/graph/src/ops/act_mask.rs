@@ -6,6 +6,7 @@
 
 use crate::check::Case;
 use crate::op::{Backward, Forward, Matrix, Op, Saved};
+use crate::reach;
 use crate::shape::{Shape, Space};
 use manygate_core::Batch;
 use manygate_kernels::activation::Activation;
@@ -54,6 +55,12 @@ impl Op for ActMask {
 
     fn saved(&self) -> Saved {
         Saved { inputs: 0b10, output: false }
+    }
+
+    fn reach(&self, _inputs: &[Shape], i: usize, output: &[bool], reached: &mut [bool]) {
+        if i == 0 {
+            reach::same(output, reached);
+        }
     }
 
     fn forward(&self, tile: &mut Forward<'_>) {

@@ -4,6 +4,7 @@
 
 use crate::check::Case;
 use crate::op::{Backward, Forward, Matrix, Op, Saved, activate_f64};
+use crate::reach;
 use crate::shape::{Shape, Space};
 use manygate_core::Batch;
 use manygate_kernels::activation::{self, Activation};
@@ -41,6 +42,10 @@ impl Op for Activate {
 
     fn activated(&self) -> Option<(Activation, Range<usize>)> {
         Some((self.activation, 0..self.cols))
+    }
+
+    fn reach(&self, _inputs: &[Shape], _i: usize, output: &[bool], reached: &mut [bool]) {
+        reach::same(output, reached);
     }
 
     fn forward(&self, tile: &mut Forward<'_>) {

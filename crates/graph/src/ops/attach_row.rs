@@ -52,6 +52,16 @@ impl Op for AttachRow {
         Saved::default()
     }
 
+    fn reach(&self, inputs: &[Shape], i: usize, output: &[bool], reached: &mut [bool]) {
+        let n = inputs[0].cols / self.groups;
+        let groups = output.chunks_exact(n + self.cols);
+        if i == 0 {
+            reached.chunks_exact_mut(n).zip(groups).for_each(|(to, y)| to.copy_from_slice(&y[..n]));
+        } else {
+            reached[self.row] = groups.flat_map(|y| &y[n..]).any(|&marked| marked);
+        }
+    }
+
     fn forward(&self, tile: &mut Forward<'_>) {
         let (x, m, mut y) = (tile.input(0), tile.input(1).row(self.row), tile.take_output());
         let n = x.cols() / self.groups;

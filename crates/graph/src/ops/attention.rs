@@ -10,6 +10,7 @@
 use super::softmax::softmax;
 use crate::check::{Case, LONGEST};
 use crate::op::{Backward, Forward, Gradient, Matrix, Op, Reads, Rowset, Saved};
+use crate::reach;
 use crate::shape::{Shape, Space};
 use manygate_core::Batch;
 use manygate_kernels::Mat;
@@ -135,6 +136,16 @@ impl Op for Attention {
 
     fn multiply_adds(&self, inputs: &[Shape]) -> usize {
         2 * self.longest() * inputs[0].cols
+    }
+
+    fn reach(&self, _inputs: &[Shape], i: usize, output: &[bool], reached: &mut [bool]) {
+        let tokens = if let Tokens::Columns(tokens) = self.tokens { tokens } else { 1 };
+        reach::by_group(output, reached, tokens * self.heads);
+        if i > 0 {
+            // A head of a token attends to that head of all.
+            let of_query = reached.to_vec();
+            reach::at_same_place(&of_query, reached, of_query.len() / tokens);
+        }
     }
 
     fn forward(&self, tile: &mut Forward<'_>) {

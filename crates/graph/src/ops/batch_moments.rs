@@ -12,6 +12,7 @@
 use crate::check::Case;
 use crate::graph::{Graph, Value};
 use crate::op::{Backward, Facts, Forward, Matrix, Op, Reads, Reduction, Saved};
+use crate::reach;
 use crate::shape::{Shape, Space};
 use manygate_core::Batch;
 use manygate_kernels::norm;
@@ -80,6 +81,13 @@ impl Op for BatchMoments {
 
     fn reduction(&self) -> Option<&dyn Reduction> {
         Some(self)
+    }
+
+    fn reach(&self, _inputs: &[Shape], _i: usize, output: &[bool], reached: &mut [bool]) {
+        match self.scenarios {
+            Some(_) => reached.fill(true),
+            None => reach::at_same_place(output, reached, reached.len()),
+        }
     }
 
     fn forward(&self, _tile: &mut Forward<'_>) {}

@@ -5,6 +5,7 @@
 
 use crate::check::Case;
 use crate::op::{Backward, Forward, Matrix, Op, Saved};
+use crate::reach;
 use crate::shape::{Shape, Space};
 use manygate_core::Batch;
 
@@ -46,6 +47,10 @@ impl Op for BiInteraction {
 
     fn multiply_adds(&self, inputs: &[Shape]) -> usize {
         inputs[0].cols
+    }
+
+    fn reach(&self, _inputs: &[Shape], _i: usize, output: &[bool], reached: &mut [bool]) {
+        reach::at_same_place(output, reached, output.len());
     }
 
     fn forward(&self, tile: &mut Forward<'_>) {

@@ -4,6 +4,7 @@
 
 use crate::check::Case;
 use crate::op::{Backward, Forward, Matrix, Op, Saved};
+use crate::reach;
 use crate::shape::{Shape, Space};
 use manygate_core::Batch;
 
@@ -40,6 +41,13 @@ impl Op for Broadcast {
 
     fn saved(&self) -> Saved {
         Saved::default()
+    }
+
+    fn reach(&self, _inputs: &[Shape], _i: usize, output: &[bool], reached: &mut [bool]) {
+        match self.row {
+            Some(row) => reached[row] = true,
+            None => reach::same(output, reached),
+        }
     }
 
     fn forward(&self, tile: &mut Forward<'_>) {

@@ -4,6 +4,7 @@
 
 use crate::check::Case;
 use crate::op::{Backward, Forward, Matrix, Op, Saved};
+use crate::reach;
 use crate::shape::{Shape, Space};
 use manygate_core::Batch;
 
@@ -46,6 +47,12 @@ impl Op for Concat {
 
     fn saved(&self) -> Saved {
         Saved::default()
+    }
+
+    fn reach(&self, _inputs: &[Shape], i: usize, output: &[bool], reached: &mut [bool]) {
+        for (_, from, width) in self.parts().filter(|(part, ..)| *part == i) {
+            reach::same(&output[from..from + width], reached);
+        }
     }
 
     fn forward(&self, tile: &mut Forward<'_>) {

@@ -9,6 +9,7 @@
 
 use crate::check::Case;
 use crate::op::{Backward, Facts, Forward, Matrix, Op, Reads, Saved};
+use crate::reach;
 use crate::shape::{Shape, Space};
 use manygate_core::Batch;
 
@@ -69,6 +70,16 @@ impl Op for Fold {
 
     fn reads(&self) -> Reads {
         Reads { scenarios: Some(self.scenarios), ..Reads::default() }
+    }
+
+    fn reach(&self, inputs: &[Shape], i: usize, output: &[bool], reached: &mut [bool]) {
+        let [shared, own] = [inputs[0], inputs[1]];
+        if i == 0 {
+            reach::at_same_place(output, reached, shared.rows);
+        } else {
+            let values = reach::marked(output).flat_map(|row| row * shared.cols..(row + 1) * shared.cols);
+            reach::rows_of(values, own.cols, reached);
+        }
     }
 
     fn forward(&self, tile: &mut Forward<'_>) {

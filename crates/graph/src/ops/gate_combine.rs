@@ -8,6 +8,7 @@
 
 use crate::check::Case;
 use crate::op::{Backward, Forward, Matrix, Op, Saved};
+use crate::reach;
 use crate::shape::{Shape, Space};
 use manygate_core::Batch;
 use manygate_kernels::{MatMut, gate};
@@ -61,6 +62,14 @@ impl Op for GateCombine {
 
     fn multiply_adds(&self, inputs: &[Shape]) -> usize {
         self.gates * inputs[1].cols
+    }
+
+    fn reach(&self, inputs: &[Shape], i: usize, output: &[bool], reached: &mut [bool]) {
+        if i == 0 {
+            reach::by_group(output, reached, self.gates);
+        } else {
+            reach::at_same_place(output, reached, inputs[1].cols / self.experts);
+        }
     }
 
     fn forward(&self, tile: &mut Forward<'_>) {

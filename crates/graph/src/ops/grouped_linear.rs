@@ -5,6 +5,7 @@
 
 use crate::check::Case;
 use crate::op::{Backward, Forward, Matrix, Op, Pack, Saved, activate_f64};
+use crate::reach;
 use crate::shape::{Shape, Space};
 use manygate_core::Batch;
 use manygate_kernels::activation::{self, Activation};
@@ -80,6 +81,14 @@ impl Op for GroupedLinear {
 
     fn multiply_adds(&self, inputs: &[Shape]) -> usize {
         self.out * inputs[0].cols
+    }
+
+    fn reach(&self, inputs: &[Shape], i: usize, output: &[bool], reached: &mut [bool]) {
+        match i {
+            0 => reach::by_group(output, reached, self.groups),
+            1 => reach::same(output, reached),
+            _ => reach::rows_of(reach::marked(output), inputs[2].cols, reached),
+        }
     }
 
     fn forward(&self, tile: &mut Forward<'_>) {

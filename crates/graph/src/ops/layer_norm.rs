@@ -8,6 +8,7 @@
 
 use crate::check::Case;
 use crate::op::{Backward, Forward, Matrix, Op, Saved};
+use crate::reach;
 use crate::shape::{Shape, Space};
 use manygate_core::Batch;
 
@@ -53,6 +54,13 @@ impl Op for LayerNorm {
 
     fn saved(&self) -> Saved {
         Saved { inputs: 0b111, output: false }
+    }
+
+    fn reach(&self, _inputs: &[Shape], i: usize, output: &[bool], reached: &mut [bool]) {
+        match i {
+            0 => reached.fill(true),
+            _ => reach::same(output, reached),
+        }
     }
 
     fn forward(&self, tile: &mut Forward<'_>) {

@@ -14,7 +14,8 @@
 
 use crate::check::Case;
 use crate::op::{Backward, Forward, Matrix, Op, Pack, Reads, Rowset, Saved, activate_f64};
-use crate::shape::Shape;
+use crate::reach;
+use crate::shape::{Shape, Space};
 use manygate_core::Batch;
 use manygate_kernels::activation::{self, Activation};
 use manygate_kernels::gemm::{self, Packed};
@@ -147,6 +148,27 @@ impl Op for Linear {
 
     fn multiply_adds(&self, inputs: &[Shape]) -> usize {
         self.out() * inputs[0].cols
+    }
+
+    fn reach(&self, inputs: &[Shape], i: usize, output: &[bool], reached: &mut [bool]) {
+        if inputs[0].space == Space::Once {
+            match i {
+                0 => reach::same(output, reached),
+                _ => reached.fill(true),
+            }
+            return;
+        }
+        let (out, biased, weights) = (self.out(), self.biased(), self.weights());
+        let units = || reach::marked(output).map(|column| column % out);
+        match i {
+            0 => reach::by_group(output, reached, self.groups),
+            1 => units().for_each(|unit| (0..weights).for_each(|s| reached[s * out + unit] = true)),
+            _ => {
+                let units = units().filter(|&unit| unit < biased);
+                let values = units.flat_map(|unit| (0..weights).map(move |s| s * biased + unit));
+                reach::rows_of(values, inputs[2].cols, reached);
+            }
+        }
     }
 
     fn forward(&self, tile: &mut Forward<'_>) {

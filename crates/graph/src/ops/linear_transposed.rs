@@ -4,6 +4,7 @@
 
 use crate::check::Case;
 use crate::op::{Backward, Forward, Matrix, Op, Pack, Saved};
+use crate::reach;
 use crate::shape::{Shape, Space};
 use manygate_core::Batch;
 use manygate_kernels::gemm::{self, Packed};
@@ -57,6 +58,13 @@ impl Op for LinearTransposed {
 
     fn multiply_adds(&self, inputs: &[Shape]) -> usize {
         inputs[1].len()
+    }
+
+    fn reach(&self, inputs: &[Shape], i: usize, output: &[bool], reached: &mut [bool]) {
+        match (inputs[0].space, i) {
+            (Space::Once, 0) => reach::same(output, reached),
+            _ => reached.fill(true),
+        }
     }
 
     fn forward(&self, tile: &mut Forward<'_>) {

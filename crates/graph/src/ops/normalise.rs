@@ -11,6 +11,7 @@
 use crate::check::Case;
 use crate::graph::{Graph, Value};
 use crate::op::{Backward, Forward, Gradient, Matrix, Op, Reads, Rowset, Saved, activate_f64};
+use crate::reach;
 use crate::shape::{Shape, Space};
 use manygate_core::Batch;
 use manygate_kernels::activation::{self, Activation};
@@ -102,6 +103,17 @@ impl Op for Normalise {
 
     fn saved(&self) -> Saved {
         Saved { inputs: 0b1111, output: self.activation != Activation::Identity }
+    }
+
+    fn reach(&self, inputs: &[Shape], i: usize, output: &[bool], reached: &mut [bool]) {
+        let n = inputs[0].cols;
+        let groups = if i == 1 { 2 * self.groups() } else { self.groups() };
+        if i == 0 {
+            reach::same(output, reached);
+        } else {
+            let values = reach::marked(output).flat_map(|c| (0..groups).map(move |group| group * n + c));
+            reach::rows_of(values, inputs[i].cols, reached);
+        }
     }
 
     fn forward(&self, tile: &mut Forward<'_>) {

@@ -48,6 +48,13 @@ impl Op for PairProducts {
         inputs[0].cols * (self.fields - 1) / 2
     }
 
+    fn reach(&self, inputs: &[Shape], _i: usize, output: &[bool], reached: &mut [bool]) {
+        let n = inputs[0].cols / self.fields;
+        for (f, g) in self.pairs().zip(output).filter(|(_, marked)| **marked).map(|(pair, _)| pair) {
+            [f, g].iter().for_each(|field| reached[field * n..(field + 1) * n].fill(true));
+        }
+    }
+
     fn forward(&self, tile: &mut Forward<'_>) {
         let (e, mut y) = (tile.input(0), tile.take_output());
         let n = e.cols() / self.fields;

@@ -6,6 +6,7 @@
 use crate::check::Case;
 use crate::graph::{Graph, LossId, LossPart, Over, Value};
 use crate::op::{Backward, Forward, Matrix, Op, Reads, Saved};
+use crate::reach;
 use crate::shape::{Shape, Space};
 use manygate_core::Batch;
 
@@ -27,6 +28,10 @@ impl Op for Rate {
 
     fn saved(&self) -> Saved {
         Saved { inputs: 0, output: true }
+    }
+
+    fn reach(&self, _inputs: &[Shape], _i: usize, output: &[bool], reached: &mut [bool]) {
+        reach::same(output, reached);
     }
 
     fn forward(&self, tile: &mut Forward<'_>) {

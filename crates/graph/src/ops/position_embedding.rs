@@ -4,6 +4,7 @@
 
 use crate::check::{Case, LONGEST};
 use crate::op::{Backward, Forward, Matrix, Op, Saved};
+use crate::reach;
 use crate::shape::{Shape, Space};
 use manygate_core::Batch;
 
@@ -36,6 +37,13 @@ impl Op for PositionEmbedding {
 
     fn saved(&self) -> Saved {
         Saved::default()
+    }
+
+    fn reach(&self, _inputs: &[Shape], i: usize, output: &[bool], reached: &mut [bool]) {
+        match i {
+            0 => reach::same(output, reached),
+            _ => reached.fill(true),
+        }
     }
 
     fn forward(&self, tile: &mut Forward<'_>) {

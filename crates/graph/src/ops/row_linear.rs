@@ -10,6 +10,7 @@
 
 use crate::check::Case;
 use crate::op::{Backward, Forward, Matrix, Op, Reads, Rowset, Saved, activate_f64};
+use crate::reach;
 use crate::shape::{Shape, Space};
 use manygate_core::Batch;
 use manygate_kernels::activation::{self, Activation};
@@ -113,6 +114,17 @@ impl Op for RowLinear {
 
     fn multiply_adds(&self, inputs: &[Shape]) -> usize {
         inputs[0].cols * self.out
+    }
+
+    fn reach(&self, inputs: &[Shape], i: usize, output: &[bool], reached: &mut [bool]) {
+        let inner = inputs[0].cols / self.groups;
+        let place = |o: usize, k: usize| if self.transposed { k * self.out + o } else { o * inner + k };
+        let units = reach::marked(output).map(|column| column % self.out);
+        match i {
+            0 => reach::by_group(output, reached, self.groups),
+            1 => units.for_each(|o| (0..inner).for_each(|k| reached[place(o, k)] = true)),
+            _ => units.for_each(|o| reached[o] = true),
+        }
     }
 
     fn forward(&self, tile: &mut Forward<'_>) {

@@ -4,6 +4,7 @@
 
 use crate::check::Case;
 use crate::op::{Backward, Forward, Matrix, Op, Saved};
+use crate::reach;
 use crate::shape::{Shape, Space};
 use manygate_core::Batch;
 
@@ -25,6 +26,13 @@ impl Op for ScaleRows {
 
     fn saved(&self) -> Saved {
         Saved { inputs: 0b11, output: false }
+    }
+
+    fn reach(&self, _inputs: &[Shape], i: usize, output: &[bool], reached: &mut [bool]) {
+        match i {
+            0 => reach::same(output, reached),
+            _ => reached.fill(true),
+        }
     }
 
     fn forward(&self, tile: &mut Forward<'_>) {

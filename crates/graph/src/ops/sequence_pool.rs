@@ -4,6 +4,7 @@
 
 use crate::check::Case;
 use crate::op::{Backward, Forward, Matrix, Op, Saved};
+use crate::reach;
 use crate::shape::{Shape, Space};
 use manygate_core::Batch;
 use manygate_kernels::embedding::Pooling;
@@ -40,6 +41,10 @@ impl Op for SequencePool {
 
     fn saved(&self) -> Saved {
         Saved::default()
+    }
+
+    fn reach(&self, _inputs: &[Shape], _i: usize, output: &[bool], reached: &mut [bool]) {
+        reach::same(output, reached);
     }
 
     fn forward(&self, tile: &mut Forward<'_>) {

@@ -2,6 +2,7 @@
 
 use crate::check::Case;
 use crate::op::{Backward, Forward, Matrix, Op, Saved};
+use crate::reach;
 use crate::shape::{Shape, Space};
 use manygate_core::Batch;
 
@@ -27,6 +28,10 @@ impl Op for Tap {
 
     fn keeps_output_gradient(&self) -> bool {
         true
+    }
+
+    fn reach(&self, _inputs: &[Shape], _i: usize, output: &[bool], reached: &mut [bool]) {
+        reach::same(output, reached);
     }
 
     fn forward(&self, tile: &mut Forward<'_>) {

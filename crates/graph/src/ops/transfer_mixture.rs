@@ -8,6 +8,7 @@
 
 use crate::check::Case;
 use crate::op::{Backward, Forward, Matrix, Op, Reads, Saved};
+use crate::reach;
 use crate::shape::{Shape, Space};
 use manygate_core::Batch;
 
@@ -55,6 +56,13 @@ impl Op for TransferMixture {
 
     fn multiply_adds(&self, inputs: &[Shape]) -> usize {
         inputs[1].cols
+    }
+
+    fn reach(&self, _inputs: &[Shape], i: usize, output: &[bool], reached: &mut [bool]) {
+        match i {
+            0 => reached.fill(true),
+            _ => reach::at_same_place(output, reached, output.len()),
+        }
     }
 
     fn forward(&self, tile: &mut Forward<'_>) {

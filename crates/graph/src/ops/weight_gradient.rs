@@ -6,6 +6,7 @@
 
 use crate::check::Case;
 use crate::op::{Backward, Facts, Forward, Matrix, Op, Reduction, Saved};
+use crate::reach;
 use crate::shape::{Shape, Space};
 use manygate_core::Batch;
 use manygate_kernels::Mat;
@@ -53,6 +54,13 @@ impl Op for WeightGradient {
 
     fn reduction(&self) -> Option<&dyn Reduction> {
         Some(self)
+    }
+
+    fn reach(&self, _inputs: &[Shape], i: usize, output: &[bool], reached: &mut [bool]) {
+        match i {
+            0 => reach::same(output, reached),
+            _ => reached.fill(true),
+        }
     }
 
     fn forward(&self, _tile: &mut Forward<'_>) {}

@@ -5,6 +5,7 @@
 
 use crate::check::Case;
 use crate::op::{Backward, Forward, Matrix, Op, Saved};
+use crate::reach;
 use crate::shape::{Shape, Space};
 use manygate_core::Batch;
 
@@ -54,6 +55,10 @@ impl Op for WeightPart {
 
     fn saved(&self) -> Saved {
         Saved::default()
+    }
+
+    fn reach(&self, inputs: &[Shape], _i: usize, output: &[bool], reached: &mut [bool]) {
+        reach::by_group(output, reached, inputs[0].rows);
     }
 
     fn forward(&self, tile: &mut Forward<'_>) {

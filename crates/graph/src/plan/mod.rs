@@ -1,17 +1,20 @@
 //! The plan: a graph compiled to steps over tiles, with every buffer placed.
 //!
 //! `schedule` decides which ops run, in which phase, and which gradients flow; `flow` orders the steps; `storage` and
-//! `arena` place every value and gradient; `steps` puts all of it together; [`describe`] prints the result.
+//! `arena` place every value and gradient; `steps` puts all of it together; `reach` follows each part of the loss back to
+//! what it depends on; [`describe`] prints the result.
 //! [`crate::run`] executes it.
 
 mod arena;
 pub mod describe;
 mod flow;
+mod reach;
 mod schedule;
 mod steps;
 mod storage;
 
 pub use describe::Description;
+pub use reach::Reached;
 
 use crate::graph::{Graph, Kind, LossPart, Value};
 use crate::op::{Lookup, LookupSource, Op, Reads};
@@ -42,6 +45,13 @@ impl Default for PlanOptions {
     fn default() -> Self {
         let isa = Isa::best();
         PlanOptions { tile_rows: 128, lane_rows: 256, outputs: false, frozen: Vec::new(), isa }
+    }
+}
+
+impl PlanOptions {
+    /// Whether the parameter tensor or table `name` is one that does not learn.
+    pub(crate) fn freezes(&self, name: &str) -> bool {
+        self.frozen.iter().any(|pattern| matches(pattern, name))
     }
 }
 
@@ -218,6 +228,8 @@ pub struct Plan {
     pub(crate) lookups: Vec<Lookup>,
     /// Frozen tensors inside of parameters that learn: their gradients are set to zero.
     pub(crate) frozen: Vec<Range<usize>>,
+    /// By part of the loss.
+    reached: Vec<Reached>,
     multiply_adds: usize,
 }
 
@@ -257,6 +269,7 @@ impl Plan {
             reads: schedule.reads(&graph)?,
             lookups: schedule.live_ops(&graph).flat_map(|(op, _)| op.lookups()).copied().collect(),
             frozen: frozen_ranges(&graph, &options, &layout),
+            reached: reach::reached(&graph, &options, &schedule, &layout),
             multiply_adds: schedule.multiply_adds(&graph),
             layout,
             state_layout,
@@ -315,11 +328,6 @@ impl Plan {
         self.options.isa
     }
 
-    /// Whether the parameter tensor or table `name` learns.
-    pub fn learns(&self, name: &str) -> bool {
-        !self.options.frozen.iter().any(|pattern| matches(pattern, name))
-    }
-
     /// Number of lanes for a batch of `rows` rows: a function of batch and plan, never of threads, so that the order
     /// of every sum is fixed. As many as leave each [`PlanOptions::lane_rows`] rows, fewer where summing their
     /// gradients would cost more than about 3 % of the step (a lane's gradient is written and read once, 8 bytes a
@@ -373,13 +381,12 @@ pub fn matches(pattern: &str, name: &str) -> bool {
 
 /// Frozen tensors that share a parameter with one that learns.
 fn frozen_ranges(graph: &Graph, options: &PlanOptions, layout: &Layout) -> Vec<Range<usize>> {
-    let frozen = |name: &str| options.frozen.iter().any(|p| matches(p, name));
     let mut ranges = Vec::new();
-    let mixed = |spec: &ParamSpec| spec.blocks.iter().any(|b| !frozen(&b.name));
+    let mixed = |spec: &ParamSpec| spec.blocks.iter().any(|b| !options.freezes(&b.name));
     for (p, spec) in graph.params.iter().enumerate().filter(|(_, spec)| graph.is_training() && mixed(spec)) {
         let mut at = layout.offset(p);
         for block in &spec.blocks {
-            if frozen(&block.name) {
+            if options.freezes(&block.name) {
                 ranges.push(at..at + block.len());
             }
             at += block.len();

@@ -9,7 +9,7 @@
 //! backward tile by tile in a single pass. Going back, an op waits for the gradients of its output; those of a value
 //! that exists once are complete at the join after the last phase that adds to them.
 
-use super::{PlanOptions, computes_outputs, matches};
+use super::{PlanOptions, computes_outputs};
 use crate::graph::{Graph, Kind, Over, Value};
 use crate::op::{Op, Reads};
 use crate::shape::{Shape, Space};
@@ -185,16 +185,15 @@ fn wants_gradient(graph: &Graph, options: &PlanOptions, live: &[bool]) -> Vec<bo
     if !graph.is_training() {
         return wants;
     }
-    let frozen = |name: &str| options.frozen.iter().any(|p| matches(p, name));
     for (i, node) in graph.nodes.iter().enumerate().filter(|(i, _)| live[*i]) {
         wants[i] = match &node.kind {
-            Kind::Param(p) => graph.params[*p].blocks.iter().any(|b| !frozen(&b.name)),
+            Kind::Param(p) => graph.params[*p].blocks.iter().any(|b| !options.freezes(&b.name)),
             Kind::State(_) => false,
             Kind::Columns { of, stops_gradient, .. } => !stops_gradient && wants[of.index()],
             Kind::Op { op, inputs } => {
                 let for_a_caller = op.keeps_output_gradient() && op.lookups().is_empty();
                 for_a_caller
-                    || op.lookups().iter().any(|l| !frozen(&graph.tables[l.table].name))
+                    || op.lookups().iter().any(|l| !options.freezes(&graph.tables[l.table].name))
                     || inputs.iter().any(|v| wants[v.index()])
             }
         };

@@ -4,7 +4,7 @@ use super::flow::{Contribution, Flow, Moment, disjoint_cover, overlap};
 use super::schedule::{Schedule, runs_once};
 use super::storage::Storage;
 use super::{GradientPlace, JoinStep, OnceGradient, PackedWeight, Place, PlanOptions, SparseSource, Step};
-use super::{computes_outputs, group_packed_len, matches, op_of};
+use super::{computes_outputs, group_packed_len, op_of};
 use crate::graph::{Graph, Kind};
 use crate::shape::{Shape, Space};
 use manygate_core::{Error, Result};
@@ -227,10 +227,9 @@ impl Steps {
         flow: &Flow,
         storage: &Storage,
     ) -> Result<()> {
-        let frozen = |name: &str| options.frozen.iter().any(|p| matches(p, name));
         for (i, node) in graph.nodes.iter().enumerate() {
             let (Kind::Op { op, .. }, Some(_)) = (&node.kind, flow.backward_at[i]) else { continue };
-            for lookup in op.lookups().iter().filter(|l| !frozen(&graph.tables[l.table].name)) {
+            for lookup in op.lookups().iter().filter(|l| !options.freezes(&graph.tables[l.table].name)) {
                 let place = storage.gradients[i].part(lookup.column, lookup.dim);
                 self.sparse.push(SparseSource { table: lookup.table, source: lookup.source, place });
             }

@@ -26,6 +26,7 @@ enum Fault {
     DropsInput,
     DropsWeight,
     ReadsUnsaved,
+    DeniesReach,
 }
 
 /// `y = tanh(x ⊙ w)`, w `[cols, 1]`.
@@ -61,6 +62,13 @@ impl Op for Scale {
 
     fn scratch(&self, rows: usize, _inputs: &[Shape]) -> usize {
         rows
+    }
+
+    fn reach(&self, _inputs: &[Shape], i: usize, output: &[bool], reached: &mut [bool]) {
+        reached.copy_from_slice(output);
+        if self.fault == Fault::DeniesReach && i == 1 {
+            reached[2] = false;
+        }
     }
 
     fn forward(&self, tile: &mut Forward<'_>) {
@@ -158,6 +166,7 @@ fn every_wrong_number_is_found() {
     told(Fault::IgnoresMask, "inputs activated");
     told(Fault::IgnoresActivationDone, "the op above multiplies by the slope");
     told(Fault::ReadsScratch, "the loss is NaN");
+    told(Fault::DeniesReach, "channel 2 of input 1 moves channel 2 of the output, which `reach` denies");
 }
 
 #[test]

@@ -24,7 +24,7 @@ pub struct DenseAdam {
 }
 
 impl DenseAdam {
-    /// For the parameters of `plan`; the frozen ones are left out.
+    /// For the parameters of `plan`; those that do not learn are left out.
     pub fn new(plan: &Plan, config: &DenseConfig) -> DenseAdam {
         let mut pieces = Vec::new();
         for (_, range) in plan.layout().blocks().filter(|(block, _)| plan.learns(&block.name)) {
