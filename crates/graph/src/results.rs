@@ -10,13 +10,13 @@ use manygate_kernels::Mat;
 
 impl Plan {
     /// Gradients of the parameters from the last run, `[lanes, parameters]`; their sum over lanes, in order, is the
-    /// gradient. Those of frozen parameters are 0. An evaluation plan has none: `[0, parameters]`.
+    /// gradient. Those of frozen parameters are 0. A plan without a backward step has none: `[0, parameters]`.
     ///
     /// # Panics
     /// When the workspace was made for another plan.
     pub fn gradients<'w>(&self, ws: &'w Workspace) -> Mat<'w> {
         self.assert_made_for(ws);
-        let lanes = if self.graph.is_training() { ws.last_lanes } else { 0 };
+        let lanes = if self.goes_back { ws.last_lanes } else { 0 };
         Mat::strided(&ws.lanes, lanes, self.layout.len(), ws.lane_len.max(self.layout.len()))
     }
 

@@ -44,8 +44,8 @@ impl Workspace {
         let rows = rows.max(1);
         // Lanes grow with the rows: the largest batch has the most.
         let lanes = plan.lanes(rows);
-        let training = plan.graph.is_training();
-        let lane_len = if training { plan.layout.len() + plan.once_len } else { 0 };
+        let gradients_of_joins = if plan.goes_back { plan.once_len } else { 0 };
+        let lane_len = if plan.goes_back { plan.layout.len() + gradients_of_joins } else { 0 };
         let parts = plan.graph.losses.len();
         Workspace {
             plan: plan.id,
@@ -57,7 +57,7 @@ impl Workspace {
             lanes: Buffer::zeroed(lanes * lane_len),
             lane_len,
             once: Buffer::zeroed(plan.once_len),
-            once_gradients: Buffer::zeroed(plan.once_len),
+            once_gradients: Buffer::zeroed(gradients_of_joins),
             partials: vec![0.0; lanes * plan.partial_len],
             losses: vec![0.0; lanes * parts],
             packed: Buffer::zeroed(plan.packed_len),

@@ -103,7 +103,7 @@ pub struct BufferDescription {
 impl Plan {
     /// Describes the plan.
     pub fn describe(&self) -> Description {
-        let passes = if self.graph.is_training() { 3 } else { 1 };
+        let passes = if self.goes_back { 3 } else { 1 };
         Description {
             mode: self.graph.mode,
             isa: self.options.isa,
@@ -185,7 +185,7 @@ impl Plan {
             buffer("scratch", self.arena_len - self.scratch_offset, "worker"),
             buffer("packed weights", self.packed.iter().map(|p| p.len).sum(), "plan"),
         ];
-        if self.graph.is_training() {
+        if self.goes_back {
             buffers.push(buffer("gradient sums", self.layout.len() + self.once_len, "lane"));
         }
         if self.once_len > 0 {

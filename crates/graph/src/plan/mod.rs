@@ -228,6 +228,8 @@ pub struct Plan {
     pub(crate) lookups: Vec<Lookup>,
     /// Frozen tensors inside of parameters that learn: their gradients are set to zero.
     pub(crate) frozen: Vec<Range<usize>>,
+    /// Whether it has a backward step; one of losses alone has none.
+    pub(crate) goes_back: bool,
     /// By part of the loss.
     reached: Vec<Reached>,
     multiply_adds: usize,
@@ -247,6 +249,7 @@ impl Plan {
             return Err(Error::graph("plan", "tiles and lanes need at least one row"));
         }
         let schedule = schedule::Schedule::new(&graph, &options)?;
+        let goes_back = schedule.backward.iter().any(Option::is_some);
         let flow = flow::Flow::new(&graph, &schedule);
         let layout = Arc::new(Layout::new(graph.params.clone()));
         let state_layout = Arc::new(Layout::new(graph.states.clone()));
@@ -268,7 +271,8 @@ impl Plan {
             taps: steps.taps,
             reads: schedule.reads(&graph)?,
             lookups: schedule.live_ops(&graph).flat_map(|(op, _)| op.lookups()).copied().collect(),
-            frozen: frozen_ranges(&graph, &options, &layout),
+            frozen: if goes_back { frozen_ranges(&graph, &options, &layout) } else { Vec::new() },
+            goes_back,
             reached: reach::reached(&graph, &options, &schedule, &layout),
             multiply_adds: schedule.multiply_adds(&graph),
             layout,
@@ -332,7 +336,8 @@ impl Plan {
     /// of every sum is fixed. As many as leave each [`PlanOptions::lane_rows`] rows, fewer where summing their
     /// gradients would cost more than about 3 % of the step (a lane's gradient is written and read once, 8 bytes a
     /// parameter at some 15 GB/s, against 6 flops a parameter and row at some 150 GFLOP/s); a power of two, so that
-    /// 2, 4 or 8 threads get equal shares.
+    /// 2, 4 or 8 threads get equal shares. What is frozen does not count: a plan of losses alone sums them as the one
+    /// that trains does.
     pub fn lanes(&self, rows: usize) -> usize {
         let by_rows = (rows / self.options.lane_rows).clamp(1, MAX_LANES);
         let by_cost = if self.graph.is_training() && !self.layout.is_empty() {
@@ -383,7 +388,7 @@ pub fn matches(pattern: &str, name: &str) -> bool {
 fn frozen_ranges(graph: &Graph, options: &PlanOptions, layout: &Layout) -> Vec<Range<usize>> {
     let mut ranges = Vec::new();
     let mixed = |spec: &ParamSpec| spec.blocks.iter().any(|b| !options.freezes(&b.name));
-    for (p, spec) in graph.params.iter().enumerate().filter(|(_, spec)| graph.is_training() && mixed(spec)) {
+    for (p, spec) in graph.params.iter().enumerate().filter(|(_, spec)| mixed(spec)) {
         let mut at = layout.offset(p);
         for block in &spec.blocks {
             if options.freezes(&block.name) {

@@ -1,5 +1,6 @@
-//! Tests of the plan: gradients, joins, batches, threads, faults, and the check of ops itself.
+//! Tests of the plan: gradients, joins, batches run once and again, threads, faults, and the check of ops itself.
 
+mod again;
 mod batches;
 mod check_detects;
 mod compile;
