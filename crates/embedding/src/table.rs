@@ -115,6 +115,30 @@ impl Table {
         self.set_columns(self.spec.dim, self.state_width, state)
     }
 
+    /// Moves every weight a share of the way to that of `target`: `w ← (1 − share) w + share w'`. The optimiser's state
+    /// stays, and that of `target`, which need not have as much, does not count.
+    ///
+    /// # Errors
+    /// When `target` has another shape.
+    pub fn move_towards(&mut self, target: &Table, share: f32) -> Result<()> {
+        let (own, other) = (&self.spec, &target.spec);
+        if (own.rows, own.dim) != (other.rows, other.dim) {
+            let message = format!(
+                "is [{}, {}], the target `{}` is [{}, {}]",
+                own.rows, own.dim, other.name, other.rows, other.dim
+            );
+            return Err(Error::graph(&own.name, message));
+        }
+        let (stride, target_stride, dim) = (self.stride(), target.stride(), own.dim);
+        let rows = self.data.chunks_exact_mut(stride).zip(target.data.chunks_exact(target_stride));
+        for (row, target) in rows {
+            for (weight, target) in row[..dim].iter_mut().zip(target) {
+                *weight = (1.0 - share) * *weight + share * target;
+            }
+        }
+        Ok(())
+    }
+
     fn set_columns(&mut self, from: usize, count: usize, values: &[f32]) -> Result<()> {
         if values.len() != self.spec.rows * count {
             let shape =
@@ -134,6 +158,20 @@ impl Table {
 /// The tables of a model, in its plan's order.
 #[derive(Clone, Debug, Default)]
 pub struct Tables(pub Vec<Table>);
+
+impl Tables {
+    /// Moves the weights of every table a share of the way to those of `target`, see [`Table::move_towards`].
+    ///
+    /// # Errors
+    /// When there are not as many tables, or one has another shape: those before it have moved.
+    pub fn move_towards(&mut self, target: &Tables, share: f32) -> Result<()> {
+        if self.0.len() != target.0.len() {
+            let message = format!("{} of them cannot follow {}", self.0.len(), target.0.len());
+            return Err(Error::graph("tables", message));
+        }
+        self.0.iter_mut().zip(&target.0).try_for_each(|(own, target)| own.move_towards(target, share))
+    }
+}
 
 impl TableSource for Tables {
     fn len(&self) -> usize {
@@ -172,5 +210,31 @@ mod tests {
         assert_eq!(table.values()[3..5], [7.0, 8.0]);
         let message = table.set_weights(&[1.0]).unwrap_err().to_string();
         assert!(message.contains("[2, 3] values are needed, 1 were given"), "{message}");
+    }
+
+    #[test]
+    fn a_table_follows_another_and_keeps_its_state() {
+        let table = |state_width, weights: [f32; 6]| {
+            let mut table = Table::zeroed(spec(2), state_width);
+            table.set_weights(&weights).unwrap();
+            table
+        };
+        let online = Tables(vec![table(0, [1.0, 2.0, 3.0, 4.0, 5.0, 6.0])]);
+        let mut target = Tables(vec![table(1, [0.0; 6])]);
+        target.0[0].set_state(&[7.0, 8.0]).unwrap();
+        target.move_towards(&online, 0.25).unwrap();
+        assert_eq!(target.0[0].weights(), [0.25, 0.5, 0.75, 1.0, 1.25, 1.5]);
+        let before = target.0[0].weights();
+        target.move_towards(&online, 0.0).unwrap();
+        assert_eq!(target.0[0].weights(), before);
+        target.move_towards(&online, 1.0).unwrap();
+        assert_eq!(target.0[0].weights(), online.0[0].weights());
+        assert_eq!(target.0[0].state(), [7.0, 8.0]);
+
+        let longer = Tables(vec![Table::zeroed(spec(3), 0)]);
+        let message = target.move_towards(&longer, 0.5).unwrap_err().to_string();
+        assert!(message.contains("is [2, 3], the target `embedding.user.weight` is [3, 3]"), "{message}");
+        let message = target.move_towards(&Tables::default(), 0.5).unwrap_err().to_string();
+        assert!(message.contains("1 of them cannot follow 0"), "{message}");
     }
 }

@@ -229,6 +229,21 @@ impl Parameters {
         Arc::ptr_eq(&self.layout, layout) || self.layout == *layout
     }
 
+    /// Moves every value a share of the way to that of `target`: `θ ← (1 − share) θ + share θ'`. A target network follows
+    /// its online network so, and with share 1/n an average takes in its n-th set. 0 leaves all as it is, 1 copies.
+    ///
+    /// # Errors
+    /// When `target` is laid out in another way.
+    pub fn move_towards(&mut self, target: &Parameters, share: f32) -> Result<()> {
+        if !target.has_layout(&self.layout) {
+            return Err(Error::graph("parameters", "the target is laid out in another way"));
+        }
+        for (value, target) in self.values.iter_mut().zip(&target.values[..]) {
+            *value = (1.0 - share) * *value + share * target;
+        }
+        Ok(())
+    }
+
     /// Every named tensor with its values.
     pub fn tensors(&self) -> impl Iterator<Item = (&Block, &[f32])> {
         self.layout.blocks().map(|(block, range)| (block, &self.values[range]))

@@ -115,7 +115,8 @@ impl Op for LookupTrunk {
     }
 
     fn keeps_output_gradient(&self) -> bool {
-        true
+        // Without tables nobody asks for it: who wants the gradient of numbers taps them.
+        !self.lookups.is_empty()
     }
 
     fn lookups(&self) -> &[Lookup] {

@@ -25,6 +25,7 @@ pub mod lookup;
 pub mod mean_square;
 pub mod multiply;
 pub mod normalise;
+pub mod outer_gradient;
 pub mod pair_products;
 pub mod poisson;
 pub mod position_embedding;
@@ -68,6 +69,7 @@ pub use lookup::{LookupTrunk, Piece};
 pub use mean_square::MeanSquare;
 pub use multiply::Multiply;
 pub use normalise::Normalise;
+pub use outer_gradient::OuterGradient;
 pub use pair_products::PairProducts;
 pub use poisson::{PoissonLoss, Rate};
 pub use position_embedding::PositionEmbedding;
@@ -116,6 +118,7 @@ pub fn cases() -> Vec<Case> {
         mean_square::cases,
         multiply::cases,
         normalise::cases,
+        outer_gradient::cases,
         pair_products::cases,
         poisson::cases,
         position_embedding::cases,

@@ -1,12 +1,15 @@
-//! Tests of the plan: gradients, joins, batches run once and again, threads, faults, and the check of ops itself.
+//! Tests of the plan: gradients, joins, batches run once and again, parameter sets, plans in a chain, threads, faults, and
+//! the check of ops itself.
 
 mod again;
 mod batches;
+mod chained_plans;
 mod check_detects;
 mod compile;
 mod describe;
 mod faults;
 mod gradients;
 mod joins;
+mod parameter_sets;
 mod support;
 mod threads;
