@@ -70,7 +70,7 @@ fn places(case: &mut Case, name: &str) -> Vec<usize> {
 /// The row with the largest |p - y| of any task.
 fn most_wrong(case: &mut Case) -> usize {
     let tasks: Vec<String> =
-        case.tensors.keys().filter_map(|n| n.strip_prefix("out.")).map(str::to_owned).collect();
+        case.tensors.keys().filter_map(|n| n.strip_prefix("label.")).map(str::to_owned).collect();
     let mut wrong = Vec::new();
     for task in tasks {
         let labels = floats(case, &format!("label.{task}")).clone();
@@ -147,6 +147,7 @@ fn a_moved_value_of_any_tensor_fails_its_case() {
         "param norm weight",
         "param of a scenario",
         "param weight",
+        "warm",
     ];
     assert_eq!(kinds.iter().map(String::as_str).collect::<Vec<_>>(), all);
 }

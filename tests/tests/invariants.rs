@@ -146,7 +146,12 @@ fn an_absent_scenario_gets_no_gradient_and_keeps_its_statistics() {
             name.starts_with("scene.") || name.contains("domain_") || name == "domain.table.weight"
         };
         let of_absent = |name: &str| {
-            ["experts.2.", "towers.2."].iter().any(|p| entry.name == "causalint" && name.starts_with(p))
+            let prefixes: &[&str] = match entry.name {
+                "causalint" => &["experts.2.", "towers.2."],
+                "mtms" => &["tower.2.", "head.2."],
+                _ => &[],
+            };
+            prefixes.iter().any(|prefix| name.starts_with(prefix))
         };
         for (name, gradient) in gradients.iter().filter(|(name, _)| of_absent(name)) {
             assert!(gradient.iter().all(|&v| v == 0.0), "{}: {name}", entry.name);

@@ -14,8 +14,11 @@ use std::sync::Arc;
 const IDS: usize = 5;
 
 fn inputs(model: &str) -> Inputs {
-    // It predicts one task.
-    let tasks = if model.contains("causalint") { 1 } else { 3 };
+    let tasks = match model {
+        model if model.contains("causalint") => 1,
+        model if model.contains("mtms") => 2,
+        _ => 3,
+    };
     let table = |name: &str| inputs::Table { name: name.into(), rows: IDS, dim: None };
     let task = |name: &str, weight, space| inputs::Task { name: name.into(), weight, space };
     Inputs {
@@ -100,6 +103,13 @@ fn configurations(model: &str) -> Vec<String> {
             return both
                 .map(|(kind, rest)| format!("name = \"dffm\"\ninteraction = \"{kind}\"\n{sizes}\n{rest}"))
                 .collect();
+        }
+        "mtms" => {
+            let stages = ["represent", "ctcvr", "finetune"];
+            let keys = |stage: &&str| {
+                format!("name = \"mtms\"\nembedding_dim = 3\nstage = \"{stage}\"\ntower_units = [6, 5]")
+            };
+            return stages.iter().map(keys).collect();
         }
         "m2m" => {
             let sizes = "experts = 2\nexpert_units = [5]\nattention_heads = 1\nscenario_dim = 2\n\

@@ -50,8 +50,11 @@ const USERS: usize = 300;
 const ITEMS: usize = 50;
 
 fn inputs(model: &str) -> Inputs {
-    // It predicts one task.
-    let tasks = if model.contains("causalint") { 1 } else { 3 };
+    let tasks = match model {
+        model if model.contains("causalint") => 1,
+        model if model.contains("mtms") => 2,
+        _ => 3,
+    };
     let table = |name: &str, rows| inputs::Table { name: name.into(), rows, dim: None };
     let field = |name: &str, table| inputs::Field { name: name.into(), table };
     let task = |name: &str, space| inputs::Task { name: name.into(), weight: 1.0, space };
@@ -139,6 +142,8 @@ fn a_warm_step_allocates_nothing() {
     let others = [
         "name = \"star\"\nunits = [24, 16]\nauxiliary_units = [8]",
         "name = \"causalint\"\nunits = [24, 16]\ntransfer = 4\nmeta = \"parameter\"",
+        "name = \"mtms\"\nstage = \"represent\"\ntower_units = [24, 16]",
+        "name = \"mtms\"\nstage = \"finetune\"\ntower_units = [24, 16]",
         "name = \"dffm\"\ndffi_units = [24]\nhistory = \"history\"\ntarget = \"item\"",
         "name = \"m2m\"\nexpert_units = [24, 16]\nffn = 8\nprofile_fields = [\"item\"]\nloss = \"poisson\"",
     ];

@@ -1,6 +1,7 @@
 //! A batch: the encoded rows that a plan runs over, column by column.
 
 use crate::error::{Error, Result};
+use std::ops::Range;
 
 /// A list of ids a row: tags, a behaviour sequence. Row `r` holds `ids[offsets[r] .. offsets[r + 1]]`.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -114,6 +115,12 @@ impl Batch {
         for to in &mut self.labels {
             to.reserve(rows);
         }
+    }
+
+    /// The rows of a scenario, in a batch whose rows stand in the order of their scenarios.
+    pub fn rows_of_scenario(&self, scenario: usize) -> Range<usize> {
+        let start = |of: usize| self.scenario.partition_point(|&s| (s as usize) < of);
+        start(scenario)..start(scenario + 1)
     }
 
     /// Checks that every column has `rows` entries and that bag offsets rise within bounds.

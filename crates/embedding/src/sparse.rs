@@ -3,7 +3,7 @@
 //! The order of every sum is that of the look-ups, whatever the number of threads: an id belongs to one piece of work.
 
 use crate::table::Table;
-use manygate_core::{Batch, Executor};
+use manygate_core::{Bag, Batch, Executor};
 use manygate_graph::{LookupSource, Plan, SparseSource, Workspace};
 use manygate_kernels::embedding::{GradientSources, RowOptimizer, TableMut};
 use manygate_kernels::embedding::{coalesce, run_start, sort_lookups, update_rows};
@@ -147,19 +147,23 @@ impl Lookups {
         self.keys.clear();
         for (s, source) in self.sources.iter().enumerate() {
             let key = |id: u32, row: usize| u64::from(id) << 32 | (s as u64) << row_bits | row as u64;
+            let rows = source.scenario.map_or(0..batch.rows, |scenario| batch.rows_of_scenario(scenario));
             match source.source {
                 LookupSource::Field(f) => {
-                    self.keys.extend(batch.ids[f].iter().enumerate().map(|(row, &id)| key(id, row)));
+                    let ids = batch.ids[f][rows.clone()].iter();
+                    self.keys.extend(ids.zip(rows).map(|(&id, row)| key(id, row)));
                 }
                 LookupSource::Bag(b) => {
                     let bag = &batch.bags[b];
-                    for row in 0..batch.rows {
+                    for row in rows {
                         self.keys.extend(bag.row(row).iter().map(|&id| key(id, row)));
                     }
                 }
                 LookupSource::Positions(b) => {
-                    let ids = batch.bags[b].ids.iter().enumerate();
-                    self.keys.extend(ids.map(|(position, &id)| key(id, position)));
+                    let Bag { offsets, ids } = &batch.bags[b];
+                    let positions = offsets[rows.start] as usize..offsets[rows.end] as usize;
+                    self.keys
+                        .extend(ids[positions.clone()].iter().zip(positions).map(|(&id, at)| key(id, at)));
                 }
             }
         }

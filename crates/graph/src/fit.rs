@@ -98,6 +98,10 @@ impl Plan {
                 LookupSource::Field(f) => (&batch.ids[f], "id column", f),
                 LookupSource::Bag(b) | LookupSource::Positions(b) => (&batch.bags[b].ids, "bag", b),
             };
+            let ids = match (lookup.scenario, lookup.source) {
+                (Some(scenario), LookupSource::Field(_)) => &ids[batch.rows_of_scenario(scenario)],
+                _ => ids,
+            };
             if let Err(position) = check_ids(ids, table.rows) {
                 return misfit(format!(
                     "{kind} {index} has id {} at position {position}, `{}` has {} rows",

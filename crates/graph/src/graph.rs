@@ -45,19 +45,52 @@ pub enum Over {
     Rows,
     /// The rows whose label of this task is 1.
     Labelled(usize),
+    /// The rows of each scenario by themselves, and then the sum over scenarios: none outweighs the others by its rows.
+    EachScenario {
+        /// Number of scenarios.
+        scenarios: usize,
+        /// Of those rows, the ones whose label of this task is 1; all of them without.
+        labelled: Option<usize>,
+    },
     /// Nothing: it is taken as it is.
     Once,
 }
 
 impl Over {
-    /// What its sum is divided by, at least 1.
-    pub(crate) fn denominator(self, batch: &Batch) -> usize {
-        let rows = match self {
-            Over::Rows => batch.rows,
-            Over::Labelled(task) => batch.labels[task].iter().filter(|&&y| y > 0.0).count(),
-            Over::Once => 1,
-        };
-        rows.max(1)
+    /// Number of means that are added.
+    pub(crate) fn groups(self) -> usize {
+        match self {
+            Over::EachScenario { scenarios, .. } => scenarios,
+            Over::Rows | Over::Labelled(_) | Over::Once => 1,
+        }
+    }
+
+    /// The group of a row, where the batch names its scenario.
+    pub(crate) fn group_of(self, batch: &Batch, row: usize) -> usize {
+        if matches!(self, Over::EachScenario { .. }) { batch.scenario[row] as usize } else { 0 }
+    }
+
+    /// The labels of a task that tell which rows count.
+    pub(crate) fn labelled(self) -> Option<usize> {
+        match self {
+            Over::Labelled(task) => Some(task),
+            Over::EachScenario { labelled, .. } => labelled,
+            Over::Rows | Over::Once => None,
+        }
+    }
+
+    /// What the sum of each group is divided by: the number of its rows, at least 1.
+    pub(crate) fn count(self, batch: &Batch, counted: &mut [usize]) {
+        counted.fill(0);
+        match (self, self.labelled()) {
+            (Over::Once, _) => {}
+            (Over::Rows, _) => counted[0] = batch.rows,
+            (_, labelled) => {
+                let counts = |row: &usize| labelled.is_none_or(|task| batch.labels[task][*row] > 0.0);
+                (0..batch.rows).filter(counts).for_each(|row| counted[self.group_of(batch, row)] += 1);
+            }
+        }
+        counted.iter_mut().for_each(|count| *count = (*count).max(1));
     }
 }
 

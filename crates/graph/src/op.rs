@@ -51,6 +51,9 @@ pub struct Lookup {
     pub column: usize,
     /// Number of columns: the table's width.
     pub dim: usize,
+    /// The scenario whose rows look this table up, where scenarios have tables of their own; the op then
+    /// [reads by scenario](Reads::by_scenario).
+    pub scenario: Option<usize>,
 }
 
 /// What an op reads of a batch by itself, as the least that the batch must have. A plan refuses other batches, so an op
@@ -240,8 +243,10 @@ pub trait Reduction {
 pub struct Facts {
     /// Rows of the batch.
     pub rows: usize,
-    /// By loss part: seed · weight / denominator, the factor of each row's gradient.
-    pub scale: Vec<f32>,
+    /// By loss part and group of its rows: what the sum of losses is divided by.
+    pub(crate) counted: Vec<Vec<usize>>,
+    /// By loss part and group of its rows: seed · weight / counted, the factor of each row's gradient.
+    pub(crate) scale: Vec<Vec<f32>>,
     /// By scenario: its rows in the batch, where an op reads scenarios. An evaluation plan computes weights when they
     /// change and not for each batch: then every scenario has a row.
     pub scenario_rows: Vec<usize>,
@@ -313,6 +318,15 @@ impl<'a> Rowset<'a> {
         let offsets = &self.batch.bags[bag].offsets;
         let (first, row) = (offsets[self.first_row], self.first_row + r);
         (offsets[row] - first) as usize..(offsets[row + 1] - first) as usize
+    }
+
+    /// The factor of the gradient of every row of the tile that adds to a part of the loss: seed · weight / number of
+    /// rows that the part is the mean over.
+    pub fn scale(&self, part: LossId) -> f32 {
+        match &self.facts.scale[part.index()][..] {
+            [scale] => *scale,
+            by_scenario => by_scenario[self.scenario()],
+        }
     }
 
     /// The scenario of all rows of the tile, for an op with [`Reads::by_scenario`].

@@ -249,6 +249,15 @@ impl Parameters {
         self.layout.blocks().map(|(block, range)| (block, &self.values[range]))
     }
 
+    /// The values of the tensor `name`.
+    ///
+    /// # Errors
+    /// When there is no such tensor.
+    pub fn get(&self, name: &str) -> Result<&[f32]> {
+        let found = self.tensors().find(|(block, _)| block.name == name);
+        found.map(|(_, values)| values).ok_or_else(|| Error::graph(name, "there is no tensor of this name"))
+    }
+
     /// Overwrites the tensor `name`.
     ///
     /// # Errors

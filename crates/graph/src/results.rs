@@ -88,7 +88,7 @@ impl Plan {
 
     fn first_non_finite(&self, ws: &mut Workspace, input: &Input<'_>) -> Result<Option<String>> {
         self.check_fit(&Serial, ws, input)?;
-        let mut losses = vec![0.0; self.graph.losses.len()];
+        let mut losses = vec![0.0; self.loss_sums_len()];
         let mut partials = vec![0.0; self.partial_len];
         let ws: &Workspace = ws;
         let told =

@@ -126,7 +126,7 @@ impl Plan {
         }
         self.join(self.phases.len(), ws, input, lanes);
         self.zero_frozen(ws, lanes);
-        self.sum_losses(ws, input.batch);
+        self.sum_losses(ws);
         Ok(())
     }
 
@@ -142,8 +142,11 @@ impl Plan {
         }
         if self.graph.is_training() {
             for (part, loss) in self.graph.losses.iter().enumerate() {
-                let counted = loss.over.denominator(input.batch);
-                ws.facts.scale[part] = input.seeds[part] * loss.weight / counted as f32;
+                let Facts { counted, scale, .. } = &mut ws.facts;
+                loss.over.count(input.batch, &mut counted[part]);
+                for (scale, &counted) in scale[part].iter_mut().zip(&counted[part]) {
+                    *scale = input.seeds[part] * loss.weight / counted as f32;
+                }
             }
         }
     }
@@ -156,7 +159,7 @@ impl Plan {
         input: &Input<'_>,
         lanes: usize,
     ) {
-        let losses = Lanes::new(&mut ws.losses, lanes, self.graph.losses.len());
+        let losses = Lanes::new(&mut ws.losses, lanes, self.loss_sums_len());
         let partials = Lanes::new(&mut ws.partials, lanes, self.partial_len);
         let ws: &Workspace = ws;
         let rows = input.batch.rows;
@@ -260,7 +263,7 @@ impl Plan {
                 ws.lanes[lane * ws.lane_len + start..][..len].fill(0.0);
             }
         }
-        let losses = Lanes::new(&mut ws.losses, 1, self.graph.losses.len());
+        let losses = Lanes::new(&mut ws.losses, 1, self.loss_sums_len());
         let ws: &Workspace = ws;
         let at = self.rowset(ws, input, 0..input.batch.rows);
         // SAFETY: no lane runs during a join, and `run` borrows the workspace exclusively.
@@ -298,14 +301,17 @@ impl Plan {
         }
     }
 
-    fn sum_losses(&self, ws: &mut Workspace, batch: &Batch) {
+    fn sum_losses(&self, ws: &mut Workspace) {
         if !self.graph.is_training() {
             return;
         }
-        let parts = self.graph.losses.len();
-        for (part, loss) in self.graph.losses.iter().enumerate() {
-            let sum: f64 = (0..ws.last_lanes).map(|lane| ws.losses[lane * parts + part]).sum();
-            ws.part_losses[part] = sum / loss.over.denominator(batch) as f64;
+        let len = self.loss_sums_len();
+        for (part, sums) in self.loss_sums.iter().enumerate() {
+            let means = sums.clone().zip(&ws.facts.counted[part]).map(|(at, &counted)| {
+                let sum: f64 = (0..ws.last_lanes).map(|lane| ws.losses[lane * len + at]).sum();
+                sum / counted as f64
+            });
+            ws.part_losses[part] = means.sum();
         }
     }
 

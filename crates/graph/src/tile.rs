@@ -37,7 +37,7 @@ struct Views<'a, 't> {
     tile: &'t Tile<'a>,
     step: &'t Step,
     losses: *mut f64,
-    parts: usize,
+    sums: usize,
 }
 
 impl<'a> Tile<'a> {
@@ -59,7 +59,7 @@ impl<'a> Tile<'a> {
     /// Runs one step, with the lane's sums of losses and of reductions.
     pub(crate) fn step(&self, step: &Step, losses: &mut [f64], partials: &mut [f64]) {
         let (op, _) = self.plan.op(step.node);
-        let views = Views { tile: self, step, parts: losses.len(), losses: losses.as_mut_ptr() };
+        let views = Views { tile: self, step, sums: losses.len(), losses: losses.as_mut_ptr() };
         if step.backward {
             for &place in &step.zero {
                 // SAFETY: a gradient that starts at this step; no view of it has been handed out.
@@ -231,8 +231,10 @@ impl<'a> Resolve<'a> for Views<'a, '_> {
     }
 
     fn loss(&self, part: usize) -> &'a mut f64 {
-        assert!(part < self.parts, "there is no such part of the loss");
+        let sums = self.tile.plan.loss_sums[part].clone();
+        let at = sums.start + if sums.len() > 1 { self.tile.at.scenario() } else { 0 };
+        assert!(at < sums.end && at < self.sums, "there is no such sum of losses");
         // SAFETY: in bounds; the lane owns its losses, and an op takes one of them once.
-        unsafe { &mut *self.losses.add(part) }
+        unsafe { &mut *self.losses.add(at) }
     }
 }

@@ -28,7 +28,7 @@ pub struct Workspace {
     pub(crate) once_gradients: Buffer,
     /// `[lanes, partial_len]`: partial sums of reductions.
     pub(crate) partials: Vec<f64>,
-    /// `[lanes, parts]`: sums of losses.
+    /// `[lanes, sums]`: sums of losses, one for each group of rows of a part.
     pub(crate) losses: Vec<f64>,
     pub(crate) packed: Buffer,
     pub(crate) facts: Facts,
@@ -59,11 +59,12 @@ impl Workspace {
             once: Buffer::zeroed(plan.once_len),
             once_gradients: Buffer::zeroed(gradients_of_joins),
             partials: vec![0.0; lanes * plan.partial_len],
-            losses: vec![0.0; lanes * parts],
+            losses: vec![0.0; lanes * plan.loss_sums_len()],
             packed: Buffer::zeroed(plan.packed_len),
             facts: Facts {
                 rows: 0,
-                scale: vec![0.0; parts],
+                counted: plan.losses().iter().map(|loss| vec![1; loss.over.groups()]).collect(),
+                scale: plan.losses().iter().map(|loss| vec![0.0; loss.over.groups()]).collect(),
                 scenario_rows: vec![0; plan.reads.scenarios.unwrap_or(0)],
                 positions: vec![0; plan.reads.bags],
             },

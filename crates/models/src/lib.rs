@@ -7,6 +7,7 @@ pub mod inputs;
 pub mod layers;
 pub mod m2m;
 pub mod mmoe;
+pub mod mtms;
 pub mod registry;
 pub mod shared_bottom;
 pub mod star;

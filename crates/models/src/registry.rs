@@ -2,9 +2,9 @@
 
 use crate::config::Key;
 use crate::inputs::Inputs;
-use crate::{causalint, dffm, m2m, mmoe, shared_bottom, star};
+use crate::{causalint, dffm, m2m, mmoe, mtms, shared_bottom, star};
 use manygate_core::{Error, Result};
-use manygate_graph::{Graph, Mode};
+use manygate_graph::{Graph, Mode, Parameters};
 
 /// A configured architecture.
 pub trait Architecture: std::fmt::Debug + Send + Sync {
@@ -13,6 +13,15 @@ pub trait Architecture: std::fmt::Debug + Send + Sync {
     /// # Errors
     /// When the configuration does not fit the inputs.
     fn build(&self, g: &mut Graph, inputs: &Inputs) -> Result<()>;
+
+    /// Moves parameters where a stage of training begins that trains this configuration, after one that trained another:
+    /// for a model that hands what one of its networks learnt to the next. Most do nothing.
+    ///
+    /// # Errors
+    /// When the parameters are those of another model.
+    fn begin_stage(&self, _inputs: &Inputs, _params: &mut Parameters) -> Result<()> {
+        Ok(())
+    }
 
     /// Every key with its value, defaults included.
     fn resolved(&self) -> toml::Table;
@@ -36,8 +45,8 @@ pub struct Entry {
 }
 
 /// Every architecture, by name.
-pub const MODELS: [Entry; 6] =
-    [causalint::ENTRY, dffm::ENTRY, m2m::ENTRY, mmoe::ENTRY, shared_bottom::ENTRY, star::ENTRY];
+pub const MODELS: [Entry; 7] =
+    [causalint::ENTRY, dffm::ENTRY, m2m::ENTRY, mmoe::ENTRY, mtms::ENTRY, shared_bottom::ENTRY, star::ENTRY];
 
 /// The entry called `name`.
 ///
@@ -103,7 +112,8 @@ mod tests {
         let table =
             |text: &str| from_table(&toml::from_str(text).unwrap()).map(|_| ()).unwrap_err().to_string();
         assert!(
-            table("name = \"mmoo\"").contains("use one of: causalint, dffm, m2m, mmoe, shared_bottom, star")
+            table("name = \"mmoo\"")
+                .contains("use one of: causalint, dffm, m2m, mmoe, mtms, shared_bottom, star")
         );
         assert!(table("name = \"mmoe\"\nexpert = 3").contains("unknown field `expert`"));
         assert!(table("name = \"mmoe\"\nexperts = \"three\"").contains("invalid type"));

@@ -38,7 +38,8 @@ impl Contents {
     /// # Errors
     /// Every tensor that is missing, unknown, of another shape or kind, or not finite.
     pub(crate) fn read(case: &Case, setup: &Setup) -> Result<Contents, Vec<String>> {
-        let plan = engine::plan(setup, Mode::Training, PlanOptions::default()).map_err(|e| vec![e])?;
+        let options = PlanOptions { outputs: true, ..PlanOptions::default() };
+        let plan = engine::plan(setup, Mode::Training, options).map_err(|e| vec![e])?;
         let mut take = Take { tensors: &case.tensors, taken: BTreeSet::new(), problems: Vec::new() };
         let mut expected = BTreeMap::new();
         let params = take.parameters("param", Parameters::initial(plan.layout().clone(), 0));
@@ -48,6 +49,7 @@ impl Contents {
         take.values(setup, &plan, &mut expected);
         take.gradients_and_state(&plan, &mut expected);
         take.what_steps_reach(setup, &plan, &mut expected);
+        take.what_stages_reach(setup, &plan, &mut expected);
         for name in case.tensors.keys().filter(|n| !take.taken.contains(*n) && !is_ignored(n)) {
             take.problems.push(format!("{name} is not a tensor that this model has"));
         }
@@ -56,6 +58,13 @@ impl Contents {
             false => Err(take.problems),
         }
     }
+}
+
+/// Name and shape of every parameter tensor and table.
+fn tensors(plan: &Plan) -> Vec<(String, Vec<usize>)> {
+    let blocks = plan.layout().blocks().map(|(block, _)| (block.name.clone(), block.shape.clone()));
+    let tables = plan.tables().iter().map(|t| (t.name.clone(), vec![t.rows, t.dim]));
+    blocks.chain(tables).collect()
 }
 
 /// Takes tensors by name and collects what is wrong with them.
@@ -212,10 +221,10 @@ impl<'c> Take<'c> {
                 _ => self.expect(expected, name, &[1]),
             }
         }
-        for task in setup.inputs.task_names() {
-            let (out, eval) = (format!("out.{task}"), format!("eval.{task}"));
+        for output in plan.output_names() {
+            let (out, eval) = (format!("out.{output}"), format!("eval.{output}"));
             self.expect(expected, out.clone(), &[setup.rows]);
-            let after = format!("eval_after.{task}");
+            let after = format!("eval_after.{output}");
             if self.tensors.contains_key(&after) {
                 self.expect(expected, after, &[setup.rows]);
             }
@@ -229,9 +238,7 @@ impl<'c> Take<'c> {
 
     /// Gradients of single parts, where the case has them, and what steps of gradient descent reach.
     fn what_steps_reach(&mut self, setup: &Setup, plan: &Plan, expected: &mut BTreeMap<String, Expected>) {
-        let blocks = plan.layout().blocks().map(|(block, _)| (block.name.clone(), block.shape.clone()));
-        let tables = plan.tables().iter().map(|t| (t.name.clone(), vec![t.rows, t.dim]));
-        for (name, shape) in blocks.chain(tables) {
+        for (name, shape) in tensors(plan) {
             for part in plan.losses() {
                 let of_part = format!("grad_of.{}.{name}", part.name);
                 if self.tensors.contains_key(&of_part) {
@@ -239,11 +246,50 @@ impl<'c> Take<'c> {
                 }
             }
             if setup.update.is_some() {
-                self.expect(expected, format!("after.{name}"), &shape);
+                let (after, before) = (format!("after.{name}"), format!("param.{name}"));
+                self.expect_moved(expected, &after, &before, &shape);
             }
         }
         if setup.update.is_some() {
             self.expect(expected, "after_loss".into(), &[1]);
+        }
+    }
+
+    /// Expects the tensor `name` of the case or, where it is not repeated there because nothing moved, `before`.
+    fn expect_moved(
+        &mut self,
+        into: &mut BTreeMap<String, Expected>,
+        name: &str,
+        before: &str,
+        shape: &[usize],
+    ) {
+        let given = if self.tensors.contains_key(name) { name } else { before };
+        if let Some(values) = self.floats(given, shape) {
+            into.insert(name.to_owned(), Expected { shape: shape.to_vec(), values: values.to_vec() });
+        }
+    }
+
+    /// What each stage of a schedule reaches, and what a warm start makes of it just before the last.
+    fn what_stages_reach(&mut self, setup: &Setup, plan: &Plan, expected: &mut BTreeMap<String, Expected>) {
+        for (name, shape) in tensors(plan) {
+            let mut before = format!("param.{name}");
+            for (number, stage) in setup.schedule.iter().enumerate() {
+                let warm = format!("warm.{name}");
+                if number + 1 == setup.schedule.len() {
+                    self.expect_moved(expected, &warm, &before, &shape);
+                    if self.tensors.contains_key(&warm) {
+                        before = warm;
+                    }
+                }
+                let after = format!("after.{}.{name}", stage.stage);
+                self.expect_moved(expected, &after, &before, &shape);
+                if self.tensors.contains_key(&after) {
+                    before = after;
+                }
+            }
+        }
+        for stage in &setup.schedule {
+            self.expect(expected, format!("after_loss.{}", stage.stage), &[1]);
         }
     }
 

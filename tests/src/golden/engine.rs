@@ -137,8 +137,12 @@ impl Run<'_> {
             }
         }
         if let Some(update) = self.setup.update {
-            self.descend(exec, training, &batch, update, &mut computed.values)?;
+            let mut model = self.contents.clone();
+            let loss = self.descend(exec, training, &batch, update, &mut model)?;
+            computed.values.insert("after_loss".into(), vec![loss]);
+            all_tensors(&model, "after", &mut computed.values);
         }
+        self.follow_schedule(exec, training, &batch, &mut computed.values)?;
         let mut ws = Workspace::new(evaluation, self.threads, rows);
         run(evaluation, &mut ws, state, &[])?;
         outputs(evaluation, &ws, &order, "eval", &mut computed.values)?;
@@ -149,16 +153,44 @@ impl Run<'_> {
         Ok(computed)
     }
 
-    /// Steps of plain gradient descent, of parameters and tables.
+    /// The stages of the case's schedule, each on what the one before left.
+    fn follow_schedule(
+        &self,
+        exec: &dyn Executor,
+        training: &Plan,
+        batch: &Batch,
+        into: &mut Named,
+    ) -> Result<(), String> {
+        let mut model = self.contents.clone();
+        for (number, stage) in self.setup.schedule.iter().enumerate() {
+            let setup = self.setup.at_stage(&stage.stage);
+            let plan = plan(&setup, Mode::Training, training.options().clone())?;
+            if number > 0 {
+                let (_, architecture) =
+                    manygate_models::from_table(&setup.model).map_err(|e| e.to_string())?;
+                architecture.begin_stage(&setup.inputs, &mut model.params).map_err(|e| e.to_string())?;
+            }
+            if number + 1 == self.setup.schedule.len() {
+                all_tensors(&model, "warm", into);
+            }
+            let update = Update { lr: stage.lr, steps: stage.steps };
+            let loss = self.descend(exec, &plan, batch, update, &mut model)?;
+            into.insert(format!("after_loss.{}", stage.stage), vec![loss]);
+            all_tensors(&model, &format!("after.{}", stage.stage), into);
+        }
+        Ok(())
+    }
+
+    /// Steps of plain gradient descent, of parameters and tables. Gives the loss after them.
     fn descend(
         &self,
         exec: &dyn Executor,
         plan: &Plan,
         batch: &Batch,
         update: Update,
-        into: &mut Named,
-    ) -> Result<(), String> {
-        let Contents { mut params, state, mut tables, .. } = self.contents.clone();
+        model: &mut Contents,
+    ) -> Result<f64, String> {
+        let Contents { params, state, tables, .. } = model;
         let mut ws = Workspace::new(plan, self.threads, batch.rows);
         let seeds = vec![1.0; plan.losses().len()];
         let move_by = |values: &mut [f32], gradient: &[f64]| {
@@ -167,9 +199,9 @@ impl Run<'_> {
             }
         };
         for step in 0..=update.steps {
-            plan.pack(exec, &mut ws, &params);
+            plan.pack(exec, &mut ws, params);
             let rows: Vec<Rows<'_>> = tables.iter().map(|t| t.rows()).collect();
-            let input = Input { params: &params, state: &state, tables: &rows, batch, seeds: &seeds };
+            let input = Input { params, state, tables: &rows, batch, seeds: &seeds };
             plan.run(exec, &mut ws, &input).map_err(|e| e.to_string())?;
             if step == update.steps {
                 break;
@@ -179,20 +211,23 @@ impl Run<'_> {
             for (block, range) in plan.layout().blocks() {
                 move_by(&mut params.values[range], &own[&format!("grad.{}", block.name)]);
             }
-            for table in &mut tables {
+            for table in tables.iter_mut() {
                 let mut weights = table.weights();
                 move_by(&mut weights, &own[&format!("grad.{}", table.spec().name)]);
                 table.set_weights(&weights).map_err(|e| e.to_string())?;
             }
         }
-        let wide = |values: &[f32]| values.iter().copied().map(f64::from).collect();
-        let reached = params.tensors().map(|(block, values)| (format!("after.{}", block.name), wide(values)));
-        into.extend(reached);
-        into.extend(tables.iter().map(|t| (format!("after.{}", t.spec().name), wide(&t.weights()))));
         let parts = plan.losses().iter().zip(ws.part_losses());
-        into.insert("after_loss".into(), vec![parts.map(|(p, loss)| f64::from(p.weight) * loss).sum()]);
-        Ok(())
+        Ok(parts.map(|(p, loss)| f64::from(p.weight) * loss).sum())
     }
+}
+
+/// Every parameter and table under `<kind>.<name>`.
+fn all_tensors(model: &Contents, kind: &str, into: &mut Named) {
+    let wide = |values: &[f32]| values.iter().copied().map(f64::from).collect();
+    let Contents { params, tables, .. } = model;
+    into.extend(params.tensors().map(|(block, values)| (format!("{kind}.{}", block.name), wide(values))));
+    into.extend(tables.iter().map(|t| (format!("{kind}.{}", t.spec().name), wide(&t.weights()))));
 }
 
 /// Dense gradients of the last run, of parameters and tables.

@@ -24,7 +24,7 @@ struct Translation {
 /// A key of the reference, and of the engine.
 type Key = (&'static str, &'static str);
 
-const TRANSLATIONS: [Translation; 6] = [
+const TRANSLATIONS: [Translation; 7] = [
     Translation {
         model: "dffm",
         required: &[("scene_dim", "scenario_dim"), ("dffi", "dffi_units"), ("fusion", "fusion_units")],
@@ -75,6 +75,13 @@ const TRANSLATIONS: [Translation; 6] = [
         required: &[("act", "activation"), ("experts", "experts"), ("expert_units", "expert_units")],
         optional: &[("gate_bias", "gate_bias"), ("gate_units", "gate_units")],
         special: norm_and_towers,
+        without_effect: &[],
+    },
+    Translation {
+        model: "mtms",
+        required: &[("stage", "stage"), ("tower", "tower_units")],
+        optional: &[("warm_start", "warm_start")],
+        special: |_, _| Ok(()),
         without_effect: &[],
     },
     Translation {
@@ -175,6 +182,8 @@ pub(crate) struct Setup {
     pub(crate) rows: usize,
     /// Steps of plain gradient descent that the case also shows.
     pub(crate) update: Option<Update>,
+    /// The same in several stages, one after the other, each of the model with another `stage`.
+    pub(crate) schedule: Vec<ScheduledStage>,
     /// Whether the model normalises by the statistics of a batch: errors may be larger.
     pub(crate) normalises: bool,
 }
@@ -193,6 +202,15 @@ struct Sequence {
 #[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Update {
+    pub(crate) lr: f64,
+    pub(crate) steps: usize,
+}
+
+/// A stage of a schedule.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ScheduledStage {
+    pub(crate) stage: String,
     pub(crate) lr: f64,
     pub(crate) steps: usize,
 }
@@ -235,10 +253,20 @@ impl Setup {
         }
         let (inputs, rows) = (inputs(&mut keys)?, keys.required("batch")?);
         let update = keys.optional("update")?;
+        let schedule = keys.optional("schedule")?.unwrap_or_default();
         match keys.0.keys().next() {
             Some(unknown) => Err(format!("config key `{unknown}` is not known")),
-            None => Ok(Setup { normalises: normalises(&model), model, inputs, rows, update }),
+            None => Ok(Setup { normalises: normalises(&model), model, inputs, rows, update, schedule }),
         }
+    }
+}
+
+impl Setup {
+    /// The setup of a stage of the schedule.
+    pub(crate) fn at_stage(&self, stage: &str) -> Setup {
+        let mut setup = self.clone();
+        setup.model.insert("stage".into(), stage.into());
+        setup
     }
 }
 

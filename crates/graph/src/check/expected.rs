@@ -175,7 +175,9 @@ impl Data {
 
     /// The factor with which a loss part's sum is what is differentiated.
     pub(super) fn seed(&self, part: &LossPart) -> f32 {
-        part.over.denominator(&self.batch) as f32
+        let mut counted = [1];
+        part.over.count(&self.batch, &mut counted);
+        counted[0] as f32
     }
 }
 

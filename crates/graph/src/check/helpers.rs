@@ -155,7 +155,7 @@ impl Op for Weigh {
 
     fn backward(&self, tile: &mut Backward<'_>) {
         let (weights, share) = self.tile(tile.at);
-        let scale = share * tile.at.facts.scale[self.loss.index()];
+        let scale = share * tile.at.scale(self.loss);
         if let Some(mut dy) = tile.take_gradient(0) {
             combine(
                 weights,

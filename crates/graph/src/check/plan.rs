@@ -149,7 +149,7 @@ impl Numbers {
         (above - below) / (2.0 * STEP)
     }
 
-    /// Each part of the loss: the mean over its rows.
+    /// Each part of the loss: the mean over its rows, or the sum of means.
     fn losses(&self, plan: &Plan, batch: &Batch) -> Vec<f64> {
         let values = self.values(plan, batch);
         let mut losses = vec![0.0; plan.losses().len()];
@@ -157,11 +157,15 @@ impl Numbers {
             if let Kind::Op { op, .. } = &node.kind
                 && let Some(part) = op.loss()
             {
-                losses[part.index()] += terms.data.iter().sum::<f64>();
+                let over = plan.losses()[part.index()].over;
+                let mut counted = vec![1; over.groups()];
+                over.count(batch, &mut counted);
+                let means = terms.data.iter().enumerate();
+                let means = means.map(|(row, term)| term / counted[over.group_of(batch, row)] as f64);
+                losses[part.index()] += means.sum::<f64>();
             }
         }
-        let parts = plan.losses().iter().zip(losses);
-        parts.map(|(part, sum)| sum / part.over.denominator(batch) as f64).collect()
+        losses
     }
 
     /// What every node gives.

@@ -254,7 +254,8 @@ pub(super) fn scatter(plan: &Plan, ws: &Workspace, batch: &Batch) -> Vec<Vec<f32
     for source in plan.sparse_sources() {
         let dim = plan.tables()[source.table].dim;
         let rows = plan.sparse_gradient(ws, source);
-        for r in 0..rows.rows() {
+        let of_scenario = |r: &usize| source.scenario.is_none_or(|s| batch.scenario[*r] as usize == s);
+        for r in (0..rows.rows()).filter(of_scenario) {
             let ids = match source.source {
                 LookupSource::Field(f) => &batch.ids[f][r..=r],
                 LookupSource::Bag(b) => batch.bags[b].row(r),

@@ -68,7 +68,7 @@ impl Op for BceWithLogits {
         let (at, logits) = (tile.at, tile.input(0));
         let labels = &at.batch.labels[self.task][at.range()];
         let counted = self.counted.map(|t| &at.batch.labels[t][at.range()]);
-        let scale = at.facts.scale[self.loss.index()];
+        let scale = at.scale(self.loss);
         let Some(mut gradient) = tile.take_gradient(0) else { return };
         if gradient.accumulate {
             let spare = tile.take_scratch();

@@ -109,7 +109,7 @@ impl Op for GradientConflict {
         if !dg.accumulate {
             dg.to.fill(0.0);
         }
-        let scale = facts.scale[self.loss.index()];
+        let scale = tile.at.scale(self.loss);
         for d in self.present(facts).rev() {
             let (d_before, d_own) = d_basis.split_at_mut(d * k);
             let (d_own, d_taken, to) = (&d_own[..k], &mut taken[d * k..][..k], dg.to.row_mut(d));

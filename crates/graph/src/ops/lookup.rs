@@ -3,12 +3,14 @@
 //! Output `[batch, Σ widths]`: the row of each categorical field, the sum or mean of the rows of each bag (zero for an
 //! empty one), the numbers as they are, in the order of the pieces.
 //!
+//! By scenario, a row looks its ids up in the tables of its scenario: the same pieces for each, from other tables.
+//!
 //! Backward: no dense gradient of a table exists. The gradient of the output is kept for the whole batch, that of a
 //! mean divided by the bag's length, and the sparse update reads its columns as (id, gradient row) pairs.
 
 use crate::check::Case;
 use crate::graph::{Graph, Value};
-use crate::op::{Backward, Forward, Lookup, LookupSource, Matrix, Op, Reads, Saved};
+use crate::op::{Backward, Forward, Lookup, LookupSource, Matrix, Op, Reads, Rowset, Saved};
 use crate::param::{Init, TableSpec};
 use crate::shape::Shape;
 use manygate_core::{Bag, Batch};
@@ -45,7 +47,8 @@ pub enum Piece {
 }
 
 impl Piece {
-    fn width(&self) -> usize {
+    /// Columns of the trunk that it fills.
+    pub fn width(&self) -> usize {
         match *self {
             Piece::Field { dim, .. } | Piece::Bag { dim, .. } => dim,
             Piece::Dense { width } => width,
@@ -56,29 +59,50 @@ impl Piece {
 /// Looks up every piece of the trunk, see the [module](self). No inputs.
 #[derive(Clone, Debug)]
 pub struct LookupTrunk {
-    pieces: Vec<Piece>,
+    /// One list, or one for each scenario.
+    pieces: Vec<Vec<Piece>>,
     lookups: Vec<Lookup>,
 }
 
 impl LookupTrunk {
     /// A trunk of `pieces`.
     pub fn new(pieces: Vec<Piece>) -> LookupTrunk {
-        let mut column = 0;
-        let mut lookups = Vec::new();
-        for piece in &pieces {
-            match *piece {
-                Piece::Field { field, table, dim } => {
-                    lookups.push(Lookup { table, source: LookupSource::Field(field), column, dim });
-                }
-                Piece::Bag { bag, table, dim, .. } => {
-                    lookups.push(Lookup { table, source: LookupSource::Bag(bag), column, dim });
-                }
-                Piece::Dense { .. } => {}
-            }
-            column += piece.width();
-        }
+        let lookups = lookups(&pieces, None);
+        LookupTrunk { pieces: vec![pieces], lookups }
+    }
+
+    /// A trunk for each scenario: pieces of the same widths.
+    pub fn by_scenario(pieces: Vec<Vec<Piece>>) -> LookupTrunk {
+        let own = pieces.iter().enumerate();
+        let lookups = own.flat_map(|(scenario, pieces)| lookups(pieces, Some(scenario))).collect();
         LookupTrunk { pieces, lookups }
     }
+
+    fn chooses(&self) -> bool {
+        self.lookups.iter().any(|lookup| lookup.scenario.is_some())
+    }
+
+    /// The pieces of a tile.
+    fn pieces(&self, at: &Rowset<'_>) -> &[Piece] {
+        &self.pieces[if self.chooses() { at.scenario() } else { 0 }]
+    }
+}
+
+fn lookups(pieces: &[Piece], scenario: Option<usize>) -> Vec<Lookup> {
+    let mut column = 0;
+    let mut lookups = Vec::new();
+    for piece in pieces {
+        let source = match *piece {
+            Piece::Field { field, table, dim } => Some((LookupSource::Field(field), table, dim)),
+            Piece::Bag { bag, table, dim, .. } => Some((LookupSource::Bag(bag), table, dim)),
+            Piece::Dense { .. } => None,
+        };
+        if let Some((source, table, dim)) = source {
+            lookups.push(Lookup { table, source, column, dim, scenario });
+        }
+        column += piece.width();
+    }
+    lookups
 }
 
 /// Offsets of a tile's rows.
@@ -95,7 +119,14 @@ impl Op for LookupTrunk {
         if !inputs.is_empty() {
             return Err("it reads the batch and takes no inputs".into());
         }
-        Ok(Shape::batch(self.pieces.iter().map(Piece::width).sum()))
+        let widths = |pieces: &[Piece]| pieces.iter().map(Piece::width).collect::<Vec<_>>();
+        match self.pieces.split_first() {
+            None => Err("there is no scenario".into()),
+            Some((one, others)) if others.iter().any(|other| widths(other) != widths(one)) => {
+                Err("the pieces of all scenarios need the same widths".into())
+            }
+            Some((one, _)) => Ok(Shape::batch(widths(one).iter().sum())),
+        }
     }
 
     fn saved(&self) -> Saved {
@@ -103,8 +134,9 @@ impl Op for LookupTrunk {
     }
 
     fn reads(&self) -> Reads {
-        let mut reads = Reads::default();
-        for piece in &self.pieces {
+        let scenarios = self.chooses().then_some(self.pieces.len());
+        let mut reads = Reads { scenarios, by_scenario: self.chooses(), ..Reads::default() };
+        for piece in self.pieces.iter().flatten() {
             match *piece {
                 Piece::Field { field, .. } => reads.fields = reads.fields.max(field + 1),
                 Piece::Bag { bag, .. } => reads.bags = reads.bags.max(bag + 1),
@@ -127,7 +159,7 @@ impl Op for LookupTrunk {
         let at = tile.at;
         let mut output = tile.take_output();
         let mut column = 0;
-        for piece in &self.pieces {
+        for piece in self.pieces(&at) {
             let mut to = output.columns(column, piece.width());
             match *piece {
                 Piece::Field { field, table, .. } => {
@@ -153,7 +185,7 @@ impl Op for LookupTrunk {
         let at = tile.at;
         let mut gradient = tile.take_output_gradient();
         let mut column = 0;
-        for piece in &self.pieces {
+        for piece in self.pieces(&at) {
             if let Piece::Bag { bag, dim, pooling, .. } = *piece {
                 let offsets = tile_offsets(&at.batch.bags[bag], at.first_row, at.rows);
                 embedding::scale_bag_gradient(at.isa, offsets, pooling, gradient.columns(column, dim));
@@ -163,11 +195,11 @@ impl Op for LookupTrunk {
     }
 
     fn reference(&self, _inputs: &[Matrix], tables: &[Matrix], batch: &Batch) -> Matrix {
-        let width = self.pieces.iter().map(Piece::width).sum();
+        let width = self.pieces[0].iter().map(Piece::width).sum();
         let mut out = Matrix::zeros(batch.rows, width);
         for r in 0..batch.rows {
             let mut row = Vec::with_capacity(width);
-            for piece in &self.pieces {
+            for piece in &self.pieces[if self.chooses() { batch.scenario[r] as usize } else { 0 }] {
                 match *piece {
                     Piece::Field { field, table, dim } => {
                         let id = batch.ids[field][r] as usize;
@@ -195,29 +227,28 @@ impl Op for LookupTrunk {
 
 /// Instances for the check of every op, see [`check`](crate::check).
 pub fn cases() -> Vec<Case> {
-    let case = |name: &str, tables: Vec<(usize, usize)>, pieces: Vec<Piece>| {
+    let case = |name: &str, tables: Vec<(usize, usize)>, op: LookupTrunk| {
         let declare = move |g: &mut Graph, x: &[Value]| {
             for (i, &(rows, dim)) in tables.iter().enumerate() {
                 g.table(TableSpec { name: format!("table.{i}"), rows, dim, init: Init::Constant(0.0) })?;
             }
-            g.add("op", LookupTrunk::new(pieces.clone()), x)
+            g.add("op", op.clone(), x)
         };
         Case::new(name, declare)
     };
     let field = |field, table, dim| Piece::Field { field, table, dim };
     let bag = |bag, table, dim, pooling| Piece::Bag { bag, table, dim, pooling };
+    let shared = vec![
+        field(0, 0, 17),
+        bag(0, 0, 17, Pooling::Mean),
+        field(1, 1, 3),
+        Piece::Dense { width: 2 },
+        bag(1, 1, 3, Pooling::Sum),
+    ];
+    let own = |s: usize| vec![field(0, s, 3), Piece::Dense { width: 1 }, bag(0, s, 3, Pooling::Mean)];
     vec![
-        case("lookup/one_field", vec![(4, 1)], vec![field(0, 0, 1)]),
-        case(
-            "lookup/shared_table",
-            vec![(9, 17), (5, 3)],
-            vec![
-                field(0, 0, 17),
-                bag(0, 0, 17, Pooling::Mean),
-                field(1, 1, 3),
-                Piece::Dense { width: 2 },
-                bag(1, 1, 3, Pooling::Sum),
-            ],
-        ),
+        case("lookup/one_field", vec![(4, 1)], LookupTrunk::new(vec![field(0, 0, 1)])),
+        case("lookup/shared_table", vec![(9, 17), (5, 3)], LookupTrunk::new(shared)),
+        case("lookup/by_scenario", vec![(6, 3); 3], LookupTrunk::by_scenario((0..3).map(own).collect())),
     ]
 }

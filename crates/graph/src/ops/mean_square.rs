@@ -48,7 +48,7 @@ impl Op for MeanSquare {
     }
 
     fn backward(&self, tile: &mut Backward<'_>) {
-        let (x, scale) = (tile.input(0), tile.at.facts.scale[self.loss.index()]);
+        let (x, scale) = (tile.input(0), tile.at.scale(self.loss));
         let Some(mut dx) = tile.take_gradient(0) else { return };
         (0..x.rows()).for_each(|r| dx.put(r, x.row(r).iter().map(|v| 2.0 * scale * v)));
     }

@@ -8,6 +8,7 @@ pub mod add_scaled;
 pub mod attach_row;
 pub mod attention;
 pub mod batch_moments;
+pub mod bce_of_product;
 pub mod bce_residual;
 pub mod bce_with_logits;
 pub mod bi_interaction;
@@ -52,6 +53,7 @@ pub use add_scaled::AddScaled;
 pub use attach_row::AttachRow;
 pub use attention::Attention;
 pub use batch_moments::{BatchMoments, Running};
+pub use bce_of_product::BceOfProduct;
 pub use bce_residual::BceResidual;
 pub use bce_with_logits::BceWithLogits;
 pub use bi_interaction::BiInteraction;
@@ -101,6 +103,7 @@ pub fn cases() -> Vec<Case> {
         attach_row::cases,
         attention::cases,
         batch_moments::cases,
+        bce_of_product::cases,
         bce_residual::cases,
         bce_with_logits::cases,
         bi_interaction::cases,

@@ -55,7 +55,7 @@ impl Op for OuterGradient {
     }
 
     fn backward(&self, tile: &mut Backward<'_>) {
-        let scale = tile.at.facts.scale[self.loss.index()];
+        let scale = tile.at.scale(self.loss);
         for i in 0..2 {
             let other = tile.input(1 - i);
             let Some(mut gradient) = tile.take_gradient(i) else { continue };

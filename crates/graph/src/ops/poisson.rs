@@ -105,7 +105,7 @@ impl Op for PoissonLoss {
     }
 
     fn backward(&self, tile: &mut Backward<'_>) {
-        let (z, at, scale) = (tile.input(0), tile.at, tile.at.facts.scale[self.loss.index()]);
+        let (z, at, scale) = (tile.input(0), tile.at, tile.at.scale(self.loss));
         let Some(mut dz) = tile.take_gradient(0) else { return };
         for (r, row) in at.range().enumerate() {
             let scale = if self.counts(at.batch, row) { scale } else { 0.0 };

@@ -66,7 +66,7 @@ impl Op for ScenarioCrossEntropy {
     }
 
     fn backward(&self, tile: &mut Backward<'_>) {
-        let (z, scale) = (tile.input(0), tile.at.facts.scale[self.loss.index()]);
+        let (z, scale) = (tile.input(0), tile.at.scale(self.loss));
         let scenario = &tile.at.batch.scenario[tile.at.range()];
         let q = &mut tile.take_scratch()[..self.scenarios];
         let Some(mut dz) = tile.take_gradient(0) else { return };

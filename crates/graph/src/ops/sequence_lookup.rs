@@ -21,7 +21,7 @@ pub struct SequenceLookup {
 impl SequenceLookup {
     /// The ids of list `bag`, a [sequence](Graph::sequence) of the graph, in a table of this width.
     pub fn new(bag: usize, table: usize, dim: usize) -> SequenceLookup {
-        let lookup = Lookup { table, source: LookupSource::Positions(bag), column: 0, dim };
+        let lookup = Lookup { table, source: LookupSource::Positions(bag), column: 0, dim, scenario: None };
         SequenceLookup { bag, lookups: [lookup] }
     }
 }

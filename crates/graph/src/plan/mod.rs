@@ -188,6 +188,8 @@ pub struct SparseSource {
     pub table: usize,
     /// Its ids.
     pub source: LookupSource,
+    /// The scenario whose rows it has, where scenarios have tables of their own.
+    pub scenario: Option<usize>,
     pub(crate) place: Place,
 }
 
@@ -228,6 +230,8 @@ pub struct Plan {
     pub(crate) lookups: Vec<Lookup>,
     /// Frozen tensors inside of parameters that learn: their gradients are set to zero.
     pub(crate) frozen: Vec<Range<usize>>,
+    /// By loss part: where its sums lie among a lane's, one for each group of its rows.
+    pub(crate) loss_sums: Vec<Range<usize>>,
     /// Whether it has a backward step; one of losses alone has none.
     pub(crate) goes_back: bool,
     /// By part of the loss.
@@ -273,6 +277,7 @@ impl Plan {
             lookups: schedule.live_ops(&graph).flat_map(|(op, _)| op.lookups()).copied().collect(),
             frozen: if goes_back { frozen_ranges(&graph, &options, &layout) } else { Vec::new() },
             goes_back,
+            loss_sums: loss_sums(&graph),
             reached: reach::reached(&graph, &options, &schedule, &layout),
             multiply_adds: schedule.multiply_adds(&graph),
             layout,
@@ -280,6 +285,11 @@ impl Plan {
             graph,
             options,
         })
+    }
+
+    /// How it was compiled.
+    pub fn options(&self) -> &PlanOptions {
+        &self.options
     }
 
     /// Layout of the parameters.
@@ -350,9 +360,23 @@ impl Plan {
         1 << by_rows.min(by_cost).ilog2()
     }
 
+    /// Sums of losses that a lane has.
+    pub(crate) fn loss_sums_len(&self) -> usize {
+        self.loss_sums.last().map_or(0, |sums| sums.end)
+    }
+
     pub(crate) fn op(&self, node: usize) -> (&dyn Op, &[Value]) {
         op_of(&self.graph, node)
     }
+}
+
+fn loss_sums(graph: &Graph) -> Vec<Range<usize>> {
+    let ends = graph.losses.iter().scan(0, |at, loss| {
+        let from = *at;
+        *at += loss.over.groups();
+        Some(from..*at)
+    });
+    ends.collect()
 }
 
 pub(crate) fn op_of(graph: &Graph, node: usize) -> (&dyn Op, &[Value]) {

@@ -102,8 +102,10 @@ impl Schedule {
         }
         if graph.is_training() {
             for loss in &graph.losses {
-                if let Over::Labelled(task) = loss.over {
-                    all.labels = all.labels.max(task + 1);
+                all.labels = all.labels.max(loss.over.labelled().map_or(0, |task| task + 1));
+                if let Over::EachScenario { scenarios, .. } = loss.over {
+                    all.scenarios = agree(all.scenarios, Some(scenarios), "scenarios")?;
+                    all.by_scenario = true;
                 }
             }
         }

@@ -6,6 +6,7 @@ use super::storage::Storage;
 use super::{GradientPlace, JoinStep, OnceGradient, PackedWeight, Place, PlanOptions, SparseSource, Step};
 use super::{computes_outputs, group_packed_len, op_of};
 use crate::graph::{Graph, Kind};
+use crate::op::Lookup;
 use crate::shape::{Shape, Space};
 use manygate_core::{Error, Result};
 
@@ -231,7 +232,8 @@ impl Steps {
             let (Kind::Op { op, .. }, Some(_)) = (&node.kind, flow.backward_at[i]) else { continue };
             for lookup in op.lookups().iter().filter(|l| !options.freezes(&graph.tables[l.table].name)) {
                 let place = storage.gradients[i].part(lookup.column, lookup.dim);
-                self.sparse.push(SparseSource { table: lookup.table, source: lookup.source, place });
+                let Lookup { table, source, scenario, .. } = *lookup;
+                self.sparse.push(SparseSource { table, source, scenario, place });
             }
             if op.keeps_output_gradient() && op.lookups().is_empty() {
                 push_named(&mut self.taps, &node.name, storage.gradients[i], "taps")?;

@@ -38,13 +38,26 @@ fn trunk_of(
     embedding: Embedding,
     pools: impl Fn(&BagField) -> bool,
 ) -> Result<Value> {
+    let pieces = pieces(inputs, pools, |index| field_table(g, inputs, embedding, index))?;
+    g.add("trunk", LookupTrunk::new(pieces), &[])
+}
+
+/// The pieces of a trunk whose tables, by their index among the inputs', and widths `table` tells.
+///
+/// # Errors
+/// When there is nothing to read, or `table` fails.
+pub fn pieces(
+    inputs: &Inputs,
+    pools: impl Fn(&BagField) -> bool,
+    mut table_of: impl FnMut(usize) -> Result<(usize, usize)>,
+) -> Result<Vec<Piece>> {
     let mut pieces = Vec::new();
     for (field, f) in inputs.fields.iter().enumerate() {
-        let (table, dim) = field_table(g, inputs, embedding, f.table)?;
+        let (table, dim) = table_of(f.table)?;
         pieces.push(Piece::Field { field, table, dim });
     }
     for (bag, b) in inputs.bags.iter().enumerate().filter(|(_, b)| pools(b)) {
-        let (table, dim) = field_table(g, inputs, embedding, b.table)?;
+        let (table, dim) = table_of(b.table)?;
         pieces.push(Piece::Bag { bag, table, dim, pooling: b.pooling });
     }
     if inputs.dense > 0 {
@@ -53,7 +66,7 @@ fn trunk_of(
     if pieces.is_empty() {
         return Err(Error::config("features", "the model has no inputs; list at least one feature"));
     }
-    g.add("trunk", LookupTrunk::new(pieces), &[])
+    Ok(pieces)
 }
 
 /// The table number `index` of the inputs, `embedding.<name>.weight`, and its width.
