@@ -72,6 +72,7 @@ fn updates(criterion: &mut Criterion, isa: Isa, machine: &Machine) {
     let adam =
         RowOptimizer::LazyAdam { rate: 1e-3, beta1: 0.9, beta2: 0.999, epsilon: 1e-8, correction, l2: 0.0 };
     let adagrad = RowOptimizer::RowwiseAdagrad { rate: 0.01, epsilon: 1e-8, l2: 0.0 };
+    let sgd = RowOptimizer::Sgd { rate: 0.01, l2: 0.0 };
     for rows in ROWS {
         let mut batches: Vec<Vec<u64>> = batches(rows).iter().map(|ids| keys(ids)).collect();
         let (mut sorted, mut spare) = (vec![0; LOOKUPS], vec![0; LOOKUPS]);
@@ -93,7 +94,7 @@ fn updates(criterion: &mut Criterion, isa: Isa, machine: &Machine) {
             let sums = MatMut::new(sums.as_mut(), LOOKUPS, DIM);
             coalesce(isa, sorted, sources, DIM, &mut ids_out, sums);
         });
-        for (name, optimizer) in [("lazy Adam", adam), ("row-wise Adagrad", adagrad)] {
+        for (name, optimizer) in [("lazy Adam", adam), ("row-wise Adagrad", adagrad), ("sgd", sgd)] {
             let width = DIM + optimizer.state_width(DIM);
             let mut table = Aligned::zeros(rows * width);
             let work = bytes(LOOKUPS * (DIM + 2) + distinct * 2 * width);

@@ -2,7 +2,7 @@
 
 use criterion::{Criterion, criterion_main};
 use manygate_benches::{Aligned, Machine, Work, case, quick, values};
-use manygate_kernels::optim::{AdamStep, adam, sum_lanes};
+use manygate_kernels::optim::{AdamStep, SgdStep, adam, sgd, sum_lanes};
 use manygate_kernels::{Isa, Mat};
 
 const PARAMETERS: usize = 2_900_000;
@@ -25,12 +25,17 @@ fn optimisers(criterion: &mut Criterion, isa: Isa, machine: &Machine) {
         l2: 0.0,
         weight_decay: 0.0,
     };
+    let descent = SgdStep { rate: 1e-3, l2: 0.0, weight_decay: 0.0 };
     for lanes in [1, 8] {
         let gradients = values(lanes * PARAMETERS);
         let gradients = Mat::new(gradients.as_ref(), lanes, PARAMETERS);
         let name = format!("adam, {PARAMETERS} parameters, {lanes} lanes");
         case(&mut group, machine, &name, bytes(PARAMETERS * (lanes + 6)), || {
             adam(isa, weights.as_mut(), gradients, first.as_mut(), second.as_mut(), &step);
+        });
+        let name = format!("sgd, {PARAMETERS} parameters, {lanes} lanes");
+        case(&mut group, machine, &name, bytes(PARAMETERS * (lanes + 2)), || {
+            sgd(isa, weights.as_mut(), gradients, &descent);
         });
         let name = format!("sum of {lanes} lanes, {PARAMETERS} parameters");
         case(&mut group, machine, &name, bytes(PARAMETERS * (lanes + 1)), || {

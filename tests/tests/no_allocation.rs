@@ -96,24 +96,39 @@ fn data(rows: usize) -> Batch {
 }
 
 /// A model in training, as the trainer makes it.
-fn learner(model: &str, exec: &dyn Executor, data: &Batch) -> Learner {
+fn learner((model, optimizer): (&str, &str), exec: &dyn Executor, data: &Batch) -> Learner {
     let (_, architecture) = manygate_models::from_table(&toml::from_str(model).unwrap()).unwrap();
     let graph = manygate_models::build(architecture.as_ref(), &inputs(model), Mode::Training).unwrap();
-    let optimizer = OptimizerConfig::default();
+    let optimizer: OptimizerConfig = toml::from_str(optimizer).unwrap();
     let mut learner = Learner::new(graph, PlanOptions::default(), &optimizer, 1, exec, ROWS).unwrap();
     assert!(learner.plan.lanes(ROWS) > 1, "several lanes");
     learner.reserve_for(data);
     learner
 }
 
+/// Methods, rates and cadences of their own, of dense parameters and tables.
+const GROUPS: &str = r#"
+    [[group]]
+    names = ["towers.*", "embedding.user.weight"]
+    method = "sgd"
+    every = 2
+    [[group]]
+    names = ["experts.0.*"]
+    rate = 0.01
+    [[group]]
+    names = ["embedding.item.weight"]
+    method = "adagrad"
+    every = 3
+"#;
+
 /// Blocks that steps ask for from the second batch on. The whole is repeated from nothing: what a step asks for shows
 /// every time, what the test harness's own thread asks for meanwhile does not.
-fn least_blocks(model: &str, exec: &dyn Executor) -> usize {
+fn least_blocks(model: (&str, &str), exec: &dyn Executor) -> usize {
     (0..3).map(|_| blocks(model, exec)).min().unwrap_or(0)
 }
 
 /// Blocks that steps ask for from the second batch on.
-fn blocks(model: &str, exec: &dyn Executor) -> usize {
+fn blocks(model: (&str, &str), exec: &dyn Executor) -> usize {
     let data = data(5 * ROWS);
     let mut learner = learner(model, exec, &data);
     let mut batch = Batch::empty_like(&data);
@@ -147,9 +162,11 @@ fn a_warm_step_allocates_nothing() {
         "name = \"dffm\"\ndffi_units = [24]\nhistory = \"history\"\ntarget = \"item\"",
         "name = \"m2m\"\nexpert_units = [24, 16]\nffn = 8\nprofile_fields = [\"item\"]\nloss = \"poisson\"",
     ];
+    let plain = with_norms.chain(others.map(str::to_owned)).map(|model| (model, ""));
     let pool = Pool::new(2).unwrap();
-    for model in with_norms.chain(others.map(str::to_owned)) {
-        assert_eq!(least_blocks(&model, &Serial), 0, "one thread:\n{model}");
-        assert_eq!(pool.enter(|exec| least_blocks(&model, exec)), 0, "two threads:\n{model}");
+    for (model, groups) in plain.chain([(models[0].to_owned(), GROUPS)]) {
+        let job = (model.as_str(), groups);
+        assert_eq!(least_blocks(job, &Serial), 0, "one thread:\n{model}\n{groups}");
+        assert_eq!(pool.enter(|exec| least_blocks(job, exec)), 0, "two threads:\n{model}\n{groups}");
     }
 }

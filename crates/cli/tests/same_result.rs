@@ -12,11 +12,23 @@ type Job = (&'static str, &'static str);
 /// Models with state, an order of rows, or values between phases beside the plain one.
 const MODELS: [Job; 5] = [
     (MODEL, ""),
-    ("name = \"star\"\nembedding_dim = 4\nunits = [16, 8]\nauxiliary_units = [8]", ""),
+    (STAR, ""),
     (M2M, ""),
     ("name = \"dffm\"\nembedding_dim = 4\ndffi_units = [8]\nfusion_units = [4]", ""),
     ("name = \"causalint\"\nembedding_dim = 4\nunits = [16, 8]\ntransfer = 3", SECOND_TASK),
 ];
+
+/// With a cadence, which must go on where a killed run stopped, and a table without state.
+const STAR: &str = r#"name = "star"
+embedding_dim = 4
+units = [16, 8]
+auxiliary_units = [8]
+
+[[optimizer.group]]
+names = ["star.click.*", "embedding.user.weight"]
+method = "sgd"
+rate = 0.01
+every = 3"#;
 
 const M2M: &str =
     "name = \"m2m\"\nembedding_dim = 4\nexperts = 2\nexpert_units = [8]\nprofile_fields = [\"user\"]";

@@ -1,9 +1,10 @@
 //! A model in training: plan, parameters, tables, optimisers, and the step.
 
-use crate::optim::dense::DenseAdam;
-use crate::optim::{OptimizerConfig, RowsConfig};
+use crate::optim::OptimizerConfig;
+use crate::optim::dense::DenseOptimizer;
+use crate::optim::rows::RowOptimizers;
 use manygate_core::{Batch, Executor, Result};
-use manygate_embedding::{RowOptimizer, SparseGradients, Table, Tables};
+use manygate_embedding::{SparseGradients, Table, Tables};
 use manygate_graph::{Graph, Input, Parameters, Plan, PlanOptions, RowOrder, Workspace};
 use std::sync::Arc;
 
@@ -19,11 +20,10 @@ pub struct Learner {
     /// Tables, optimiser state beside each row.
     pub tables: Tables,
     /// Optimiser of the dense parameters.
-    pub dense: DenseAdam,
+    pub dense: DenseOptimizer,
     /// Steps taken.
     pub step: u64,
-    rows: RowsConfig,
-    row_optimizers: Vec<Option<RowOptimizer>>,
+    rows: RowOptimizers,
     sparse: SparseGradients,
     seeds: Vec<f32>,
     order: RowOrder,
@@ -34,7 +34,7 @@ impl Learner {
     /// A model with the initial values of `seed`, for batches of at most `capacity` rows.
     ///
     /// # Errors
-    /// When the graph cannot be compiled.
+    /// When the graph cannot be compiled, or a group of `optimizer` does not fit its tensors.
     pub fn new(
         graph: Graph,
         options: PlanOptions,
@@ -44,17 +44,18 @@ impl Learner {
         capacity: usize,
     ) -> Result<Learner> {
         let plan = Plan::compile(graph, options)?;
-        let width = |dim| optimizer.tables.state_width(dim);
-        let specs = plan.tables().iter().cloned();
-        let tables = specs.map(|spec| Table::initial(spec.clone(), width(spec.dim), seed, exec)).collect();
+        optimizer.check_groups(&plan)?;
+        let rows = RowOptimizers::new(&plan, optimizer)?;
+        let specs = plan.tables().iter().enumerate();
+        let tables =
+            specs.map(|(t, spec)| Table::initial(spec.clone(), rows.state_width(t, spec.dim), seed, exec));
         Ok(Learner {
             params: Parameters::initial(Arc::clone(plan.layout()), seed),
             state: Parameters::initial(Arc::clone(plan.state_layout()), seed),
-            tables: Tables(tables),
-            dense: DenseAdam::new(&plan, &optimizer.dense),
+            tables: Tables(tables.collect()),
+            dense: DenseOptimizer::new(&plan, optimizer)?,
             step: 0,
-            rows: optimizer.tables.clone(),
-            row_optimizers: vec![None; plan.tables().len()],
+            rows,
             sparse: SparseGradients::new(&plan, capacity),
             seeds: vec![1.0; plan.losses().len()],
             order: RowOrder::default(),
@@ -83,11 +84,8 @@ impl Learner {
         self.step += 1;
         self.sparse.sort(exec, batch);
         self.dense.apply(exec, &mut self.params, self.plan.gradients(&self.ws), self.step);
-        let optimizer = self.rows.at_step(self.step);
-        for (to, spec) in self.row_optimizers.iter_mut().zip(self.plan.tables()) {
-            *to = self.plan.learns(&spec.name).then_some(optimizer);
-        }
-        self.sparse.apply(exec, &self.plan, &self.ws, &mut self.tables.0, &self.row_optimizers);
+        let rows = self.rows.at_step(self.step);
+        self.sparse.apply(exec, &self.plan, &self.ws, &mut self.tables.0, rows);
         self.plan.update_state(&self.ws, &mut self.state);
         Ok(self.ws.part_losses())
     }

@@ -1,10 +1,14 @@
 //! Optimisers: which exist, and their keys.
 
 pub mod dense;
+pub mod group;
 pub mod rows;
+
+pub use group::GroupConfig;
 
 use manygate_core::{Error, Result};
 use serde::{Deserialize, Serialize};
+use std::fmt;
 
 /// `[optimizer]`.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
@@ -14,6 +18,9 @@ pub struct OptimizerConfig {
     pub dense: DenseConfig,
     /// Of embedding tables: only rows that a batch looks up move.
     pub tables: RowsConfig,
+    /// Tensors that move in another way.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub group: Vec<GroupConfig>,
 }
 
 /// `[optimizer.dense]`.
@@ -42,6 +49,8 @@ pub struct DenseConfig {
 pub enum DenseMethod {
     /// Kingma and Ba, ICLR 2015.
     Adam,
+    /// Plain gradient descent, without state.
+    Sgd,
 }
 
 /// `[optimizer.tables]`.
@@ -66,10 +75,31 @@ pub struct RowsConfig {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum RowsMethod {
-    /// Lazy Adam: moments of the rows that a batch looks up move, with the bias correction of the global step.
+    /// Lazy Adam: moments of the rows that a batch looks up move, with the bias correction of the table's updates.
     Adam,
     /// Row-wise Adagrad: one accumulator a row.
     Adagrad,
+    /// Plain gradient descent, without state.
+    Sgd,
+}
+
+impl fmt::Display for RowsMethod {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            RowsMethod::Adam => "adam",
+            RowsMethod::Adagrad => "adagrad",
+            RowsMethod::Sgd => "sgd",
+        })
+    }
+}
+
+impl From<DenseMethod> for RowsMethod {
+    fn from(method: DenseMethod) -> RowsMethod {
+        match method {
+            DenseMethod::Adam => RowsMethod::Adam,
+            DenseMethod::Sgd => RowsMethod::Sgd,
+        }
+    }
 }
 
 impl Default for DenseConfig {
@@ -97,31 +127,30 @@ impl OptimizerConfig {
     /// Checks the ranges.
     ///
     /// # Errors
-    /// When a rate, decay or ε is out of its range.
+    /// When a rate, decay, ε or cadence is out of its range.
     pub fn check(&self) -> Result<()> {
         let DenseConfig { rate, beta1, beta2, epsilon, l2, weight_decay, .. } = self.dense;
-        check("dense", rate, beta1, beta2, epsilon, &[("l2", l2), ("weight_decay", weight_decay)])?;
+        let common = |rate, beta1, beta2, epsilon, l2| {
+            [("rate", rate), ("beta1", beta1), ("beta2", beta2), ("epsilon", epsilon), ("l2", l2)]
+        };
+        check_values("dense", &common(rate, beta1, beta2, epsilon, l2))?;
+        check_values("dense", &[("weight_decay", weight_decay)])?;
         let RowsConfig { rate, beta1, beta2, epsilon, l2, .. } = self.tables;
-        check("tables", rate, beta1, beta2, epsilon, &[("l2", l2)])
+        check_values("tables", &common(rate, beta1, beta2, epsilon, l2))?;
+        self.group.iter().enumerate().try_for_each(|(i, group)| group.check(i))
     }
 }
 
-fn check(part: &str, rate: f64, beta1: f64, beta2: f64, epsilon: f64, others: &[(&str, f64)]) -> Result<()> {
-    let wrong = |key: &str, message: &str| Err(Error::config(format!("optimizer.{part}.{key}"), message));
-    if !(rate.is_finite() && rate >= 0.0) {
-        return wrong("rate", "must be a number of at least 0");
-    }
-    for (key, beta) in [("beta1", beta1), ("beta2", beta2)] {
-        if !(0.0..1.0).contains(&beta) {
-            return wrong(key, "must be at least 0 and below 1");
-        }
-    }
-    if !(epsilon.is_finite() && epsilon > 0.0) {
-        return wrong("epsilon", "must be above 0");
-    }
-    for (key, value) in others {
-        if !(value.is_finite() && *value >= 0.0) {
-            return wrong(key, "must be a number of at least 0");
+/// Checks values of the section `optimizer.<part>` by their keys.
+fn check_values(part: &str, values: &[(&str, f64)]) -> Result<()> {
+    for &(key, value) in values {
+        let (holds, message) = match key {
+            "beta1" | "beta2" => ((0.0..1.0).contains(&value), "must be at least 0 and below 1"),
+            "epsilon" => (value.is_finite() && value > 0.0, "must be above 0"),
+            _ => (value.is_finite() && value >= 0.0, "must be a number of at least 0"),
+        };
+        if !holds {
+            return Err(Error::config(format!("optimizer.{part}.{key}"), message));
         }
     }
     Ok(())
