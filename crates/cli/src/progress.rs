@@ -82,6 +82,8 @@ impl Terminal {
         let rate = self.rows as f64 / seconds;
         let left = seconds / (step - first) as f64 * (steps - step) as f64;
         if let Some(bar) = &self.bar {
+            // A stage that ended early has shortened the run.
+            bar.set_length(steps);
             bar.set_position(step);
             bar.set_message(format!("{rate:.0} rows/s  loss {smooth:.4}"));
         } else if self.last_line.elapsed() >= INTERVAL || step == steps {
@@ -131,6 +133,11 @@ impl Observer for Terminal {
                     bar.set_position(resumed_at.unwrap_or(0));
                     self.bar = Some(bar);
                 }
+            }
+            Event::Stage { name, number, stages, steps } => {
+                // The average of another loss says nothing about this one.
+                self.loss = None;
+                self.line(&format!("stage {number} of {stages}, {name}: {steps} steps at most"));
             }
             Event::Step { step, steps, rows, loss } => self.step(*step, *steps, *rows, *loss),
             Event::Validated { step, epochs, evaluation, best } => {

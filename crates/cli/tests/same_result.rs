@@ -10,11 +10,12 @@ use support::{Lab, MODEL, SECOND_TASK, csv};
 type Job = (&'static str, &'static str);
 
 /// Models with state, an order of rows, or values between phases beside the plain one.
-const MODELS: [Job; 5] = [
+const MODELS: [Job; 6] = [
     (MODEL, ""),
     (STAR, ""),
     (M2M, ""),
     ("name = \"dffm\"\nembedding_dim = 4\ndffi_units = [8]\nfusion_units = [4]", ""),
+    (MTMS, ""),
     ("name = \"causalint\"\nembedding_dim = 4\nunits = [16, 8]\ntransfer = 3", SECOND_TASK),
 ];
 
@@ -32,6 +33,30 @@ every = 3"#;
 
 const M2M: &str =
     "name = \"m2m\"\nembedding_dim = 4\nexperts = 2\nexpert_units = [8]\nprofile_fields = [\"user\"]";
+
+/// In stages, of which the first ends within an epoch and the second is the one to be killed in.
+const MTMS: &str = r#"name = "mtms"
+embedding_dim = 4
+tower_units = [8]
+
+[[stage]]
+name = "represent"
+steps = 20
+model = { stage = "represent" }
+
+[[stage]]
+name = "ctcvr"
+model = { stage = "ctcvr" }
+freeze = ["embed.0.*"]
+
+[stage.optimizer.tables]
+method = "adagrad"
+
+[[stage]]
+name = "finetune"
+steps = 100
+patience = 5
+"#;
 
 /// Long enough to be killed between two checkpoints.
 fn long_job((model, left_out): Job) -> Lab {

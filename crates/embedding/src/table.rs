@@ -51,6 +51,21 @@ impl Table {
         table
     }
 
+    /// Room for `state_width` values of optimiser state beside each row, all zero: that of another optimiser, or of one
+    /// that begins anew.
+    pub fn begin_state(&mut self, state_width: usize) {
+        if state_width == self.state_width {
+            let (dim, stride) = (self.spec.dim, self.stride());
+            self.data.chunks_exact_mut(stride).for_each(|row| row[dim..].fill(0.0));
+        } else {
+            let mut table = Table::zeroed(self.spec.clone(), state_width);
+            let strides = [table.stride(), self.stride()];
+            let rows = table.data.chunks_exact_mut(strides[0]).zip(self.data.chunks_exact(strides[1]));
+            rows.for_each(|(to, from)| to[..self.spec.dim].copy_from_slice(&from[..self.spec.dim]));
+            *self = table;
+        }
+    }
+
     /// The declaration.
     pub fn spec(&self) -> &TableSpec {
         &self.spec
@@ -208,6 +223,11 @@ mod tests {
         table.set_state(&[7.0, 8.0, 9.0, 10.0]).unwrap();
         assert_eq!(table.rows().row(1), [4.0, 5.0, 6.0]);
         assert_eq!(table.values()[3..5], [7.0, 8.0]);
+        for width in [2, 1] {
+            table.begin_state(width);
+            assert_eq!(table.weights(), [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]);
+            assert_eq!(table.state(), vec![0.0; 2 * width]);
+        }
         let message = table.set_weights(&[1.0]).unwrap_err().to_string();
         assert!(message.contains("[2, 3] values are needed, 1 were given"), "{message}");
     }

@@ -42,6 +42,11 @@ impl<'m> Predictor<'m> {
         }
     }
 
+    /// Names of the outputs, in order: those of the tasks, and what else the model tells.
+    pub fn output_names(&self) -> impl Iterator<Item = &str> {
+        self.plan.output_names()
+    }
+
     /// Appends the outputs of each row of `batch` to `out`, `[output][row]`. A row's bits do not depend on the others.
     ///
     /// # Errors

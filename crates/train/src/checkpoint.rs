@@ -132,41 +132,59 @@ pub fn write_checkpoint(path: &Path, learner: &Learner, progress: &Progress, con
     tensors.write(path, "checkpoint", vec![(PROGRESS, progress), (CONFIG, config.to_owned())])
 }
 
-/// Restores a run from a checkpoint.
-///
-/// # Errors
-/// When the file is damaged, or belongs to a run with another configuration.
-pub fn read_checkpoint(path: &Path, learner: &mut Learner, config: &str) -> Result<Progress> {
-    let file = TensorFile::read(path, "checkpoint")?;
-    if file.metadata(CONFIG)? != config {
-        let message =
-            "belongs to a run with another configuration; resume with the run's own config.toml and seed";
-        return Err(Error::format(path, message));
-    }
-    let fill = |prefix: &str, layout_of: &Parameters, values: &mut [f32]| -> Result<()> {
-        for (block, range) in layout_of.layout().blocks() {
-            values[range].copy_from_slice(file.tensor(&format!("{prefix}{}", block.name), &block.shape)?);
+/// A checkpoint that was read, to be restored.
+pub struct Checkpoint {
+    file: TensorFile,
+    /// Position and history of the run.
+    pub progress: Progress,
+}
+
+impl Checkpoint {
+    /// Reads a checkpoint of the run with this resolved configuration.
+    ///
+    /// # Errors
+    /// When the file is damaged, or belongs to a run with another configuration.
+    pub fn read(path: &Path, config: &str) -> Result<Checkpoint> {
+        let file = TensorFile::read(path, "checkpoint")?;
+        if file.metadata(CONFIG)? != config {
+            let message =
+                "belongs to a run with another configuration; resume with the run's own config.toml and seed";
+            return Err(Error::format(path, message));
         }
+        let progress: Progress = serde_json::from_str(file.metadata(PROGRESS)?)
+            .map_err(|e| Error::format(path, format!("its progress cannot be read: {e}")))?;
+        Ok(Checkpoint { file, progress })
+    }
+
+    /// Gives everything back to a learner of the stage that was under way.
+    ///
+    /// # Errors
+    /// When a tensor is missing or has another shape.
+    pub fn restore(&self, learner: &mut Learner) -> Result<()> {
+        let file = &self.file;
+        let fill = |prefix: &str, layout_of: &Parameters, values: &mut [f32]| -> Result<()> {
+            for (block, range) in layout_of.layout().blocks() {
+                values[range].copy_from_slice(file.tensor(&format!("{prefix}{}", block.name), &block.shape)?);
+            }
+            Ok(())
+        };
+        for set in [&mut learner.params, &mut learner.state] {
+            let layout = set.clone();
+            fill("", &layout, &mut set.values)?;
+        }
+        fill(FIRST, &learner.params, &mut learner.dense.first)?;
+        fill(SECOND, &learner.params, &mut learner.dense.second)?;
+        for table in &mut learner.tables.0 {
+            let (name, rows, dim) = (table.spec().name.clone(), table.spec().rows, table.spec().dim);
+            table.set_weights(file.tensor(&name, &[rows, dim])?)?;
+            if table.state_width() > 0 {
+                let state = file.tensor(&format!("{ROWS}{name}"), &[rows, table.state_width()])?;
+                table.set_state(state)?;
+            }
+        }
+        learner.step = self.progress.stage_step;
         Ok(())
-    };
-    for set in [&mut learner.params, &mut learner.state] {
-        let layout = set.clone();
-        fill("", &layout, &mut set.values)?;
     }
-    fill(FIRST, &learner.params, &mut learner.dense.first)?;
-    fill(SECOND, &learner.params, &mut learner.dense.second)?;
-    for table in &mut learner.tables.0 {
-        let (name, rows, dim) = (table.spec().name.clone(), table.spec().rows, table.spec().dim);
-        table.set_weights(file.tensor(&name, &[rows, dim])?)?;
-        if table.state_width() > 0 {
-            let state = file.tensor(&format!("{ROWS}{name}"), &[rows, table.state_width()])?;
-            table.set_state(state)?;
-        }
-    }
-    let progress: Progress = serde_json::from_str(file.metadata(PROGRESS)?)
-        .map_err(|e| Error::format(path, format!("its progress cannot be read: {e}")))?;
-    learner.step = progress.step;
-    Ok(progress)
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! The configuration of a run: one TOML file, with overrides.
 
 use crate::optim::OptimizerConfig;
+use crate::stage::{self, StageConfig};
 use manygate_core::{Error, Result};
 use manygate_data::DataConfig;
 use manygate_features::{FeatureConfig, TaskConfig};
@@ -24,6 +25,9 @@ pub struct Config {
     /// Optimisers of dense parameters and of tables.
     #[serde(default)]
     pub optimizer: OptimizerConfig,
+    /// Stages of training, one after the other; none is a single one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub stage: Vec<StageConfig>,
     /// What the report compares with.
     #[serde(default)]
     pub report: ReportConfig,
@@ -135,7 +139,7 @@ impl Config {
         }
         self.optimizer.check()?;
         manygate_models::from_table(&self.model)?;
-        Ok(())
+        stage::check(self)
     }
 
     /// The configuration with every default written out, as TOML.

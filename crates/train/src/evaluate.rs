@@ -2,7 +2,7 @@
 
 use crate::metrics::{Evaluation, Ordered, Ranked, evaluate, reliability};
 use crate::report::{Constants, Part, constant_log_losses};
-use manygate_core::{Executor, Result};
+use manygate_core::{Error, Executor, Result};
 use manygate_data::Dataset;
 use manygate_features::Schema;
 use manygate_runtime::Predictor;
@@ -10,7 +10,8 @@ use manygate_runtime::Predictor;
 /// Bins of the reliability plots.
 const RELIABILITY_BINS: usize = 10;
 
-/// Metrics of `data` under the predictor's weights, and the probabilities `[task][row]`.
+/// Metrics of `data` under the predictor's weights, and the probabilities `[task][row]`: a model may have outputs that
+/// are no task's, and nothing judges those.
 ///
 /// # Errors
 /// When the data does not fit the model, or a prediction is not a number.
@@ -20,7 +21,13 @@ pub fn evaluate_dataset(
     schema: &Schema,
     data: &Dataset,
 ) -> Result<(Evaluation, Vec<Vec<f32>>)> {
-    let probabilities = predictor.predict_all(exec, &data.batch)?;
+    let mut outputs = predictor.predict_all(exec, &data.batch)?;
+    let mut probabilities = Vec::with_capacity(schema.tasks.len());
+    for task in &schema.tasks {
+        let output = predictor.output_names().position(|name| name == task.name);
+        let missing = || Error::graph(&task.name, "the model has no output for this task");
+        probabilities.push(std::mem::take(&mut outputs[output.ok_or_else(missing)?]));
+    }
     Ok((evaluate_probabilities(schema, data, &probabilities)?, probabilities))
 }
 

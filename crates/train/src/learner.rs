@@ -3,7 +3,7 @@
 use crate::optim::OptimizerConfig;
 use crate::optim::dense::DenseOptimizer;
 use crate::optim::rows::RowOptimizers;
-use manygate_core::{Batch, Executor, Result};
+use manygate_core::{Batch, Error, Executor, Result};
 use manygate_embedding::{SparseGradients, Table, Tables};
 use manygate_graph::{Graph, Input, Parameters, Plan, PlanOptions, RowOrder, Workspace};
 use std::sync::Arc;
@@ -62,6 +62,52 @@ impl Learner {
             ws: Workspace::new(&plan, exec.threads(), capacity),
             plan,
         })
+    }
+
+    /// Goes on with the parameters, state and tables of another graph that declares the same ones, as a new stage of
+    /// training does: with fresh optimisers, and no step taken.
+    ///
+    /// # Errors
+    /// When the graph declares other parameters or cannot be compiled, or a group of `optimizer` does not fit.
+    pub fn begin_stage(
+        &mut self,
+        graph: Graph,
+        options: PlanOptions,
+        optimizer: &OptimizerConfig,
+        exec: &dyn Executor,
+    ) -> Result<()> {
+        let plan = Plan::compile(graph, options)?;
+        if plan.layout() != self.plan.layout()
+            || plan.state_layout() != self.plan.state_layout()
+            || plan.tables() != self.plan.tables()
+        {
+            let message =
+                "a stage must declare the parameters, the state and the tables of the one before it";
+            return Err(Error::config("stage.model", message));
+        }
+        optimizer.check_groups(&plan)?;
+        self.rows = RowOptimizers::new(&plan, optimizer)?;
+        self.dense = DenseOptimizer::new(&plan, optimizer)?;
+        for (t, table) in self.tables.0.iter_mut().enumerate() {
+            table.begin_state(self.rows.state_width(t, table.spec().dim));
+        }
+        let capacity = self.ws.capacity();
+        self.sparse = SparseGradients::new(&plan, capacity);
+        self.seeds = vec![1.0; plan.losses().len()];
+        self.order = RowOrder::default();
+        self.ws = Workspace::new(&plan, exec.threads(), capacity);
+        (self.plan, self.step) = (plan, 0);
+        Ok(())
+    }
+
+    /// The factor of each part of the loss.
+    pub fn seeds(&self) -> &[f32] {
+        &self.seeds
+    }
+
+    /// The same, to be set: 1 until then.
+    pub fn seeds_mut(&mut self) -> &mut [f32] {
+        &mut self.seeds
     }
 
     /// Makes room for the longest bags of `data`.

@@ -15,6 +15,7 @@ pub mod report;
 pub mod results;
 pub mod run_folder;
 pub mod score;
+pub mod stage;
 pub mod trainer;
 pub mod workload;
 

@@ -13,6 +13,18 @@ pub struct Progress {
     pub epoch: u64,
     /// Batches of the current pass that are done.
     pub batch: u64,
+    /// Stage that is under way, from 0.
+    #[serde(default)]
+    pub stage: u64,
+    /// Steps taken in it.
+    #[serde(default)]
+    pub stage_step: u64,
+    /// Its best score so far.
+    #[serde(default)]
+    pub stage_best: Option<f64>,
+    /// Validations in a row without a better one.
+    #[serde(default)]
+    pub stage_worse: u64,
     /// Training loss by step.
     pub training: Vec<TrainingPoint>,
     /// Validations so far.
@@ -53,6 +65,17 @@ pub enum Event<'a> {
         steps: u64,
         /// Step from which a resumed run goes on.
         resumed_at: Option<u64>,
+    },
+    /// A stage begins, or goes on.
+    Stage {
+        /// Its name.
+        name: &'a str,
+        /// Its number, from 1.
+        number: u64,
+        /// Number of stages.
+        stages: u64,
+        /// Its steps, at most.
+        steps: u64,
     },
     /// A step is done.
     Step {

@@ -1,6 +1,6 @@
 //! A run: data in, a run folder with the chosen model and its report out.
 
-use crate::checkpoint::{CHECKPOINT_FILE, read_checkpoint, write_atomically, write_checkpoint, write_model};
+use crate::checkpoint::{CHECKPOINT_FILE, Checkpoint, write_atomically, write_checkpoint, write_model};
 use crate::config::{Config, Select};
 use crate::evaluate::{evaluate_dataset, label_rates};
 use crate::learner::Learner;
@@ -8,10 +8,11 @@ use crate::metrics::{ALL, Evaluation};
 use crate::progress::{Event, Observer, Progress};
 use crate::report::{Floors, TrainingPoint, ValidationPoint};
 use crate::results::{RunFacts, finish};
+use crate::stage::Stage;
 use manygate_core::{Batch, Error, Executor, Pool, Result};
 use manygate_data::{EpochOrder, Splits};
 use manygate_graph::{Mode, Plan, PlanOptions};
-use manygate_models::{Architecture, Inputs};
+use manygate_models::Inputs;
 use manygate_runtime::{CONFIG_FILE, MODEL_FILE, Predictor, VOCAB_FOLDER, model_inputs};
 use std::fs;
 use std::path::Path;
@@ -51,8 +52,8 @@ pub fn train(
     prepare_folder(folder, &resolved, &splits, options.resume)?;
     let pool = Pool::new(options.threads)?;
     pool.enter(|exec| {
-        let mut run = Run::new(config, folder, resolved, &splits, exec)?;
-        run.start(options.resume, observer)?;
+        let mut run = Run::new(config, folder, resolved, &splits, exec, options.resume)?;
+        run.start(observer);
         run.train(observer)?;
         let facts = RunFacts {
             config,
@@ -103,30 +104,52 @@ struct Run<'a> {
     splits: &'a Splits,
     exec: &'a dyn Executor,
     model: &'static str,
+    inputs: Inputs,
+    stages: Vec<Stage>,
     learner: Learner,
     evaluation: Plan,
     order: EpochOrder,
     batch: Batch,
     progress: Progress,
+    /// Step from which a resumed run goes on.
+    resumed_at: Option<u64>,
 }
 
 impl<'a> Run<'a> {
+    /// A run at its start, or where its last checkpoint left it.
     fn new(
         config: &'a Config,
         folder: &'a Path,
         resolved: String,
         splits: &'a Splits,
         exec: &'a dyn Executor,
+        resume: bool,
     ) -> Result<Run<'a>> {
-        let (entry, architecture) = manygate_models::from_table(&config.model)?;
+        let (entry, _) = manygate_models::from_table(&config.model)?;
         let inputs = model_inputs(splits.encoder.schema())?;
         let (batch_size, fit) = (config.train.batch_size, &splits.fit.batch);
-        let mut learner =
-            build_learner(config, architecture.as_ref(), &inputs, exec, batch_size.min(fit.rows))?;
+        let order = EpochOrder::new(config.seed, fit.rows, batch_size)?;
+        let stages = Stage::all(config, order.batches() as u64)?;
+        let path = folder.join(CHECKPOINT_FILE);
+        let checkpoint =
+            if resume && path.exists() { Some(Checkpoint::read(&path, &resolved)?) } else { None };
+        let progress = checkpoint.as_ref().map(|c| c.progress.clone()).unwrap_or_default();
+        let Some(stage) = stages.get(progress.stage as usize) else {
+            return Err(Error::format(&path, "is in a stage that the configuration does not have"));
+        };
+        let graph = stage.graph(&inputs, Mode::Training)?;
+        let (options, capacity) = (stage.options(&graph)?, batch_size.min(fit.rows));
+        let mut learner = Learner::new(graph, options, &stage.optimizer, config.seed, exec, capacity)?;
+        let seeds = stage.seeds(learner.plan.losses())?;
+        learner.seeds_mut().copy_from_slice(&seeds);
         learner.reserve_for(fit);
-        let graph = manygate_models::build(architecture.as_ref(), &inputs, Mode::Evaluation)?;
+        if let Some(checkpoint) = &checkpoint {
+            checkpoint.restore(&mut learner)?;
+        }
+        let evaluation = Plan::compile(stage.graph(&inputs, Mode::Evaluation)?, PlanOptions::default())?;
         let mut batch = Batch::empty_like(fit);
         batch.reserve_for(fit, batch_size.min(fit.rows));
+        let resumed_at = checkpoint.map(|c| c.progress.step);
         Ok(Run {
             config,
             folder,
@@ -134,24 +157,32 @@ impl<'a> Run<'a> {
             splits,
             exec,
             model: entry.name,
+            inputs,
+            stages,
             learner,
-            evaluation: Plan::compile(graph, PlanOptions::default())?,
-            order: EpochOrder::new(config.seed, fit.rows, batch_size)?,
+            evaluation,
+            order,
             batch,
-            progress: Progress::default(),
+            progress,
+            resumed_at,
         })
     }
 
-    fn steps(&self) -> u64 {
-        self.config.train.epochs * self.order.batches() as u64
+    fn stage(&self) -> &Stage {
+        &self.stages[self.progress.stage as usize]
     }
 
-    fn start(&mut self, resume: bool, observer: &mut dyn Observer) -> Result<()> {
-        let checkpoint = self.folder.join(CHECKPOINT_FILE);
-        let resumed = resume && checkpoint.exists();
-        if resumed {
-            self.progress = read_checkpoint(&checkpoint, &mut self.learner, &self.resolved)?;
-        }
+    fn is_last_stage(&self) -> bool {
+        self.progress.stage as usize + 1 == self.stages.len()
+    }
+
+    /// Steps of the whole run, as far as it is known: a stage may end early.
+    fn steps(&self) -> u64 {
+        let planned: u64 = self.stages[self.progress.stage as usize..].iter().map(|s| s.steps).sum();
+        self.progress.step - self.progress.stage_step + planned
+    }
+
+    fn start(&self, observer: &mut dyn Observer) {
         let (dense, tables) = self.learner.parameter_counts();
         observer.event(&Event::Ready {
             fit_rows: self.splits.fit.batch.rows,
@@ -163,34 +194,71 @@ impl<'a> Run<'a> {
             threads: self.exec.threads(),
             isa: self.learner.plan.isa().to_string(),
             steps: self.steps(),
-            resumed_at: resumed.then_some(self.progress.step),
+            resumed_at: self.resumed_at,
         });
-        Ok(())
     }
 
     fn train(&mut self, observer: &mut dyn Observer) -> Result<()> {
+        loop {
+            self.tell_stage(observer);
+            while !self.stage_is_over() {
+                self.step_and_validate(observer)?;
+            }
+            if self.is_last_stage() {
+                return Ok(());
+            }
+            self.next_stage()?;
+        }
+    }
+
+    fn tell_stage(&self, observer: &mut dyn Observer) {
+        let stage = self.stage();
+        if !stage.name.is_empty() {
+            let (number, stages) = (self.progress.stage + 1, self.stages.len() as u64);
+            observer.event(&Event::Stage { name: &stage.name, number, stages, steps: stage.steps });
+        }
+    }
+
+    fn stage_is_over(&self) -> bool {
+        let stage = self.stage();
+        let stalls = stage.patience.is_some_and(|patience| self.progress.stage_worse >= patience);
+        self.progress.stage_step >= stage.steps || stalls
+    }
+
+    /// Parameters, state and tables go on; optimisers begin anew.
+    fn next_stage(&mut self) -> Result<()> {
+        let Progress { stage, stage_step, stage_best, stage_worse, .. } = &mut self.progress;
+        *stage += 1;
+        (*stage_step, *stage_best, *stage_worse) = (0, None, 0);
+        let (stage, inputs) = (&self.stages[*stage as usize], &self.inputs);
+        let graph = stage.graph(inputs, Mode::Training)?;
+        let options = stage.options(&graph)?;
+        self.learner.begin_stage(graph, options, &stage.optimizer, self.exec)?;
+        let seeds = stage.seeds(self.learner.plan.losses())?;
+        self.learner.seeds_mut().copy_from_slice(&seeds);
+        self.learner.reserve_for(&self.splits.fit.batch);
+        stage.architecture.begin_stage(inputs, &mut self.learner.params)?;
+        self.evaluation = Plan::compile(stage.graph(inputs, Mode::Evaluation)?, PlanOptions::default())?;
+        Ok(())
+    }
+
+    fn step_and_validate(&mut self, observer: &mut dyn Observer) -> Result<()> {
         let batches = self.order.batches();
         let validations = self.config.train.validations_per_epoch;
-        while self.progress.epoch < self.config.train.epochs {
-            let index = self.progress.batch as usize;
-            self.step(index, observer)?;
-            self.progress.batch += 1;
-            let done = index + 1;
-            // Validation v of V comes after floor(batches · v / V) steps of the epoch.
-            let due = (1..=validations).any(|v| batches * v / validations == done);
-            if done == batches {
-                self.progress.epoch += 1;
-                self.progress.batch = 0;
-            }
-            if due {
-                self.validate(observer)?;
-                write_checkpoint(
-                    &self.folder.join(CHECKPOINT_FILE),
-                    &self.learner,
-                    &self.progress,
-                    &self.resolved,
-                )?;
-            }
+        let index = self.progress.batch as usize;
+        self.step(index, observer)?;
+        self.progress.batch += 1;
+        let done = index + 1;
+        // Validation v of V comes after floor(batches · v / V) steps of the epoch, and one at the end of a stage.
+        let in_epoch = (1..=validations).any(|v| batches * v / validations == done);
+        if done == batches {
+            self.progress.epoch += 1;
+            self.progress.batch = 0;
+        }
+        if in_epoch || self.progress.stage_step == self.stage().steps {
+            self.validate(observer)?;
+            let path = self.folder.join(CHECKPOINT_FILE);
+            write_checkpoint(&path, &self.learner, &self.progress, &self.resolved)?;
         }
         Ok(())
     }
@@ -200,11 +268,18 @@ impl<'a> Run<'a> {
             return Err(Error::config("train", format!("there is no batch {index} in an epoch")));
         };
         self.batch.gather(&self.splits.fit.batch, rows);
-        let losses = self.learner.step(self.exec, &self.batch)?;
+        // The learner counts the steps of its stage.
+        let of_run = self.progress.step + 1;
+        let losses = self.learner.step(self.exec, &self.batch).map_err(|e| match e {
+            Error::NonFinite { task, loss, op, .. } => Error::NonFinite { step: of_run, task, loss, op },
+            other => other,
+        })?;
         let point = TrainingPoint { step: self.progress.step + 1, loss: losses.to_vec() };
-        let weights = self.learner.plan.losses().iter().map(|l| f64::from(l.weight));
+        let parts = self.learner.plan.losses().iter().zip(self.learner.seeds());
+        let weights = parts.map(|(part, seed)| f64::from(part.weight * seed));
         let loss = point.loss.iter().zip(weights).map(|(l, w)| l * w).sum();
         self.progress.step += 1;
+        self.progress.stage_step += 1;
         self.progress.training.push(point);
         let (step, steps) = (self.progress.step, self.steps());
         observer.event(&Event::Step { step, steps, rows: self.batch.rows, loss });
@@ -218,7 +293,14 @@ impl<'a> Run<'a> {
         let schema = self.splits.encoder.schema();
         let (evaluation, _) = evaluate_dataset(&mut predictor, self.exec, schema, &self.splits.valid)?;
         let score = self.score(&evaluation);
-        let best = self.progress.best_score.is_none_or(|b| score.is_some_and(|s| s > b));
+        let improves = |best: Option<f64>| best.is_none_or(|b| score.is_some_and(|s| s > b));
+        // What earlier stages train is not what is served.
+        let best = self.is_last_stage() && improves(self.progress.best_score);
+        if improves(self.progress.stage_best) {
+            (self.progress.stage_best, self.progress.stage_worse) = (score, 0);
+        } else {
+            self.progress.stage_worse += 1;
+        }
         if best {
             write_model(&self.folder.join(MODEL_FILE), &self.learner)?;
             self.progress.best_step = Some(self.progress.step);
@@ -244,28 +326,4 @@ impl<'a> Run<'a> {
             .collect();
         (!scores.is_empty()).then(|| scores.iter().sum::<f64>() / scores.len() as f64)
     }
-}
-
-/// A learner as `config` says.
-///
-/// # Errors
-/// When the model does not fit the inputs, or a freeze pattern fits nothing.
-pub fn build_learner(
-    config: &Config,
-    architecture: &dyn Architecture,
-    inputs: &Inputs,
-    exec: &dyn Executor,
-    capacity: usize,
-) -> Result<Learner> {
-    let graph = manygate_models::build(architecture, inputs, Mode::Training)?;
-    for pattern in &config.train.freeze {
-        let params = graph.params().iter().flat_map(|p| &p.blocks).map(|b| &b.name);
-        let mut names = params.chain(graph.tables().iter().map(|t| &t.name));
-        if !names.any(|name| manygate_graph::plan::matches(pattern, name)) {
-            let message = format!("`{pattern}` fits no parameter; `manygate inspect RUN` lists the names");
-            return Err(Error::config("train.freeze", message));
-        }
-    }
-    let options = PlanOptions { frozen: config.train.freeze.clone(), ..PlanOptions::default() };
-    Learner::new(graph, options, &config.optimizer, config.seed, exec, capacity)
 }
