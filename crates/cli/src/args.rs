@@ -85,7 +85,7 @@ pub(crate) struct Repeat {
     #[arg(long, value_name = "TASK=AUC")]
     pub(crate) require: Vec<Requirement>,
     /// Compare with these figures of another engine; fail (exit code 1) when a mean of the test rows is more than three
-    /// standard errors and .001 away.
+    /// standard errors and .001 away, or all means lean to one side by more than luck explains.
     #[arg(long, value_name = "FILE.json")]
     pub(crate) reference: Option<PathBuf>,
     /// Print JSON.

@@ -232,6 +232,7 @@ fn repeat_stands_beside_a_reference() {
     };
     let near = repeat("near.json", "1,2").success();
     assert!(near.stdout.contains("click auc") && near.stdout.contains("agrees"), "{}", near.stdout);
+    assert!(near.stdout.lines().any(|line| line.starts_with("signs: ")), "{}", near.stdout);
     let far = repeat("far.json", "1,2");
     assert_eq!(far.code, Some(1));
     assert!(far.stdout.contains("OUTSIDE"), "the table comes first: {}", far.stdout);
@@ -240,6 +241,10 @@ fn repeat_stands_beside_a_reference() {
         "{}",
         far.stderr
     );
+    let arguments = ["repeat", "config.toml", "--set", "train.epochs=1", "--seeds", "1,2", "--json"];
+    let json = lab.run(&[&arguments[..], &["--reference", "near.json"]].concat()).success().json();
+    assert_eq!(keys(&json["signs"]), ["better", "worse", "mean", "limit"]);
+    assert_eq!(json["agreement"].as_array().map(Vec::len), Some(2));
     repeat("near.json", "1").failure(2, &["--reference", "at least two seeds"]);
     repeat("unseeded.json", "1,2").failure(2, &["--reference", "at least one seed"]);
     repeat("sell.json", "1,2").failure(2, &["--reference", "the task `sell`"]);

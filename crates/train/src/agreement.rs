@@ -78,6 +78,11 @@ impl Cell {
         self.difference() / self.standard_error
     }
 
+    /// The difference in standard errors, positive where this side is better: a larger AUC, a smaller log loss.
+    pub fn better(&self) -> f64 {
+        if self.metric == "logloss" { -self.deviation() } else { self.deviation() }
+    }
+
     /// Whether it is allowed.
     pub fn agrees(&self) -> bool {
         self.difference().abs() <= self.allowed
@@ -145,24 +150,90 @@ impl ModelReference {
     }
 }
 
-/// Whether every cell agrees.
+/// The directions of all deviations of a model: every figure may be near enough, and all of them lean to one side.
+///
+/// A common sign alone is no sign of a fault, because figures hang together: AUC and log loss of a task are made of
+/// the same predictions, and the tasks of a seed share their layers. Between two sets of five seeds out of thirty of
+/// one and the same configuration, all eight figures lean to one side in 10 % of the draws with mmoe, in 3 % with star
+/// and in 32 % with dffm, whose two figures of a task have a correlation of 0.6 to 0.9. What tells a fault from luck is
+/// how far they lean: the mean deviation, which that dependence keeps from averaging out. A common direction is a miss
+/// when the mean is also beyond 2.5 standard errors, or 3 for four to seven figures; fewer are not judged, as they say
+/// little more than one alone. The draws above are beyond it in less than 0.02 % (mmoe, star) and 0.1 % (dffm), in at
+/// most 0.7 % for any two tasks of these models. Normal figures as dependent as dffm's (their mean has 0.7 of the
+/// variance of one) would be in 1.3 % and 0.6 %, those as dependent as mmoe's in 0.1 %. That is no sharp tool: a shift
+/// of all figures by 2.5 standard errors, which is allowed one by one, is found in 73 % of the draws with mmoe, in
+/// 83 % together with the rule for single figures. Smaller ones need more seeds.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Signs {
+    /// Number of figures that are better than the reference.
+    pub better: usize,
+    /// Number of figures that are worse.
+    pub worse: usize,
+    /// Mean deviation in standard errors, positive where better.
+    pub mean: f64,
+    /// Largest mean deviation in a common direction that still agrees; none where there are too few figures.
+    pub limit: Option<f64>,
+}
+
+impl Signs {
+    /// Of these cells.
+    pub fn of(cells: &[Cell]) -> Signs {
+        let better: Vec<f64> = cells.iter().map(Cell::better).collect();
+        Signs {
+            better: better.iter().filter(|&&b| b > 0.0).count(),
+            worse: better.iter().filter(|&&b| b < 0.0).count(),
+            mean: better.iter().sum::<f64>() / better.len().max(1) as f64,
+            limit: match better.len() {
+                0..4 => None,
+                4..8 => Some(3.0),
+                _ => Some(2.5),
+            },
+        }
+    }
+
+    /// `better` or `worse`, where all figures are.
+    pub fn common(&self) -> Option<&'static str> {
+        match (self.better, self.worse) {
+            (0, 1..) => Some("worse"),
+            (1.., 0) => Some("better"),
+            _ => None,
+        }
+    }
+
+    /// Whether they have no common direction, or one that luck explains.
+    pub fn agree(&self) -> bool {
+        self.common().is_none() || self.limit.is_none_or(|limit| self.mean.abs() <= limit)
+    }
+}
+
+/// Whether every cell agrees, and their directions do.
 ///
 /// # Errors
 /// [`Error::Unmet`] with the first that does not.
 pub fn check(cells: &[Cell]) -> Result<()> {
-    match cells.iter().find(|cell| !cell.agrees()) {
-        None => Ok(()),
-        Some(cell) => Err(Error::Unmet(format!(
-            "{} of {} is {:.4}, the reference has {:.4}: more than {:.4} apart; run it again with fresh seeds \
-             (--seeds 6,7,8,9,10), outside again is a fault",
+    let again = "run it again with fresh seeds (--seeds 6,7,8,9,10), outside again is a fault";
+    if let Some(cell) = cells.iter().find(|cell| !cell.agrees()) {
+        return Err(Error::Unmet(format!(
+            "{} of {} is {:.4}, the reference has {:.4}: more than {:.4} apart; {again}",
             cell.metric, cell.task, cell.mean, cell.reference, cell.allowed
+        )));
+    }
+    let signs = Signs::of(cells);
+    match (signs.common(), signs.limit) {
+        (Some(side), Some(limit)) if !signs.agree() => Err(Error::Unmet(format!(
+            "all {} figures are {side} than the reference, by {:.1} standard errors on average, more than {limit:.1}; \
+             {again}",
+            cells.len(),
+            signs.mean.abs()
         ))),
+        _ => Ok(()),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use manygate_core::Stream;
 
     fn model() -> ModelReference {
         let figure = Figure { mean: 0.7, deviation: 0.003 };
@@ -190,5 +261,63 @@ mod tests {
         let there = Figure { mean: 0.7, deviation: 0.003 };
         let told = model().cell("click", "auc", &Spread::of(vec![Some(0.7)]), there).unwrap_err().to_string();
         assert!(told.contains("at least two seeds"), "{told}");
+    }
+
+    /// Cells of AUC and log loss in turn, that many standard errors better than a reference.
+    fn cells(better: &[f64]) -> Vec<Cell> {
+        let cell = |(i, &better): (usize, &f64)| {
+            let (metric, sign) = if i % 2 == 0 { ("auc", 1.0) } else { ("logloss", -1.0) };
+            let (reference, standard_error, allowed) = (0.7, 0.0002, 3.0 * 0.0002 + MARGIN);
+            let mean = reference + sign * better * standard_error;
+            Cell { task: "click".to_owned(), metric, mean, reference, standard_error, allowed }
+        };
+        better.iter().enumerate().map(cell).collect()
+    }
+
+    #[test]
+    fn a_common_direction_far_from_the_reference_is_a_miss() {
+        let told = |better: &[f64]| check(&cells(better)).map_err(|e| e.to_string());
+        assert!(cells(&[2.6; 8]).iter().all(Cell::agrees), "each alone is allowed");
+        let worse = told(&[-2.6; 8]).unwrap_err();
+        assert!(
+            worse.contains("all 8 figures are worse than the reference, by 2.6 standard errors"),
+            "{worse}"
+        );
+        assert!(told(&[3.1; 4]).unwrap_err().contains("all 4 figures are better"));
+        assert_eq!(told(&[2.4; 8]), Ok(()), "a common sign alone is luck");
+        assert_eq!(told(&[4.0, 4.0, 4.0, 4.0, 4.0, 4.0, 4.0, -0.1]), Ok(()), "no common sign");
+        assert_eq!(told(&[2.9; 7]), Ok(()), "fewer figures have to be farther");
+        assert_eq!(told(&[4.0; 3]), Ok(()), "too few");
+        let signs = Signs::of(&cells(&[1.0, -2.0, 0.0, 1.0]));
+        assert_eq!((signs.better, signs.worse, signs.common(), signs.limit), (2, 1, None, Some(3.0)));
+        assert!(signs.mean.abs() < 1e-9);
+        assert_eq!(Signs::of(&[]).common(), None);
+    }
+
+    /// Seeds of two engines that are one and the same, with figures as dependent as those of dffm (a mean of all with
+    /// 0.7 of the variance of one).
+    #[test]
+    fn an_agreement_that_holds_is_rarely_refused() {
+        const DRAWS: u64 = 5000;
+        let correlation: f32 = 0.66;
+        for count in [4, 8] {
+            let refused = (0..DRAWS).filter(|&draw| {
+                let stream = Stream::new(5, draw, count as u64);
+                let value = |side: u64, seed: u64, figure: u64| {
+                    let own = stream.normal(side * 5 + seed, figure + 1);
+                    let shared = stream.normal(side * 5 + seed, 0);
+                    f64::from(correlation.sqrt() * shared + (1.0 - correlation).sqrt() * own)
+                };
+                let better = (0..count as u64).map(|figure| {
+                    let of = |side| Spread::of((0..5).map(|seed| Some(value(side, seed, figure))).collect());
+                    let (here, there) = (of(0), of(1));
+                    let variance = [&here, &there].map(|s| s.deviation.unwrap().powi(2) / 5.0);
+                    (here.mean.unwrap() - there.mean.unwrap()) / (variance[0] + variance[1]).sqrt()
+                });
+                !Signs::of(&cells(&better.collect::<Vec<_>>())).agree()
+            });
+            let share = refused.count() as f64 / DRAWS as f64;
+            assert!(share <= 0.02, "{share} of {count} figures that agree are refused");
+        }
     }
 }

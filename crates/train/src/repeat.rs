@@ -1,6 +1,6 @@
 //! The same configuration with several seeds: how much of a result is luck.
 
-use crate::agreement::Cell;
+use crate::agreement::{Cell, Signs};
 use crate::config::Config;
 use crate::metrics::{ALL, Evaluation, Metrics, Ordered};
 use crate::progress::Silent;
@@ -55,6 +55,9 @@ pub struct Repetition {
     /// Beside the figures of another engine, where these were asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub agreement: Option<Vec<Cell>>,
+    /// The directions of all those deviations.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub signs: Option<Signs>,
 }
 
 /// The metrics of a task over seeds.
@@ -186,6 +189,7 @@ pub fn repeat(
         tasks: config.tasks.iter().map(|t| (t.name.clone(), spread(&t.name, &results))).collect(),
         floors,
         agreement: None,
+        signs: None,
     })
 }
 
@@ -228,6 +232,7 @@ mod tests {
             tasks: [("click".to_owned(), task(vec![Some(0.8), Some(0.7)]))].into_iter().collect(),
             floors: None,
             agreement: None,
+            signs: None,
         };
         let check = |text: &str| repetition.check(&[text.parse().unwrap()]).map_err(|e| e.to_string());
         assert_eq!(check("click=0.7"), Ok(()));

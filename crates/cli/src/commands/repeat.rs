@@ -4,7 +4,7 @@ use super::train::load_config;
 use crate::args::{Part, Repeat};
 use crate::output;
 use manygate_core::{Error, Result};
-use manygate_train::agreement::{self, Reference};
+use manygate_train::agreement::{self, Reference, Signs};
 use manygate_train::metrics::ALL;
 use manygate_train::repeat::{Rows, SeedResult, repeat};
 use manygate_train::report::agreement::agreement_table;
@@ -29,6 +29,7 @@ pub(crate) fn run(args: &Repeat) -> Result<()> {
     let mut repetition =
         repeat(&config, &args.seeds, rows, args.training.threads, &mut |seed| output::say(&line(seed)))?;
     repetition.agreement = reference.map(|reference| reference.compare(&repetition)).transpose()?;
+    repetition.signs = repetition.agreement.as_deref().map(Signs::of);
     if args.json {
         output::json(&repetition)?;
     } else {
