@@ -3,9 +3,11 @@
 //! A table never sees a dense gradient. A plan keeps the gradient of looked-up columns; [`SparseGradients`] sorts the
 //! look-ups by id, sums each id's rows and applies a fused row optimiser whose state lies beside the row.
 
+pub mod by_loss;
 pub mod sparse;
 pub mod table;
 
+pub use by_loss::GradientsByLoss;
 pub use manygate_kernels::embedding::RowOptimizer;
 pub use sparse::SparseGradients;
 pub use table::{Table, Tables};

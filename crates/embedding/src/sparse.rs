@@ -117,18 +117,40 @@ impl SparseGradients {
 
     /// The gradient of table `t` in the plan's last run: distinct ids, ascending, and their rows `[ids, dim]`.
     pub fn coalesced(&self, plan: &Plan, ws: &Workspace, t: usize) -> (Vec<u32>, Vec<f32>) {
-        let lookups = self.tables[t].read().unwrap_or_else(PoisonError::into_inner);
-        let (dim, most) = (plan.tables()[t].dim, lookups.keys.len());
+        let (dim, most) = (plan.tables()[t].dim, self.lookups(t));
         let mut ids = vec![0; most];
         let mut rows = vec![0.0; most * dim];
-        let mut count = 0;
-        lookups.with_sources(plan, ws, self.row_bits, |sources| {
-            count =
-                coalesce(self.isa, &lookups.keys, sources, dim, &mut ids, MatMut::new(&mut rows, most, dim));
-        });
+        let count = self.coalesce_into(plan, ws, t, &mut ids, MatMut::new(&mut rows, most, dim));
         ids.truncate(count);
         rows.truncate(count * dim);
         (ids, rows)
+    }
+
+    /// The same into `ids` and `rows`, which have room for every distinct id; returns their number.
+    pub(crate) fn coalesce_into(
+        &self,
+        plan: &Plan,
+        ws: &Workspace,
+        t: usize,
+        ids: &mut [u32],
+        rows: MatMut<'_>,
+    ) -> usize {
+        let lookups = self.tables[t].read().unwrap_or_else(PoisonError::into_inner);
+        let mut count = 0;
+        lookups.with_sources(plan, ws, self.row_bits, |sources| {
+            count = coalesce(self.isa, &lookups.keys, sources, plan.tables()[t].dim, ids, rows);
+        });
+        count
+    }
+
+    /// Look-ups of table `t` in the batch sorted last.
+    pub(crate) fn lookups(&self, t: usize) -> usize {
+        self.tables[t].read().unwrap_or_else(PoisonError::into_inner).keys.len()
+    }
+
+    /// Look-ups of table `t` that there is room for.
+    pub(crate) fn room(&self, t: usize) -> usize {
+        self.tables[t].read().unwrap_or_else(PoisonError::into_inner).keys.capacity()
     }
 }
 

@@ -7,6 +7,7 @@ pub mod config;
 pub mod evaluate;
 pub mod inspect;
 pub mod learner;
+pub mod loss_gradients;
 pub mod metrics;
 pub mod optim;
 pub mod progress;
@@ -21,5 +22,6 @@ pub mod workload;
 
 pub use config::Config;
 pub use learner::Learner;
+pub use loss_gradients::LossGradients;
 pub use progress::{Event, Observer, Silent};
 pub use trainer::{Outcome, RunOptions, train};
