@@ -9,7 +9,7 @@ mod support;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use std::io::Write;
-use support::{CONFIG, Lab, ROWS, csv};
+use support::{CONFIG, Lab, MODEL, ROWS, SECOND_TASK, csv};
 
 const TRAIN: [&str; 4] = ["train", "config.toml", "--out", "run"];
 
@@ -57,6 +57,66 @@ fn a_value_that_a_key_cannot_have_is_named() {
     ];
     for (old, new, words) in cases {
         lab.configure(old, new);
+        refused(&lab, 2, words);
+    }
+}
+
+#[test]
+fn a_value_beyond_its_limit_is_named_with_the_limit() {
+    let lab = Lab::new();
+    let cases: [(&str, &str, &[&str]); 9] = [
+        ("embedding_dim = 4", "embedding_dim = 10000000", &["model.embedding_dim", "10000000", "1024"]),
+        ("embedding_dim = 4", "embedding_dim = 9223372036854775807", &["model.embedding_dim", "1024"]),
+        ("ids = 10", "ids = 10\ndim = 1025", &["features[1].dim", "1025", "1024"]),
+        (
+            "ids = 10",
+            "ids = 4000000000",
+            &["features", "`embedding.slot.weight`", "4000000001 rows of 4", "8589934592", "`ids`"],
+        ),
+        (
+            "batch_size = 64",
+            "batch_size = 1000000000000000",
+            &["train.batch_size", "1000000000000000", "1048576"],
+        ),
+        ("epochs = 2", "epochs = 9000000000000000000", &["train.epochs", "1000000"]),
+        (
+            "epochs = 2",
+            "epochs = 2\nvalidations_per_epoch = 1000000000",
+            &["train.validations_per_epoch", "1000000000", "10000"],
+        ),
+        (
+            "[[tasks]]\nname = \"click\"",
+            "[[features]]\nkind = \"sequence\"\ncolumns = [\"item\"]\nseparator = \"|\"\nmax_length = 1000000000000\n\n\
+             [[tasks]]\nname = \"click\"",
+            &["features[3].max_length", "1000000000000", "16384"],
+        ),
+        ("expert_units = [16, 8]", "expert_units = [1000000000, 8]", &["experts.0.0.weight", "2147483648"]),
+    ];
+    for (old, new, words) in cases {
+        lab.configure(old, new);
+        let code = if new.starts_with("expert_units") { 1 } else { 2 };
+        refused(&lab, code, words);
+    }
+    lab.run(&["bench", "train", "--batch", "1000000000000000"]).failure(2, &["--batch", "1048576"]);
+    for model in ["causalint", "dffm", "m2m", "shared_bottom", "star"] {
+        let model = format!("name = \"{model}\"\nembedding_dim = 9223372036854775807");
+        lab.configure_all(&[(MODEL, &model), (SECOND_TASK, "")]);
+        refused(&lab, 2, &["model.embedding_dim", "1024"]);
+    }
+}
+
+#[test]
+fn a_group_of_the_optimiser_that_fits_nothing_is_told() {
+    let lab = Lab::new();
+    let group = |keys: &str| format!("[[optimizer.group]]\n{keys}\n\n[report]");
+    let cases: [(&str, &[&str]); 4] = [
+        ("names = [\"tower.*\"]", &["optimizer.group.0.names", "`tower.*`", "manygate inspect"]),
+        ("names = [\"*\"]\nmethod = \"adagrad\"", &["optimizer.group.0.method", "experts.0.0.weight", "sgd"]),
+        ("names = [\"towers.*\"]\nevery = 0", &["optimizer.group.0.every", "at least 1"]),
+        ("names = [\"towers.*\"]\nmethod = \"sdg\"", &["config.toml", "line 23", "sdg", "sgd"]),
+    ];
+    for (keys, words) in cases {
+        lab.configure("[report]", &group(keys));
         refused(&lab, 2, words);
     }
 }

@@ -6,6 +6,7 @@
 //! rate of random rows. Activations and losses are free. Nothing reaches it.
 
 use crate::learner::Learner;
+use crate::limits;
 use crate::optim::OptimizerConfig;
 use crate::workload::{FIELDS, Workload};
 use manygate_core::{Buffer, Error, Executor, Pool, Result};
@@ -108,6 +109,7 @@ pub fn bench_training(options: &BenchOptions) -> Result<TrainingSpeed> {
     if options.batch == 0 {
         return Err(Error::config("--batch", "must be at least 1"));
     }
+    limits::at_most("--batch", options.batch, limits::MAX_BATCH)?;
     if !(options.seconds.is_finite() && options.seconds > 0.0) {
         return Err(Error::config("--seconds", "must be a number above 0"));
     }

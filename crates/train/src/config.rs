@@ -132,6 +132,7 @@ impl Config {
                 return Err(Error::config(key, "must be at least 1"));
             }
         }
+        crate::limits::check(self)?;
         let names: Vec<&str> = self.tasks.iter().map(|t| t.name.as_str()).collect();
         if let Some(other) = self.train.select_tasks.iter().find(|t| !names.contains(&t.as_str())) {
             let message = format!("there is no task `{other}`; the tasks are: {}", names.join(", "));

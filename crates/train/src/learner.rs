@@ -1,5 +1,6 @@
 //! A model in training: plan, parameters, tables, optimisers, and the step.
 
+use crate::limits;
 use crate::optim::OptimizerConfig;
 use crate::optim::dense::DenseOptimizer;
 use crate::optim::rows::RowOptimizers;
@@ -34,7 +35,8 @@ impl Learner {
     /// A model with the initial values of `seed`, for batches of at most `capacity` rows.
     ///
     /// # Errors
-    /// When the graph cannot be compiled, or a group of `optimizer` does not fit its tensors.
+    /// When the graph cannot be compiled, a group of `optimizer` does not fit its tensors, or a batch has more look-ups
+    /// than can be numbered.
     pub fn new(
         graph: Graph,
         options: PlanOptions,
@@ -44,6 +46,7 @@ impl Learner {
         capacity: usize,
     ) -> Result<Learner> {
         let plan = Plan::compile(graph, options)?;
+        limits::check_lookups(&plan, capacity)?;
         optimizer.check_groups(&plan)?;
         let rows = RowOptimizers::new(&plan, optimizer)?;
         let specs = plan.tables().iter().enumerate();

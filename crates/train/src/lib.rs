@@ -7,6 +7,7 @@ pub mod config;
 pub mod evaluate;
 pub mod inspect;
 pub mod learner;
+pub mod limits;
 pub mod loss_gradients;
 pub mod metrics;
 pub mod optim;

@@ -4,6 +4,7 @@ use crate::inputs::{BagField, Field, Inputs};
 use manygate_core::{Error, Result};
 use manygate_graph::ops::{LookupTrunk, Piece};
 use manygate_graph::{Graph, Init, TableSpec, Value};
+use manygate_kernels::embedding::MAX_DIM;
 use serde::{Deserialize, Serialize};
 
 /// Embedding options that every model has.
@@ -15,6 +16,9 @@ pub struct Embedding {
     /// costs several hundredths of AUC.
     pub deviation: f32,
 }
+
+/// Most values of all tables together, without the optimiser's state: 32 GiB.
+const MAX_TABLE_VALUES: u128 = 1 << 33;
 
 /// x0 `[batch, Σ dims + dense]`: fields in order, then bags and sequences pooled, then numbers as they are.
 ///
@@ -72,7 +76,7 @@ pub fn pieces(
 /// The table number `index` of the inputs, `embedding.<name>.weight`, and its width.
 ///
 /// # Errors
-/// When its width is 0.
+/// As [`own_table`].
 pub fn field_table(
     g: &mut Graph,
     inputs: &Inputs,
@@ -88,7 +92,7 @@ pub fn field_table(
 /// A table of any name.
 ///
 /// # Errors
-/// When its width is 0.
+/// When its width is 0 or above [`MAX_DIM`], or all tables together have too many values.
 pub fn own_table(
     g: &mut Graph,
     name: String,
@@ -96,8 +100,22 @@ pub fn own_table(
     dim: usize,
     embedding: Embedding,
 ) -> Result<usize> {
+    let wrong = |message: String| Err(Error::config("model.embedding_dim", message));
     if dim == 0 {
-        return Err(Error::config("model.embedding_dim", "must be at least 1"));
+        return wrong("must be at least 1".to_owned());
+    }
+    if dim > MAX_DIM {
+        return wrong(format!("{dim} is more than {MAX_DIM}, the widest row of a table (`{name}`)"));
+    }
+    let others = g.tables().iter().filter(|table| table.name != name);
+    let values: u128 = others.map(|t| t.rows as u128 * t.dim as u128).sum();
+    let values = values + rows as u128 * dim as u128;
+    if values > MAX_TABLE_VALUES {
+        let message = format!(
+            "with `{name}`, {rows} rows of {dim}, the tables have {values} values, more than {MAX_TABLE_VALUES}: \
+             lower its `ids`, raise its `min_count`, or lower `dim` or `model.embedding_dim`"
+        );
+        return Err(Error::config("features", message));
     }
     g.table(TableSpec { name, rows, dim, init: Init::Normal(embedding.deviation) })
 }
