@@ -7,6 +7,7 @@ use manygate_graph::{Mode, PlanOptions};
 use manygate_kernels::embedding::Pooling;
 use manygate_models::inputs::{self, Inputs};
 use manygate_train::Learner;
+use manygate_train::balance::{Balance, METHODS};
 use manygate_train::optim::OptimizerConfig;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -95,12 +96,27 @@ fn data(rows: usize) -> Batch {
     }
 }
 
+/// A model with its optimiser groups and its balancing method, none where empty.
+#[derive(Debug, Default)]
+struct Job {
+    model: String,
+    optimizer: &'static str,
+    method: &'static str,
+}
+
 /// A model in training, as the trainer makes it.
-fn learner((model, optimizer): (&str, &str), exec: &dyn Executor, data: &Batch) -> Learner {
+fn learner(job: &Job, exec: &dyn Executor, data: &Batch) -> Learner {
+    let Job { model, optimizer, method } = job;
     let (_, architecture) = manygate_models::from_table(&toml::from_str(model).unwrap()).unwrap();
-    let graph = manygate_models::build(architecture.as_ref(), &inputs(model), Mode::Training).unwrap();
+    let inputs = inputs(model);
+    let graph = || manygate_models::build(architecture.as_ref(), &inputs, Mode::Training).unwrap();
     let optimizer: OptimizerConfig = toml::from_str(optimizer).unwrap();
-    let mut learner = Learner::new(graph, PlanOptions::default(), &optimizer, 1, exec, ROWS).unwrap();
+    let mut learner = Learner::new(graph(), PlanOptions::default(), &optimizer, 1, exec, ROWS).unwrap();
+    if !method.is_empty() {
+        let table = toml::Table::from_iter([("method".to_owned(), (*method).into())]);
+        let tasks: Vec<&str> = inputs.task_names().collect();
+        learner.balance_by(&Balance::from_table(&table).unwrap(), graph(), &tasks, 1, exec).unwrap();
+    }
     assert!(learner.plan.lanes(ROWS) > 1, "several lanes");
     learner.reserve_for(data);
     learner
@@ -123,14 +139,14 @@ const GROUPS: &str = r#"
 
 /// Blocks that steps ask for from the second batch on. The whole is repeated from nothing: what a step asks for shows
 /// every time, what the test harness's own thread asks for meanwhile does not.
-fn least_blocks(model: (&str, &str), exec: &dyn Executor) -> usize {
-    (0..3).map(|_| blocks(model, exec)).min().unwrap_or(0)
+fn least_blocks(job: &Job, exec: &dyn Executor) -> usize {
+    (0..3).map(|_| blocks(job, exec)).min().unwrap_or(0)
 }
 
 /// Blocks that steps ask for from the second batch on.
-fn blocks(model: (&str, &str), exec: &dyn Executor) -> usize {
+fn blocks(job: &Job, exec: &dyn Executor) -> usize {
     let data = data(5 * ROWS);
-    let mut learner = learner(model, exec, &data);
+    let mut learner = learner(job, exec, &data);
     let mut batch = Batch::empty_like(&data);
     batch.reserve_for(&data, ROWS);
     let order: Vec<u32> = (0..data.rows as u32).collect();
@@ -162,11 +178,13 @@ fn a_warm_step_allocates_nothing() {
         "name = \"dffm\"\ndffi_units = [24]\nhistory = \"history\"\ntarget = \"item\"",
         "name = \"m2m\"\nexpert_units = [24, 16]\nffn = 8\nprofile_fields = [\"item\"]\nloss = \"poisson\"",
     ];
-    let plain = with_norms.chain(others.map(str::to_owned)).map(|model| (model, ""));
+    let plain = with_norms.chain(others.map(str::to_owned)).map(|model| Job { model, ..Job::default() });
+    let mmoe = || Job { model: models[0].to_owned(), ..Job::default() };
+    let grouped = Job { optimizer: GROUPS, ..mmoe() };
+    let balanced = METHODS.iter().map(|method| Job { method: method.name, ..mmoe() });
     let pool = Pool::new(2).unwrap();
-    for (model, groups) in plain.chain([(models[0].to_owned(), GROUPS)]) {
-        let job = (model.as_str(), groups);
-        assert_eq!(least_blocks(job, &Serial), 0, "one thread:\n{model}\n{groups}");
-        assert_eq!(pool.enter(|exec| least_blocks(job, exec)), 0, "two threads:\n{model}\n{groups}");
+    for job in plain.chain([grouped]).chain(balanced) {
+        assert_eq!(least_blocks(&job, &Serial), 0, "one thread: {job:?}");
+        assert_eq!(pool.enter(|exec| least_blocks(&job, exec)), 0, "two threads: {job:?}");
     }
 }

@@ -26,7 +26,11 @@ pub(crate) enum Command {
     /// Write a probability column a task for each row of a file.
     Predict(Predict),
     /// List the architectures, or describe one.
-    Models(Models),
+    #[command(after_help = "Example:\n  manygate models mmoe")]
+    Models(Names),
+    /// List the methods that balance the losses of tasks, or describe one.
+    #[command(after_help = "Example:\n  manygate methods pcgrad")]
+    Methods(Names),
     /// Show what a run holds: parameters, shapes, norms, sizes, or its plan.
     Inspect(Inspect),
     /// Measure speed.
@@ -139,9 +143,8 @@ pub(crate) struct Predict {
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  manygate models mmoe")]
-pub(crate) struct Models {
-    /// Architecture to describe.
+pub(crate) struct Names {
+    /// The one to describe.
     #[arg(value_name = "NAME")]
     pub(crate) name: Option<String>,
     /// Print JSON.

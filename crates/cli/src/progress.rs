@@ -139,6 +139,10 @@ impl Observer for Terminal {
                 self.loss = None;
                 self.line(&format!("stage {number} of {stages}, {name}: {steps} steps at most"));
             }
+            Event::Balanced { weights } => {
+                let told: Vec<String> = weights.iter().map(|(name, w)| format!("{name} {w:.3}")).collect();
+                self.line(&format!("weights of losses: {}", told.join(", ")));
+            }
             Event::Step { step, steps, rows, loss } => self.step(*step, *steps, *rows, *loss),
             Event::Validated { step, epochs, evaluation, best } => {
                 let mark = if *best { "  best so far" } else { "" };

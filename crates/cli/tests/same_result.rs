@@ -10,12 +10,13 @@ use support::{Lab, MODEL, SECOND_TASK, csv};
 type Job = (&'static str, &'static str);
 
 /// Models with state, an order of rows, or values between phases beside the plain one.
-const MODELS: [Job; 6] = [
+const MODELS: [Job; 7] = [
     (MODEL, ""),
     (STAR, ""),
     (M2M, ""),
     ("name = \"dffm\"\nembedding_dim = 4\ndffi_units = [8]\nfusion_units = [4]", ""),
     (MTMS, ""),
+    (BALANCED, ""),
     ("name = \"causalint\"\nembedding_dim = 4\nunits = [16, 8]\ntransfer = 3", SECOND_TASK),
 ];
 
@@ -33,6 +34,9 @@ every = 3"#;
 
 const M2M: &str =
     "name = \"m2m\"\nembedding_dim = 4\nexperts = 2\nexpert_units = [8]\nprofile_fields = [\"user\"]";
+
+/// With a method that learns weights, and looks at each batch a second time.
+const BALANCED: &str = "name = \"mmoe\"\nembedding_dim = 4\nexperts = 2\nexpert_units = [16, 8]\ntower_units = [8]\n\n[balance]\nmethod = \"famo\"\n";
 
 /// In stages, of which the first ends within an epoch and the second is the one to be killed in.
 const MTMS: &str = r#"name = "mtms"

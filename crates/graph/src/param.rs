@@ -191,7 +191,12 @@ impl Layout {
 
     /// Every named tensor and its place in the flat buffer, in order of declaration.
     pub fn blocks(&self) -> impl Iterator<Item = (&Block, Range<usize>)> {
-        self.specs.iter().zip(&self.offsets).flat_map(|(spec, &start)| {
+        self.stacks().flatten()
+    }
+
+    /// The same by parameter: tensors that are stacked to one matrix.
+    pub fn stacks(&self) -> impl Iterator<Item = impl Iterator<Item = (&Block, Range<usize>)>> {
+        self.specs.iter().zip(&self.offsets).map(|(spec, &start)| {
             spec.blocks.iter().scan(start, |at, block| {
                 let range = *at..*at + block.len();
                 *at = range.end;

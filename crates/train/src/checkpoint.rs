@@ -17,6 +17,8 @@ pub const CHECKPOINT_FILE: &str = "checkpoint.safetensors";
 const PROGRESS: &str = "manygate.progress";
 /// Metadata key of the resolved configuration.
 const CONFIG: &str = "manygate.config";
+/// Metadata key of what a balancing method has learnt, as JSON.
+const BALANCE: &str = "manygate.balance";
 const FIRST: &str = "optimizer.first.";
 const SECOND: &str = "optimizer.second.";
 const ROWS: &str = "optimizer.rows.";
@@ -129,7 +131,11 @@ pub fn write_checkpoint(path: &Path, learner: &Learner, progress: &Progress, con
     }
     let progress = serde_json::to_string(progress)
         .map_err(|e| Error::format(path, format!("progress cannot be serialised: {e}")))?;
-    tensors.write(path, "checkpoint", vec![(PROGRESS, progress), (CONFIG, config.to_owned())])
+    let learnt = learner.balancer().map(|b| b.state()).unwrap_or_default();
+    let learnt = serde_json::to_string(&learnt)
+        .map_err(|e| Error::format(path, format!("what was learnt of weights cannot be serialised: {e}")))?;
+    let extra = vec![(PROGRESS, progress), (BALANCE, learnt), (CONFIG, config.to_owned())];
+    tensors.write(path, "checkpoint", extra)
 }
 
 /// A checkpoint that was read, to be restored.
@@ -181,6 +187,11 @@ impl Checkpoint {
                 let state = file.tensor(&format!("{ROWS}{name}"), &[rows, table.state_width()])?;
                 table.set_state(state)?;
             }
+        }
+        if let Some(balancer) = learner.balancer_mut() {
+            let learnt: Vec<f64> = serde_json::from_str(file.metadata(BALANCE)?)
+                .map_err(|e| Error::format(file.path(), format!("its balance cannot be read: {e}")))?;
+            balancer.restore(&learnt)?;
         }
         learner.step = self.progress.stage_step;
         Ok(())

@@ -1,5 +1,6 @@
 //! The configuration of a run: one TOML file, with overrides.
 
+use crate::balance::Balance;
 use crate::optim::OptimizerConfig;
 use crate::stage::{self, StageConfig};
 use manygate_core::{Error, Result};
@@ -25,6 +26,9 @@ pub struct Config {
     /// Optimisers of dense parameters and of tables.
     #[serde(default)]
     pub optimizer: OptimizerConfig,
+    /// `method` and its keys: how the losses of the tasks are weighed against each other. Absent, they are summed up.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub balance: Option<toml::Table>,
     /// Stages of training, one after the other; none is a single one.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub stage: Vec<StageConfig>,
@@ -140,6 +144,7 @@ impl Config {
         }
         self.optimizer.check()?;
         manygate_models::from_table(&self.model)?;
+        self.balance.as_ref().map(Balance::from_table).transpose()?;
         stage::check(self)
     }
 
@@ -152,6 +157,7 @@ impl Config {
         let (entry, architecture) = manygate_models::from_table(&self.model)?;
         all.model = toml::Table::from_iter([("name".to_owned(), toml::Value::from(entry.name))]);
         all.model.extend(architecture.resolved());
+        all.balance = self.balance.as_ref().map(Balance::from_table).transpose()?.map(|b| b.resolved());
         toml::to_string(&all).map_err(|e| Error::config("config", format!("cannot be written: {e}")))
     }
 }

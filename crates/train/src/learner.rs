@@ -1,5 +1,7 @@
 //! A model in training: plan, parameters, tables, optimisers, and the step.
 
+use crate::balance::Balance;
+use crate::balancer::Balancer;
 use crate::limits;
 use crate::optim::OptimizerConfig;
 use crate::optim::dense::DenseOptimizer;
@@ -27,6 +29,7 @@ pub struct Learner {
     rows: RowOptimizers,
     sparse: SparseGradients,
     seeds: Vec<f32>,
+    balancer: Option<Balancer>,
     order: RowOrder,
     ws: Workspace,
 }
@@ -61,6 +64,7 @@ impl Learner {
             rows,
             sparse: SparseGradients::new(&plan, capacity),
             seeds: vec![1.0; plan.losses().len()],
+            balancer: None,
             order: RowOrder::default(),
             ws: Workspace::new(&plan, exec.threads(), capacity),
             plan,
@@ -97,10 +101,40 @@ impl Learner {
         let capacity = self.ws.capacity();
         self.sparse = SparseGradients::new(&plan, capacity);
         self.seeds = vec![1.0; plan.losses().len()];
+        self.balancer = None;
         self.order = RowOrder::default();
         self.ws = Workspace::new(&plan, exec.threads(), capacity);
         (self.plan, self.step) = (plan, 0);
         Ok(())
+    }
+
+    /// Lets a method weigh the losses, those of `tasks` unless it names others; `graph` is that of the plan once more.
+    /// Factors of losses are set before.
+    ///
+    /// # Errors
+    /// When the method does not fit the model's losses.
+    pub fn balance_by(
+        &mut self,
+        balance: &Balance,
+        graph: Graph,
+        tasks: &[&str],
+        seed: u64,
+        exec: &dyn Executor,
+    ) -> Result<()> {
+        let memory = (exec, self.ws.capacity());
+        let balancer = Balancer::new(balance, &self.plan, graph, &self.seeds, tasks, seed, memory)?;
+        self.balancer = Some(balancer);
+        Ok(())
+    }
+
+    /// The method that weighs the losses, if any.
+    pub fn balancer(&self) -> Option<&Balancer> {
+        self.balancer.as_ref()
+    }
+
+    /// The same, to be restored.
+    pub fn balancer_mut(&mut self) -> Option<&mut Balancer> {
+        self.balancer.as_mut()
     }
 
     /// The factor of each part of the loss.
@@ -116,6 +150,9 @@ impl Learner {
     /// Makes room for the longest bags of `data`.
     pub fn reserve_for(&mut self, data: &Batch) {
         self.sparse.reserve_for(data, self.ws.capacity());
+        if let Some(balancer) = &mut self.balancer {
+            balancer.reserve_for(&self.sparse, &self.plan);
+        }
         self.order.reserve_for(&self.plan, data, self.ws.capacity());
     }
 
@@ -128,13 +165,30 @@ impl Learner {
         let batch = self.order.arrange(&self.plan, batch)?;
         let (params, state) = (&self.params, &self.state);
         let input = Input { params, state, tables: &self.tables, batch, seeds: &self.seeds };
-        self.plan.run(exec, &mut self.ws, &input)?;
-        self.plan.check_losses(&mut self.ws, &input, self.step + 1)?;
-        self.step += 1;
-        self.sparse.sort(exec, batch);
-        self.dense.apply(exec, &mut self.params, self.plan.gradients(&self.ws), self.step);
-        let rows = self.rows.at_step(self.step);
-        self.sparse.apply(exec, &self.plan, &self.ws, &mut self.tables.0, rows);
+        let step = self.step + 1;
+        if let Some(balancer) = &mut self.balancer {
+            self.sparse.sort(exec, batch);
+            balancer.run(exec, &self.plan, &mut self.ws, &self.sparse, &input, step)?;
+        } else {
+            self.plan.run(exec, &mut self.ws, &input)?;
+            self.plan.check_losses(&mut self.ws, &input, step)?;
+            self.sparse.sort(exec, batch);
+        }
+        self.step = step;
+        let rows = self.rows.at_step(step);
+        if let Some(combined) = self.balancer.as_ref().and_then(Balancer::gradients) {
+            self.dense.apply(exec, &mut self.params, combined.sum(), step);
+            combined.sparse().apply(exec, &mut self.tables.0, rows);
+        } else {
+            self.dense.apply(exec, &mut self.params, self.plan.gradients(&self.ws), step);
+            self.sparse.apply(exec, &self.plan, &self.ws, &mut self.tables.0, rows);
+        }
+        if let Some(balancer) = &mut self.balancer {
+            // With the state as the step found it: only the parameters have moved.
+            let (params, state) = (&self.params, &self.state);
+            let input = Input { params, state, tables: &self.tables, batch, seeds: &self.seeds };
+            balancer.look_again(exec, &input, step)?;
+        }
         self.plan.update_state(&self.ws, &mut self.state);
         Ok(self.ws.part_losses())
     }

@@ -1,6 +1,8 @@
 //! The trainer: optimisers, metrics, checkpoints, runs, reports.
 
 pub mod agreement;
+pub mod balance;
+pub mod balancer;
 pub mod bench;
 pub mod checkpoint;
 pub mod config;

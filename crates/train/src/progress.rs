@@ -88,6 +88,11 @@ pub enum Event<'a> {
         /// Weighted loss of the step.
         loss: f64,
     },
+    /// How a method weighs the losses, told beside each validation.
+    Balanced {
+        /// Name and weight of each loss in the last step.
+        weights: Vec<(String, f64)>,
+    },
     /// A validation is done.
     Validated {
         /// Steps so far.

@@ -3,10 +3,12 @@
 //! Parameters, state and tables pass from a stage to the next by name; each stage has a plan and fresh optimisers of its
 //! own, whose bias corrections begin anew. A run without `[[stage]]` is one stage, that of `[train]`.
 
+use crate::balance::Balance;
 use crate::config::Config;
+use crate::learner::Learner;
 use crate::optim::OptimizerConfig;
-use manygate_core::{Error, Result};
-use manygate_graph::{Graph, LossPart, PlanOptions};
+use manygate_core::{Error, Executor, Result};
+use manygate_graph::{Graph, LossPart, Mode, PlanOptions};
 use manygate_models::{Architecture, Inputs};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -102,7 +104,7 @@ impl Stage {
     ///
     /// # Errors
     /// When a name is that of no part.
-    pub(crate) fn seeds(&self, parts: &[LossPart]) -> Result<Vec<f32>> {
+    fn seeds(&self, parts: &[LossPart]) -> Result<Vec<f32>> {
         if let Some(unknown) = self.losses.keys().find(|name| !parts.iter().any(|p| p.name == **name)) {
             let names: Vec<&str> = parts.iter().map(|p| p.name.as_str()).collect();
             let message = format!("there is no loss `{unknown}`; there are: {}", names.join(", "));
@@ -111,11 +113,32 @@ impl Stage {
         Ok(parts.iter().map(|part| self.losses.get(&part.name).copied().unwrap_or(1.0)).collect())
     }
 
-    /// The training graph.
+    /// Gives a learner of this stage its factors of losses and its balancing method.
+    ///
+    /// # Errors
+    /// When either names what the model does not have.
+    pub(crate) fn set_up(
+        &self,
+        learner: &mut Learner,
+        config: &Config,
+        inputs: &Inputs,
+        exec: &dyn Executor,
+    ) -> Result<()> {
+        let seeds = self.seeds(learner.plan.losses())?;
+        learner.seeds_mut().copy_from_slice(&seeds);
+        if let Some(balance) = config.balance.as_ref().map(Balance::from_table).transpose()? {
+            let tasks: Vec<&str> = inputs.task_names().collect();
+            let graph = self.graph(inputs, Mode::Training)?;
+            learner.balance_by(&balance, graph, &tasks, config.seed, exec)?;
+        }
+        Ok(())
+    }
+
+    /// The model's graph in this stage.
     ///
     /// # Errors
     /// When the model does not fit the inputs.
-    pub(crate) fn graph(&self, inputs: &Inputs, mode: manygate_graph::Mode) -> Result<Graph> {
+    pub(crate) fn graph(&self, inputs: &Inputs, mode: Mode) -> Result<Graph> {
         manygate_models::build(self.architecture.as_ref(), inputs, mode)
     }
 }

@@ -140,8 +140,7 @@ impl<'a> Run<'a> {
         let graph = stage.graph(&inputs, Mode::Training)?;
         let (options, capacity) = (stage.options(&graph)?, batch_size.min(fit.rows));
         let mut learner = Learner::new(graph, options, &stage.optimizer, config.seed, exec, capacity)?;
-        let seeds = stage.seeds(learner.plan.losses())?;
-        learner.seeds_mut().copy_from_slice(&seeds);
+        stage.set_up(&mut learner, config, &inputs, exec)?;
         learner.reserve_for(fit);
         if let Some(checkpoint) = &checkpoint {
             checkpoint.restore(&mut learner)?;
@@ -234,8 +233,7 @@ impl<'a> Run<'a> {
         let graph = stage.graph(inputs, Mode::Training)?;
         let options = stage.options(&graph)?;
         self.learner.begin_stage(graph, options, &stage.optimizer, self.exec)?;
-        let seeds = stage.seeds(self.learner.plan.losses())?;
-        self.learner.seeds_mut().copy_from_slice(&seeds);
+        stage.set_up(&mut self.learner, self.config, inputs, self.exec)?;
         self.learner.reserve_for(&self.splits.fit.batch);
         stage.architecture.begin_stage(inputs, &mut self.learner.params)?;
         self.evaluation = Plan::compile(stage.graph(inputs, Mode::Evaluation)?, PlanOptions::default())?;
@@ -307,6 +305,11 @@ impl<'a> Run<'a> {
             self.progress.best_score = score;
         }
         let epochs = self.progress.step as f64 / self.order.batches() as f64;
+        if let Some(balancer) = self.learner.balancer() {
+            let parts = self.learner.plan.losses();
+            let weights = balancer.weights().map(|(loss, weight)| (parts[loss].name.clone(), weight));
+            observer.event(&Event::Balanced { weights: weights.collect() });
+        }
         observer.event(&Event::Validated { step: self.progress.step, epochs, evaluation: &evaluation, best });
         self.progress.validation.push(ValidationPoint { step: self.progress.step, evaluation });
         Ok(())

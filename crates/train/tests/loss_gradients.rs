@@ -1,44 +1,12 @@
 //! Gradients by loss: those of one-hot runs, their inner products and sums, without moving anything.
 
-use manygate_core::{Batch, Executor, Pool, Serial, Stream};
+mod support;
+
+use manygate_core::{Batch, Executor, Pool, Serial};
 use manygate_embedding::SparseGradients;
-use manygate_graph::{Input, Mode, Plan, PlanOptions, Workspace};
-use manygate_models::inputs::{Field, Inputs, Table, Task};
-use manygate_train::optim::OptimizerConfig;
+use manygate_graph::{Input, Plan, Workspace};
 use manygate_train::{Learner, LossGradients};
-
-const ROWS: usize = 90;
-const IDS: usize = 20;
-
-fn learner() -> Learner {
-    let task = |name: &str, weight, space| Task { name: name.into(), weight, space };
-    let inputs = Inputs {
-        tables: ["user", "item"].map(|name| Table { name: name.into(), rows: IDS, dim: None }).to_vec(),
-        fields: vec![Field { name: "user".into(), table: 0 }, Field { name: "item".into(), table: 1 }],
-        dense: 2,
-        tasks: vec![task("click", 1.0, None), task("like", 0.5, None), task("buy", 2.0, Some(0))],
-        ..Inputs::default()
-    };
-    let model = "name = \"mmoe\"\nembedding_dim = 5\nexperts = 2\nexpert_units = [9, 7]\ntower_units = [5]";
-    let (_, architecture) = manygate_models::from_table(&toml::from_str(model).unwrap()).unwrap();
-    let graph = manygate_models::build(architecture.as_ref(), &inputs, Mode::Training).unwrap();
-    let options = PlanOptions { lane_rows: 16, ..PlanOptions::default() };
-    Learner::new(graph, options, &OptimizerConfig::default(), 3, &Serial, ROWS).unwrap()
-}
-
-fn batch() -> Batch {
-    let stream = Stream::new(9, 0, 0);
-    let below = |r: usize, column: u64, below: usize| stream.below(r as u64, column, below as u64) as u32;
-    let column = |c: u64, limit: usize| (0..ROWS).map(|r| below(r, c, limit)).collect::<Vec<u32>>();
-    Batch {
-        rows: ROWS,
-        ids: [10, 11].map(|c| column(c, IDS)).to_vec(),
-        dense: (0..ROWS * 2).map(|i| stream.normal(i as u64, 0)).collect(),
-        dense_width: 2,
-        labels: [20, 21, 22].map(|c| column(c, 2).into_iter().map(|y| y as f32).collect()).to_vec(),
-        ..Batch::default()
-    }
-}
+use support::{IDS, ROWS, batch, learner};
 
 /// Everything in one vector: dense gradients, then those of tables, `[rows, dim]`, without the unknown row.
 fn all(plan: &Plan, dense: &[f32], tables: &[(Vec<u32>, Vec<f32>)]) -> Vec<f32> {
@@ -101,7 +69,7 @@ fn is_shared(learner: &Learner, losses: &[usize]) -> Vec<bool> {
 
 #[test]
 fn each_is_that_of_a_run_with_its_loss_alone() {
-    let (learner, batch) = (learner(), batch());
+    let (learner, batch) = (learner(""), batch(0));
     let before = (learner.params.values.to_vec(), learner.tables.0[0].weights());
     for losses in [&[0, 1, 2][..], &[2, 0], &[1]] {
         let gradients = computed(&learner, &batch, losses, &Serial);
@@ -119,7 +87,7 @@ fn each_is_that_of_a_run_with_its_loss_alone() {
 
 #[test]
 fn inner_products_are_over_shared_parameters_and_touched_rows() {
-    let (learner, batch) = (learner(), batch());
+    let (learner, batch) = (learner(""), batch(0));
     let losses = [2, 0];
     let gradients = computed(&learner, &batch, &losses, &Serial);
     let shared = is_shared(&learner, &losses);
@@ -142,7 +110,7 @@ fn inner_products_are_over_shared_parameters_and_touched_rows() {
 
 #[test]
 fn sums_weigh_shared_and_own_parameters_apart() {
-    let (learner, batch) = (learner(), batch());
+    let (learner, batch) = (learner(""), batch(0));
     let losses = [2, 0];
     let mut gradients = computed(&learner, &batch, &losses, &Serial);
     let (shared_weights, own_weights) = ([0.5, -2.0], [1.0, 3.0]);
@@ -166,7 +134,7 @@ fn sums_weigh_shared_and_own_parameters_apart() {
 
 #[test]
 fn threads_do_not_change_a_bit() {
-    let (learner, batch) = (learner(), batch());
+    let (learner, batch) = (learner(""), batch(0));
     let found = |exec: &dyn Executor| {
         let mut gradients = computed(&learner, &batch, &[0, 1, 2], exec);
         let mut gram = [0.0; 9];

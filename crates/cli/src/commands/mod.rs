@@ -18,7 +18,8 @@ pub(crate) fn run(command: Command) -> Result<()> {
         Command::Repeat(args) => repeat::run(&args),
         Command::Eval(args) => eval::run(&args),
         Command::Predict(args) => predict::run(&args),
-        Command::Models(args) => models::run(&args),
+        Command::Models(args) => models::models(&args),
+        Command::Methods(args) => models::methods(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Bench(Bench::Train(args)) => bench::run(&args),
     }

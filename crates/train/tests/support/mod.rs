@@ -1,0 +1,44 @@
+//! A small mmoe of three losses, and a batch for it.
+
+use manygate_core::{Batch, Serial, Stream};
+use manygate_graph::{Graph, Mode, PlanOptions};
+use manygate_models::inputs::{Field, Inputs, Table, Task};
+use manygate_train::Learner;
+use manygate_train::optim::OptimizerConfig;
+
+pub(crate) const ROWS: usize = 90;
+pub(crate) const IDS: usize = 20;
+
+pub(crate) fn graph() -> Graph {
+    let task = |name: &str, weight, space| Task { name: name.into(), weight, space };
+    let inputs = Inputs {
+        tables: ["user", "item"].map(|name| Table { name: name.into(), rows: IDS, dim: None }).to_vec(),
+        fields: vec![Field { name: "user".into(), table: 0 }, Field { name: "item".into(), table: 1 }],
+        dense: 2,
+        tasks: vec![task("click", 1.0, None), task("like", 0.5, None), task("buy", 2.0, Some(0))],
+        ..Inputs::default()
+    };
+    let model = "name = \"mmoe\"\nembedding_dim = 5\nexperts = 2\nexpert_units = [9, 7]\ntower_units = [5]";
+    let (_, architecture) = manygate_models::from_table(&toml::from_str(model).unwrap()).unwrap();
+    manygate_models::build(architecture.as_ref(), &inputs, Mode::Training).unwrap()
+}
+
+pub(crate) fn learner(optimizer: &str) -> Learner {
+    let options = PlanOptions { lane_rows: 16, ..PlanOptions::default() };
+    let optimizer: OptimizerConfig = toml::from_str(optimizer).unwrap();
+    Learner::new(graph(), options, &optimizer, 3, &Serial, ROWS).unwrap()
+}
+
+pub(crate) fn batch(number: u64) -> Batch {
+    let stream = Stream::new(9, number, 0);
+    let below = |r: usize, column: u64, below: usize| stream.below(r as u64, column, below as u64) as u32;
+    let column = |c: u64, limit: usize| (0..ROWS).map(|r| below(r, c, limit)).collect::<Vec<u32>>();
+    Batch {
+        rows: ROWS,
+        ids: [10, 11].map(|c| column(c, IDS)).to_vec(),
+        dense: (0..ROWS * 2).map(|i| stream.normal(i as u64, 0)).collect(),
+        dense_width: 2,
+        labels: [20, 21, 22].map(|c| column(c, 2).into_iter().map(|y| y as f32).collect()).to_vec(),
+        ..Batch::default()
+    }
+}
