@@ -14,11 +14,17 @@ fn read(case: &str) -> Case {
     Case::read(&folder(case)).unwrap()
 }
 
-fn all_cases() -> Vec<(String, Case)> {
+/// Every case, of a model or of a method that balances losses.
+fn all_cases_of(methods: bool) -> Vec<(String, Case)> {
     let mut names = Vec::new();
     check_folder(&folder(""), true, |report| names.push(report.name.clone()));
+    names.retain(|name| name.starts_with("task_optimization/") == methods);
     assert!(names.len() >= 11, "{names:?}");
     names.into_iter().map(|name| (name.clone(), read(&name))).collect()
+}
+
+fn all_cases() -> Vec<(String, Case)> {
+    all_cases_of(false)
 }
 
 fn ignored(name: &str) -> bool {
@@ -277,6 +283,57 @@ fn keys_must_be_known_and_complete() {
     assert_fails(&with("model", json!("mmoo")), "no translation of the keys of `mmoo`");
 }
 
+/// Every number of every tensor: these cases are small.
+#[test]
+fn a_moved_value_fails_the_case_of_a_method() {
+    for (label, mut case) in all_cases_of(true) {
+        check(&case).unwrap();
+        for name in case.tensors.keys().cloned().collect::<Vec<_>>() {
+            if let Values::I64(order) = &mut case.tensors.get_mut(&name).unwrap().values {
+                order[0] = 0;
+                assert_fails(&case, "input.order[0] is not an order of the other losses");
+                continue;
+            }
+            for at in 0..floats(&mut case, &name).len() {
+                let values = floats(&mut case, &name);
+                let (before, largest) = (values[at], values[largest(values)].abs());
+                values[at] += (1e-2 * largest).max(1e-2);
+                assert!(check(&case).is_err(), "{label}: {name} moved at {at} is not seen");
+                floats(&mut case, &name)[at] = before;
+            }
+        }
+    }
+}
+
+#[test]
+fn cases_of_methods_must_be_complete_and_known() {
+    for (label, case) in all_cases_of(true) {
+        for tensor in case.tensors.keys() {
+            let mut missing = case.clone();
+            missing.tensors.remove(tensor);
+            assert_fails(&missing, &format!("{tensor} is missing"));
+            let mut other_shape = case.clone();
+            other_shape.tensors.get_mut(tensor).unwrap().shape.push(1);
+            assert_fails(&other_shape, &format!("{tensor} has shape"));
+        }
+        for name in ["out.more", "input.more", "more"] {
+            let mut more = case.clone();
+            let tensor = Tensor { shape: vec![1], values: Values::F32(vec![0.0]) };
+            more.tensors.insert(name.into(), tensor);
+            assert_fails(&more, &format!("{name} is not a tensor that this method has"));
+        }
+        for key in case.config.keys().filter(|key| *key != "method") {
+            let mut missing = case.clone();
+            missing.config.remove(key);
+            assert_fails(&missing, &format!("config key `{key}` is missing"));
+        }
+        let mut more = case.clone();
+        more.config.insert("temperature".into(), json!(2.0));
+        assert_fails(&more, "config key `temperature` is not known");
+        assert!(label.contains(more.config["method"].as_str().unwrap()));
+    }
+}
+
 /// A folder of one case, which `damage` may change.
 fn folder_of(model: &str, damage: impl FnOnce(&Path)) -> (Summary, Vec<Report>) {
     let root = tempfile::tempdir().unwrap();
@@ -334,6 +391,6 @@ fn missing_cases_are_failures() {
     assert_eq!(check_folder(root.path(), false, |_| ()), counts(0, 1, 0));
     fs::create_dir_all(root.path().join("another/case")).unwrap();
     assert_eq!(check_folder(root.path(), false, |_| ()), counts(0, 0, 1));
-    let registered = manygate_models::MODELS.len();
+    let registered = manygate_models::MODELS.len() + manygate_train::balance::METHODS.len();
     assert_eq!(check_folder(root.path(), true, |_| ()), counts(0, registered, 1));
 }

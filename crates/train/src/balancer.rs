@@ -121,10 +121,27 @@ impl Balancer {
         }
         let all = ws.part_losses();
         weighted(plan.losses(), &self.factors, &self.losses, all, &mut self.seen);
+        self.check_signs(plan)?;
         self.combine(exec, step);
         let seen = Seen { step, losses: &self.seen, gram: &self.gram, layer_norms: &self.norms };
         self.method.learn(&seen);
         Ok(())
+    }
+
+    /// Weights that are learnt from losses mean nothing below 0, where counts have theirs.
+    fn check_signs(&self, plan: &Plan) -> Result<()> {
+        let negative = self.seen.iter().position(|&loss| loss < 0.0);
+        match negative.filter(|_| self.method.access() != Access::Gradients) {
+            None => Ok(()),
+            Some(at) => {
+                let (name, loss) = (&plan.losses()[self.losses[at]].name, self.seen[at]);
+                let message = format!(
+                    "learns from losses of at least 0, and that of {name} is {loss:.4}; use pcgrad or cagrad, or leave \
+                     this loss out with balance.losses"
+                );
+                Err(Error::config("balance.method", message))
+            }
+        }
     }
 
     /// Where gradients of losses are apart, weighs them.

@@ -1,6 +1,6 @@
-//! A folder of cases, `<model>/<case>/`, checked one after the other.
+//! A folder of cases, `<model>/<case>/` and `task_optimization/<method>[-<variant>]/`, checked one after the other.
 
-use super::{Case, Checked, check};
+use super::{Case, Checked, balance, check};
 use std::fmt;
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -44,7 +44,7 @@ pub struct Summary {
     pub passed: usize,
     /// That do not, or cannot be read, or should be there and are not.
     pub failed: usize,
-    /// Of models that are not registered.
+    /// Of models and methods that are not registered.
     pub skipped: usize,
 }
 
@@ -54,8 +54,8 @@ impl fmt::Display for Summary {
     }
 }
 
-/// Checks every case under `root`, and tells `each` as it goes. With `complete`, a registered model without a case
-/// is a failure; a folder without any case always is.
+/// Checks every case under `root`, and tells `each` as it goes. With `complete`, a registered model or
+/// method without a case is a failure; a folder without any case always is.
 pub fn check_folder(root: &Path, complete: bool, mut each: impl FnMut(&Report)) -> Summary {
     let mut summary = Summary::default();
     let mut tell = |name: String, verdict: Verdict| {
@@ -81,9 +81,16 @@ pub fn check_folder(root: &Path, complete: bool, mut each: impl FnMut(&Report)) 
         for model in models.filter(|model| cases.iter().all(|(m, ..)| m != model)) {
             tell(model.to_owned(), Verdict::Failed(vec!["a registered model without a case".into()]));
         }
+        let has = |method: &str| {
+            cases.iter().any(|(m, c, _)| m == balance::FOLDER && balance::method_of(c) == method)
+        };
+        for method in manygate_train::balance::METHODS.iter().map(|entry| entry.name).filter(|m| !has(m)) {
+            let name = format!("{}/{method}", balance::FOLDER);
+            tell(name, Verdict::Failed(vec!["a registered method without a case".into()]));
+        }
     }
     for (model, case, folder) in cases {
-        tell(format!("{model}/{case}"), judge(&model, &folder));
+        tell(format!("{model}/{case}"), judge(&model, &case, &folder));
     }
     summary
 }
@@ -112,17 +119,24 @@ fn folders(of: &Path) -> Result<Vec<(String, PathBuf)>, String> {
     Ok(found)
 }
 
-fn judge(model: &str, folder: &Path) -> Verdict {
-    if manygate_models::find(model).is_err() {
-        return Verdict::Skipped("the model is not registered".into());
+fn judge(model: &str, case: &str, folder: &Path) -> Verdict {
+    let (key, name, registered) = match model {
+        balance::FOLDER => {
+            let method = balance::method_of(case);
+            ("method", method, balance::is_registered(method))
+        }
+        _ => ("model", model, manygate_models::find(model).is_ok()),
+    };
+    if !registered {
+        return Verdict::Skipped(format!("the {key} is not registered"));
     }
     let case = match Case::read(folder) {
         Ok(case) => case,
         Err(message) => return Verdict::Failed(vec![message]),
     };
-    match case.config.get("model").and_then(|name| name.as_str()) {
-        Some(name) if name == model => {}
-        other => return Verdict::Failed(vec![format!("its model is {other:?}, its folder `{model}`")]),
+    match case.config.get(key).and_then(|stated| stated.as_str()) {
+        Some(stated) if stated == name => {}
+        other => return Verdict::Failed(vec![format!("its {key} is {other:?}, its folder `{name}`")]),
     }
     // A panic in the engine is this case's failure; the others still have theirs to tell.
     match catch_unwind(AssertUnwindSafe(|| check(&case))) {

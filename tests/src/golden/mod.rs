@@ -1,9 +1,11 @@
-//! Golden cases: what an architecture must compute, by an independent float64 reference.
+//! Golden cases: what an architecture, or a method that balances losses, must compute, by an independent float64
+//! reference.
 //!
 //! A folder holds `<model>/<case>/{config.json, case.safetensors}`; `tests/golden/README.md` describes the tensors
 //! and the tolerance. `translate` reads the configuration, `contents` the tensors, `engine` computes the same
-//! values, `compare` judges them.
+//! values, `compare` judges them. Cases of methods have no model: `balance` does all of it for them.
 
+mod balance;
 mod case;
 mod compare;
 mod contents;
@@ -32,11 +34,15 @@ pub struct Checked {
 /// Most mismatches that a failing case lists.
 const MOST_LISTED: usize = 5;
 
-/// Checks a case of a registered model in every [`Variant`]; the first one that fails ends the check.
+/// Checks a case of a registered model in every [`Variant`], the first one that fails ends the check; or one of a
+/// registered method, whose configuration has `method` in place of `model`.
 ///
 /// # Errors
 /// What is wrong with the case, or the first values that differ: name, index, ours, theirs, what is allowed.
 pub fn check(case: &Case) -> Result<Checked, Vec<String>> {
+    if case.config.contains_key("method") {
+        return balance::check(case);
+    }
     let setup = Setup::translate(&case.config).map_err(|message| vec![message])?;
     let contents = Contents::read(case, &setup)?;
     let tolerance = Tolerance::new(&contents.expected, setup.normalises);

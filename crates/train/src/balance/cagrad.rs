@@ -1,6 +1,7 @@
 //! The update near the mean gradient that helps the worst-off loss most.
 //!
-//! B. Liu, X. Liu, X. Jin, P. Stone, Q. Liu, *Conflict-Averse Gradient Descent for Multi-task Learning*, NeurIPS 2021.
+//! B. Liu, X. Liu, X. Jin, P. Stone, Q. Liu, *Conflict-Averse Gradient Descent for Multi-task Learning*, NeurIPS
+//! 2021.
 //!
 //! ```text
 //! d   = argmax min_t <g_t, d> subject to |d − g_0| ≤ c |g_0|, g_0 = mean g; by its dual:
@@ -8,20 +9,21 @@
 //! d   = g_0 + r g_w / |g_w|, g_w = G'w          rescale: square divides by 1 + c², linear by 1 + c
 //! ```
 //!
-//! So the weights are `1/T + r w_t / |g_w|`. At c = 0 they are the mean's, for one loss `1 + c`. Where `|g_w|` is about 0 no
-//! direction helps all losses, and d is `g_0`. A loss whose gradient is exactly 0 cannot be helped: it is left out of the
-//! minimum, which it would hold at 0. Parameters of one task take their own loss's plain gradient.
+//! So the weights are `1/T + r w_t / |g_w|`. At c = 0 they are the mean's, for one loss `1 + c`. Where `|g_w|` is
+//! about 0 no direction helps all losses, and d is `g_0`. A loss whose gradient is exactly 0 cannot be helped: it is
+//! left out of the minimum, which it would hold at 0. Parameters of one task take their own loss's plain gradient.
 //!
-//! The minimiser is exact. F depends on `g_w` alone, so some minimiser lies inside the hull of affinely independent gradients; each
-//! such set S is tried, and the lowest feasible F wins. With `w_0` the weights of S (summing to 1) whose `g_w` is shortest and
-//! `y` (summing to 0) that of the projection of `g_0` onto the differences of S's gradients, Lagrange's conditions give
+//! The minimiser is exact. F depends on `g_w` alone, so some minimiser lies inside the hull of affinely independent
+//! gradients; each such set S is tried, and the lowest feasible F wins. With `w_0` the weights of S (summing to 1)
+//! whose `g_w` is shortest and `y` (summing to 0) that of the projection of `g_0` onto the differences of S's
+//! gradients, Lagrange's conditions give
 //!
 //! ```text
 //! w = w_0 − ρ y, ρ² = |G'w_0|² / (r² − |G'y|²)     no minimum inside S where the divisor is not positive
 //! ```
 //!
-//! Public code solves with SLSQP, to about 1e-4 in w and at times not at all; divides by 1 + c² by default, which the paper
-//! does not; and adds 1e-8 inside the root, which decides everything once gradients are small.
+//! Public code solves with SLSQP, to about 1e-4 in w; divides by 1 + c² by default, which the
+//! paper does not; and adds 1e-8 inside the root, which decides everything once gradients are small.
 
 use super::registry::{keys, written};
 use super::{Access, Entry, Method, Seen, Settings, check_state, dot, not_negative, quadratic, wrong};
@@ -148,7 +150,8 @@ impl CaGrad {
         &self.simplex
     }
 
-    /// Scales `gram` and takes its products with the mean; the radius r, or nothing where d is the mean whatever w is.
+    /// Scales `gram` and takes its products with the mean; the radius r, or nothing where d is the mean whatever w
+    /// is.
     fn prepare(&mut self, gram: &[f64]) -> Option<f64> {
         let losses = self.simplex.len() as f64;
         let trace: f64 = gram.iter().step_by(self.simplex.len() + 1).sum();
@@ -417,7 +420,8 @@ mod tests {
                 let cubes: Vec<f64> = point[..w.len()].iter().map(|x| x * x * x + 1e-9).collect();
                 let sum: f64 = cubes.iter().sum();
                 for near in [0.0, 0.5, 0.99] {
-                    let other: Vec<f64> = cubes.iter().zip(w).map(|(x, w)| near * w + (1.0 - near) * x / sum).collect();
+                    let mixed = cubes.iter().zip(w).map(|(x, w)| near * w + (1.0 - near) * x / sum);
+                    let other: Vec<f64> = mixed.collect();
                     prop_assert!(ours <= objective(c, &gradients, &other) + 1e-9 * longest);
                 }
             }

@@ -10,12 +10,12 @@
 //! dw    = z ⊗ (δ − <z, δ>) + γ w             w moves by Adam: what fell most loses weight
 //! ```
 //!
-//! One backward pass and one more forward pass a step. As the weights sum to 1, gradients are about T times smaller than
-//! those of a plain sum: no matter to Adam, a matter to plain descent. Over losses that the batch has no rows for, z is
-//! taken as 0.
+//! One backward pass and one more forward pass a step. As the weights sum to 1, gradients are about T times smaller
+//! than those of a plain sum: no matter to Adam, a matter to plain descent. Over losses that the batch has no rows
+//! for, z is taken as 0.
 //!
-//! Public code looks again at the next batch instead of the same one, so that δ is the difference of two batches more than
-//! progress; lets a gradient through k; or forgets γ, without which w drifts.
+//! Easy to get wrong: the second look at the next batch instead of the same one, so that δ is the difference of two
+//! batches more than progress; a gradient through k; γ left out, without which w drifts.
 
 use super::adam::{Adam, Decays};
 use super::registry::{keys, written};
@@ -41,7 +41,7 @@ pub(super) const ENTRY: Entry = Entry {
         Key {
             name: "min_losses",
             default: "[]",
-            doc: "the lowest value of each loss, by loss; empty means zeros",
+            doc: "the lowest value of each loss, in the order of the losses; empty means zeros",
         },
     ],
     parse: |table| Ok(Box::new(keys::<FamoConfig>(table)?)),
@@ -64,7 +64,7 @@ pub struct FamoConfig {
     pub beta2: f64,
     /// Keeps Adam's quotient finite.
     pub epsilon: f64,
-    /// Lowest value of each loss; empty means zeros.
+    /// Lowest value of each loss, in the order of the losses; empty means zeros.
     pub min_losses: Vec<f64>,
 }
 

@@ -1,7 +1,7 @@
 //! Loss weights that even out gradient norms: losses that have fallen less are given larger gradients.
 //!
-//! Z. Chen, V. Badrinarayanan, C.-Y. Lee, A. Rabinovich, *GradNorm: Gradient Normalization for Adaptive Loss Balancing in
-//! Deep Multitask Networks*, ICML 2018.
+//! Z. Chen, V. Badrinarayanan, C.-Y. Lee, A. Rabinovich, *GradNorm: Gradient Normalization for Adaptive Loss
+//! Balancing in Deep Multitask Networks*, ICML 2018.
 //!
 //! ```text
 //! n_t      = |dL_t/dW|, N_t = w_t n_t          W one layer, the last that all losses share
@@ -11,12 +11,13 @@
 //! w        ← w − rate · dL_grad/dw, then w ← T w / Σ w; the model's step took the w from before
 //! ```
 //!
-//! `L_t(0)` is the first loss seen. A weight that its step would take to zero or below stops at 0.001 before the weights are
-//! scaled to their sum T: a negative weight would ascend its loss, and one of 0 has no norm to come back by.
+//! `L_t(0)` is the first loss seen. A weight that its step would take to zero or below stops at 0.001 before the
+//! weights are scaled to their sum T: a negative weight would ascend its loss, and one of 0 has no norm to come back
+//! by.
 //!
-//! Public code raises the mean of the ratios to α, the same number for all losses, so that nothing is balanced; lets a
-//! gradient through the target; renews `L(0)` every epoch; takes the norms of gradients that are weighted already, or over all
-//! shared parameters; or learns the logits of a softmax instead of w.
+//! Public code raises the mean of the ratios to α, the same number for all losses, so that nothing is balanced; or
+//! learns the logits of a softmax instead of w. Easy to get wrong besides: a gradient through the target, norms of
+//! gradients that are weighted already, `L(0)` lost at a restart (it is part of the state).
 
 use super::registry::{keys, written};
 use super::{Access, Entry, Method, Seen, Settings, check_state, not_negative};
@@ -27,8 +28,8 @@ use serde::{Deserialize, Serialize};
 pub(super) const ENTRY: Entry = Entry {
     name: "gradnorm",
     summary: "weights that bring the losses' gradient norms at one layer to targets by training rate",
-    paper: "Chen, Badrinarayanan, Lee, Rabinovich, GradNorm: Gradient Normalization for Adaptive Loss Balancing in Deep \
-            Multitask Networks, ICML 2018",
+    paper: "Chen, Badrinarayanan, Lee, Rabinovich, GradNorm: Gradient Normalization for Adaptive Loss Balancing in \
+            Deep Multitask Networks, ICML 2018",
     own_keys: &[
         Key {
             name: "alpha",
@@ -178,7 +179,7 @@ impl Method for GradNorm {
         let losses = self.weights.len();
         assert_eq!((seen.losses.len(), seen.layer_norms.len()), (losses, losses), "losses and norms");
         self.look(seen.losses, seen.layer_norms);
-        // Norms overflow before losses do; the weights must outlive such a step.
+        // Norms overflow before losses do, and a loss below 0 has no ratio; the weights must outlive such a step.
         if self.gradient.iter().any(|g| !g.is_finite()) {
             return;
         }

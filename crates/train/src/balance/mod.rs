@@ -1,17 +1,22 @@
 //! Balancing the losses of several tasks: which methods exist, what each may see of a step, and `[balance]`.
 //!
-//! A step has T losses `L_t` and their gradients `g_t` over the parameters that tasks share. A method gives weights, and
-//! the shared parameters move along `Σ_t weights[t] g_t`. That is all a method does here: every one of them, the
-//! projections of [`pcgrad`] too, ends in a linear combination of the `g_t`, so none needs the gradients themselves, and
-//! what it needs to know of them is their Gram matrix `K[a, b] = <g_a, g_b>` or T norms. Methods are pure mathematics on
-//! T numbers in f64; the training step decides how to come by those numbers ([`Access`]).
+//! A step has T losses `L_t` and their gradients `g_t` over the parameters that tasks share. A method gives weights,
+//! and the shared parameters move along `Σ_t weights[t] g_t`. That is all a method does here: every one of them, the
+//! projections of [`pcgrad`] too, ends in a linear combination of the `g_t`, so none needs the gradients themselves,
+//! and what it needs to know of them is their Gram matrix `K[a, b] = <g_a, g_b>` or T norms. Methods are pure
+//! mathematics on T numbers in f64; the training step decides how to come by those numbers ([`Access`]).
 //!
 //! A step calls, in this order: [`Method::weigh`]; then [`Method::learn`] with the same [`Seen`]; then, where
 //! [`Method::looks_again`], [`Method::learn_again`] after the parameters have moved. The weights of a step are always
 //! those from before its `learn`. Once constructed a method allocates nothing in these three.
 //!
-//! A loss that no row of the batch counts for is exactly 0, and so is its gradient. It takes no part in that step: what a
-//! method has learnt of it stays as it is, and it takes no weight from the others.
+//! A loss that no row of the batch counts for is exactly 0, and so is its gradient. It takes no part in that step:
+//! what a method has learnt of it stays as it is, and it takes no weight from the others (a mean over losses still
+//! counts it).
+//!
+//! [`uncertainty`], [`gradnorm`] and [`famo`] read the values of losses, whose lowest must be 0 (famo's `min_losses`
+//! says otherwise): a likelihood that leaves out its constant and so can fall below 0 has no noise, ratio or
+//! logarithm.
 
 mod adam;
 pub mod cagrad;
@@ -29,8 +34,8 @@ use std::fmt::Debug;
 /// What a method must have seen of a step before it gives its weights, and what before it learns from it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
-    /// `weigh` reads nothing of the step, so that it can come before the forward pass, and the weights can be the seeds
-    /// of one ordinary backward pass. `learn` reads [`Seen::losses`].
+    /// `weigh` reads nothing of the step, so that it can come before the forward pass, and the weights can be the
+    /// seeds of one ordinary backward pass. `learn` reads [`Seen::losses`].
     Before,
     /// As [`Access::Before`], and `learn` reads [`Seen::layer_norms`] too.
     Layer,
@@ -67,8 +72,9 @@ pub trait Method: Debug + Send + Sync {
         false
     }
 
-    /// Writes the step's weights `[T]`: the shared gradient is `Σ_t weights[t] g_t`. They are those of the losses' plain
-    /// sum where nothing tells the losses apart, up to the method's own scale.
+    /// Writes the step's weights `[T]`: the shared gradient is `Σ_t weights[t] g_t`. Their scale is the method's own:
+    /// of T equal gradients g, pcgrad, and at their start gradnorm and uncertainty, make T g, famo makes g, and
+    /// cagrad (1 + c) g.
     ///
     /// # Panics
     /// When `weights`, or what [`Method::access`] names for this call, has not the shape that [`Seen`] documents.
@@ -102,8 +108,8 @@ fn check_state(method: &str, state: &[f64], wanted: usize) -> Result<()> {
         return Ok(());
     }
     let message = format!(
-        "the state of `{method}` over these losses has {wanted} values, the stored one {}: it is of another method or of \
-         other losses; go on with the configuration that it was stored with",
+        "the state of `{method}` over these losses has {wanted} values, the stored one {}: it is of another method \
+         or of other losses; go on with the configuration that it was stored with",
         state.len()
     );
     Err(Error::config("balance.method", message))

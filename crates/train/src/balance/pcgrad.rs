@@ -1,6 +1,8 @@
-//! Gradients that point against each other lose what conflicts: each is projected onto the normal planes of the others.
+//! Gradients that point against each other lose what conflicts: each is projected onto the normal planes of the
+//! others.
 //!
-//! T. Yu, S. Kumar, A. Gupta, S. Levine, K. Hausman, C. Finn, *Gradient Surgery for Multi-Task Learning*, NeurIPS 2020.
+//! T. Yu, S. Kumar, A. Gupta, S. Levine, K. Hausman, C. Finn, *Gradient Surgery for Multi-Task Learning*, NeurIPS
+//! 2020.
 //!
 //! ```text
 //! for each a:  v_a = g_a
@@ -8,13 +10,13 @@
 //! d = Σ_a v_a, or their mean
 //! ```
 //!
-//! `v_a = Σ_b C[a, b] g_b`, so that `<v_a, g_b> = (C K)[a, b]`: T² numbers instead of gradients, and the weights are the sums
-//! of the columns of C. Parameters of one task take their own loss's plain gradient. The order is a pure function of seed and
-//! step, another for each a.
+//! `v_a = Σ_b C[a, b] g_b`, so that `<v_a, g_b> = (C K)[a, b]`: T² numbers instead of gradients, and the weights are
+//! the sums of the columns of C. Parameters of one task take their own loss's plain gradient. The order is a pure
+//! function of seed and step, another for each a.
 //!
-//! Public code projects onto the others' projected gradients instead of the original ones; keeps one order for all a, or none
-//! at random, which favours the losses that come last; leaves a itself in the loop, harmless until `v_a` turns against `g_a`;
-//! or puts the tasks' own towers into the inner products, where every other loss has zeros.
+//! Public code leaves a itself in the loop, harmless until `v_a` turns against `g_a`; and some takes the mean, some the
+//! sum. Easy to get wrong: projecting onto the others' projected gradients instead of the original ones, or in a fixed
+//! order, which favours the losses that come last.
 
 use super::registry::{keys, written};
 use super::{Access, Entry, Method, Seen, Settings, check_state, dot};
@@ -90,7 +92,8 @@ impl PcGrad {
         }
     }
 
-    /// Writes the weights `[T]` that `gram` `[T, T]` gives when row a of `order` `[T, T − 1]` is the order of its others.
+    /// Writes the weights `[T]` that `gram` `[T, T]` gives when row a of `order` `[T, T − 1]` is the order of its
+    /// others.
     ///
     /// # Panics
     /// When a shape is another, or `order` names a loss that does not exist.

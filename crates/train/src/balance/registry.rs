@@ -23,8 +23,8 @@ pub trait Settings: Debug + Send + Sync {
     /// [`Error::Config`] when a key does not fit their number.
     fn method(&self, losses: usize, seed: u64) -> Result<Box<dyn Method>>;
 
-    /// Patterns of the parameters whose gradient norms [`super::Access::Layer`] asks for; empty leaves the choice to the
-    /// caller.
+    /// Patterns of the parameters whose gradient norms [`super::Access::Layer`] asks for; empty leaves the choice to
+    /// the caller.
     fn layer(&self) -> &[String] {
         &[]
     }
@@ -127,8 +127,8 @@ impl Balance {
         &self.losses
     }
 
-    /// Patterns of the parameters whose gradient norms [`super::Access::Layer`] asks for; empty leaves the choice to the
-    /// caller.
+    /// Patterns of the parameters whose gradient norms [`super::Access::Layer`] asks for; empty leaves the choice to
+    /// the caller.
     pub fn layer(&self) -> &[String] {
         self.settings.layer()
     }
@@ -193,7 +193,8 @@ mod tests {
 
     #[test]
     fn a_resolved_table_reads_back() {
-        let text = "method = \"gradnorm\"\nlosses = [\"click\", \"buy\"]\nlayer = [\"experts.*.1.weight\"]\nalpha = 0.12";
+        let text = "method = \"gradnorm\"\nlosses = [\"click\", \"buy\"]\n\
+                    layer = [\"experts.*.1.weight\"]\nalpha = 0.12";
         let balance = Balance::from_table(&toml::from_str(text).unwrap()).unwrap();
         assert_eq!(balance.losses(), ["click", "buy"]);
         assert_eq!(balance.layer(), ["experts.*.1.weight"]);

@@ -14,9 +14,9 @@
 //! At rest `w_t = 1 / (2 L_t)`: every loss contributes as much, and weights exceed 1 where a loss is below 1/2. The
 //! weights are known before the pass, so a step costs what plain training costs.
 //!
-//! Public code clamps `s_t` at 0, so that no weight can exceed 1 (with log losses below 1/2 the method then does nothing),
-//! drops the 1/2 of the second term, which halves every loss's share at rest, takes the regression form for all losses, or
-//! gives `s_t` the model's weight decay.
+//! Public code clamps `s_t` at 0, so that no weight can exceed 1 (with log losses below 1/2 the method then does
+//! nothing), drops the 1/2 of the second term, which doubles every loss's share at rest, or takes the regression form
+//! for all losses. `s_t` must not take the model's weight decay.
 
 use super::adam::{Adam, Decays};
 use super::registry::{keys, written};
