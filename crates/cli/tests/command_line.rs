@@ -236,6 +236,7 @@ fn repeat_stands_beside_a_reference() {
     let far = repeat("far.json", "1,2");
     assert_eq!(far.code, Some(1));
     assert!(far.stdout.contains("OUTSIDE"), "the table comes first: {}", far.stdout);
+    assert!(far.stdout.contains("fresh seeds") && far.stderr.contains("seed 4"), "{}", far.stderr);
     assert!(
         far.stderr.contains("auc of click") && far.stderr.contains("the reference has 9.0000"),
         "{}",

@@ -38,6 +38,9 @@ const M2M: &str =
 /// With a method that learns weights, and looks at each batch a second time.
 const BALANCED: &str = "name = \"mmoe\"\nembedding_dim = 4\nexperts = 2\nexpert_units = [16, 8]\ntower_units = [8]\n\n[balance]\nmethod = \"famo\"\n";
 
+/// The first ends within an epoch.
+const STAGES: &str = "\n\n[[stage]]\nname = \"first\"\nsteps = 20\n\n[[stage]]\nname = \"second\"\n";
+
 /// In stages, of which the first ends within an epoch and the second is the one to be killed in.
 const MTMS: &str = r#"name = "mtms"
 embedding_dim = 4
@@ -67,7 +70,9 @@ fn long_job((model, left_out): Job) -> Lab {
     let lab = Lab::new();
     lab.write("train.csv", csv(3000, 3));
     let long = ("epochs = 2\nbatch_size = 64", "epochs = 80\nbatch_size = 32\nselect = \"logloss\"");
-    lab.configure_all(&[(MODEL, model), (left_out, ""), long]);
+    // In two stages, so that it is killed in the middle of one; the plain model has none.
+    let staged = if model == MODEL || model.contains("[[stage]]") { "" } else { STAGES };
+    lab.configure_all(&[(MODEL, &format!("{model}{staged}")), (left_out, ""), long]);
     lab
 }
 

@@ -58,6 +58,9 @@ pub struct Repetition {
     /// The directions of all those deviations.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub signs: Option<Signs>,
+    /// The same with fresh seeds, where some figure was outside.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub again: Option<Box<Repetition>>,
 }
 
 /// The metrics of a task over seeds.
@@ -190,6 +193,7 @@ pub fn repeat(
         floors,
         agreement: None,
         signs: None,
+        again: None,
     })
 }
 
@@ -233,6 +237,7 @@ mod tests {
             floors: None,
             agreement: None,
             signs: None,
+            again: None,
         };
         let check = |text: &str| repetition.check(&[text.parse().unwrap()]).map_err(|e| e.to_string());
         assert_eq!(check("click=0.7"), Ok(()));

@@ -49,6 +49,8 @@ pub(crate) struct RunFacts<'a> {
     pub(crate) folder: &'a Path,
     pub(crate) splits: &'a Splits,
     pub(crate) progress: &'a Progress,
+    /// Names of the parts of the loss.
+    pub(crate) losses: Vec<String>,
     pub(crate) parameters: (usize, usize),
     pub(crate) rates: Ordered<f64>,
     pub(crate) threads: usize,
@@ -102,6 +104,7 @@ pub(crate) fn finish(facts: &RunFacts<'_>, exec: &dyn Executor) -> Result<Outcom
         title: format!("{} on {}", model.entry.name, data_name(facts.config)),
         facts: fact_lines(facts, &model, seconds),
         tasks: schema.tasks.iter().map(|t| t.name.clone()).collect(),
+        losses: facts.losses.clone(),
         training: facts.progress.training.clone(),
         validation: facts.progress.validation.clone(),
         chosen_step: Some(step),

@@ -31,7 +31,8 @@ pub struct StageConfig {
     /// Patterns of names that do not learn, beside `train.freeze`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub freeze: Vec<String>,
-    /// Factors of parts of the loss by name; 0 leaves a part out, those not named keep 1.
+    /// Factors of parts of the loss by name; those not named keep 1. With 0 a part moves nothing; freeze what it alone
+    /// trains where weight decay would.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub losses: BTreeMap<String, f32>,
     /// Keys of `[model]` that differ. The last stage trains the model that is served, and has none.

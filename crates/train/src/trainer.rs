@@ -60,6 +60,7 @@ pub fn train(
             folder,
             splits: &splits,
             progress: &run.progress,
+            losses: run.learner.plan.losses().iter().map(|part| part.name.clone()).collect(),
             parameters: run.learner.parameter_counts(),
             rates: label_rates(splits.encoder.schema(), &splits.fit),
             threads: exec.threads(),

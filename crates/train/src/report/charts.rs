@@ -122,10 +122,12 @@ fn draw_loss(canvas: &Canvas<'_, '_>, data: &ReportData, task: usize) {
     let Some(name) = data.tasks.get(task) else { return };
     canvas.title(&format!("Loss of {name}"), (LEFT, 18.0));
     canvas.text("log loss, nats a row", (LEFT, 38.0), Hold::Left, TEXT, MUTED);
+    // A part with another name is another function of the task, beside which validation would mean nothing.
+    let part = data.losses.iter().position(|loss| loss == name);
     let training: Vec<(f64, f64)> = data
         .training
         .iter()
-        .filter_map(|p| Some((p.step as f64, *p.loss.get(task)?)).filter(|p| p.1.is_finite()))
+        .filter_map(|p| Some((p.step as f64, *p.loss.get(part?)?)).filter(|p| p.1.is_finite()))
         .collect();
     let raw = thinned(&training, DRAWN_POINTS);
     let smooth = smoothed(&raw, (raw.len() / 12).max(1));
@@ -141,7 +143,8 @@ fn draw_loss(canvas: &Canvas<'_, '_>, data: &ReportData, task: usize) {
         return nothing(canvas);
     };
     let (train, valid) = (COLOURS[0], COLOURS[1]);
-    let mut entries = vec![("training".to_owned(), Key::Line(train, None))];
+    let mut entries =
+        Vec::from_iter((!training.is_empty()).then(|| ("training".to_owned(), Key::Line(train, None))));
     entries.push(("validation".to_owned(), Key::Line(valid, Some(0))));
     entries.extend(constant.map(|_| ("constant rate".to_owned(), Key::Dashed(MUTED))));
     let (x, y) = curve_axes(canvas, data, (from, to), &entries);

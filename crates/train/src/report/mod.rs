@@ -25,7 +25,7 @@ use serde::{Deserialize, Serialize};
 pub struct TrainingPoint {
     /// Step, counted from 1.
     pub step: u64,
-    /// Mean loss of the batch (or of the steps since the last point) for each task, in the schema's order, nats.
+    /// Loss of the batch by part, in the order of [`ReportData::losses`], nats.
     pub loss: Vec<f64>,
 }
 
@@ -58,6 +58,8 @@ pub struct ReportData {
     pub facts: Vec<(String, String)>,
     /// Names of the tasks, in the schema's order.
     pub tasks: Vec<String>,
+    /// Names of the parts of the training loss; those of tasks are drawn.
+    pub losses: Vec<String>,
     /// History of the training loss.
     pub training: Vec<TrainingPoint>,
     /// History of the validation metrics.

@@ -36,6 +36,7 @@ pub(super) fn run() -> ReportData {
         .map(|(name, value)| (name.to_owned(), value.to_owned()))
         .to_vec(),
         tasks: TASKS.map(str::to_owned).to_vec(),
+        losses: TASKS.map(str::to_owned).to_vec(),
         training: training(),
         validation: (1..=6).map(|i| validation(i * 25, &valid.evaluation)).collect(),
         chosen_step: Some(125),
