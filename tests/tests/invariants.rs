@@ -50,8 +50,11 @@ struct Model {
 
 /// The model with its defaults, but every value random.
 fn model(name: &str, mode: Mode) -> Model {
-    let keys = toml::Table::from_iter([("name".to_owned(), name.into())]);
-    let (_, architecture) = manygate_models::from_table(&keys).unwrap();
+    configured(name, &format!("name = \"{name}\""), mode)
+}
+
+fn configured(name: &str, keys: &str, mode: Mode) -> Model {
+    let (_, architecture) = manygate_models::from_table(&toml::from_str(keys).unwrap()).unwrap();
     let graph: Graph = build(architecture.as_ref(), &inputs(name), mode).unwrap();
     let plan = Plan::compile(graph, PlanOptions { lane_rows: 16, ..PlanOptions::default() }).unwrap();
     let stream = Stream::new(11, 0, 0);
@@ -103,6 +106,25 @@ fn a_row_is_predicted_alike_alone_in_any_order_and_company() {
                 let alone = predict(&model, &Serial, &pick(&all, &[row as u32]))[output][0];
                 assert_eq!(alone.to_bits(), column[row].to_bits(), "{}: row {row}, alone", entry.name);
             }
+        }
+    }
+}
+
+/// mtms: the last stage begins at the predictions of the one before it.
+#[test]
+fn a_warm_start_keeps_every_prediction() {
+    let batch = batch(40);
+    for units in ["[6, 5]", "[4]", "[]"] {
+        let keys = |stage: &str| format!("name = \"mtms\"\nstage = \"{stage}\"\ntower_units = {units}");
+        let before = configured("mtms", &keys("ctcvr"), Mode::Evaluation);
+        let mut after = configured("mtms", &keys("finetune"), Mode::Evaluation);
+        assert_eq!(before.params.layout(), after.params.layout());
+        let (_, architecture) =
+            manygate_models::from_table(&toml::from_str(&keys("finetune")).unwrap()).unwrap();
+        architecture.begin_stage(&inputs("mtms"), &mut after.params).unwrap();
+        let [before, after] = [&before, &after].map(|model| predict(model, &Serial, &batch));
+        for (one, two) in before.iter().flatten().zip(after.iter().flatten()) {
+            assert!((one - two).abs() < 1e-5, "{units}: {one} becomes {two}");
         }
     }
 }

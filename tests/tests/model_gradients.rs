@@ -109,7 +109,9 @@ fn configurations(model: &str) -> Vec<String> {
             let keys = |stage: &&str| {
                 format!("name = \"mtms\"\nembedding_dim = 3\nstage = \"{stage}\"\ntower_units = [6, 5]")
             };
-            return stages.iter().map(keys).collect();
+            let flat =
+                "name = \"mtms\"\nembedding_dim = 3\nstage = \"finetune\"\ntower_units = []".to_owned();
+            return stages.iter().map(keys).chain([flat]).collect();
         }
         "m2m" => {
             let sizes = "experts = 2\nexpert_units = [5]\nattention_heads = 1\nscenario_dim = 2\n\

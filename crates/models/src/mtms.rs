@@ -35,6 +35,7 @@ use manygate_graph::ops::{BceOfProduct, BceWithLogits, Linear, LookupTrunk, Mult
 use manygate_graph::{Block, Graph, Init, LossPart, Over, ParamSpec, Parameters, Value};
 use manygate_kernels::activation::Activation;
 use serde::{Deserialize, Serialize};
+use std::fmt::Display;
 
 /// What is trained.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
@@ -93,12 +94,15 @@ impl Architecture for Mtms {
         let &[click, conversion] = &names[..] else {
             return Err(Error::config("tasks", "mtms predicts a click and a conversion after it; list two"));
         };
+        if self.tower_units.contains(&0) {
+            return Err(Error::config("model.tower_units", "every layer needs at least one unit"));
+        }
         let scenarios = scenario::scenarios(inputs)?;
         // Every stage declares all of them: parameters pass from one to the next by name.
         let pieces = self.pieces(g, inputs)?;
         let (own, joined) = widths(&pieces, inputs.dense);
-        let first = [click, conversion].map(|task| self.towers(g, ["pre", "pre_head"], task, scenarios, own));
-        let last = [click, conversion].map(|task| self.towers(g, ["tower", "head"], task, scenarios, joined));
+        let first = [click, conversion].map(|task| self.towers(g, FIRST, task, scenarios, own));
+        let last = [click, conversion].map(|task| self.towers(g, LAST, task, scenarios, joined));
         let mut logits = Vec::with_capacity(2);
         if self.stage == Stage::Finetune {
             let x = join(g, &pieces, inputs.dense)?;
@@ -119,27 +123,19 @@ impl Architecture for Mtms {
         if self.stage != Stage::Finetune || !self.warm_start {
             return Ok(());
         }
-        let pairs = inputs.scenarios * inputs.tasks.len();
-        for pair in 0..pairs {
-            let (s, task) = (pair / inputs.tasks.len(), &inputs.tasks[pair % inputs.tasks.len()].name);
-            let copy = |params: &mut Parameters, from: String, to: String| -> Result<()> {
-                let values = params.get(&from)?.to_vec();
-                params.set(&to, &values)
-            };
-            for part in ["weight", "bias"] {
-                for i in 0..self.tower_units.len() {
-                    let names = ["pre", "tower"].map(|family| format!("{family}.{s}.{task}.{i}.{part}"));
-                    let [from, to] = names;
-                    if (i, part) == (0, "weight") {
-                        self.widen(inputs, params, pair, [&from, &to])?;
-                    } else {
-                        copy(params, from, to)?;
-                    }
-                }
-                let names = ["pre_head", "head"].map(|family| format!("{family}.{s}.{task}.{part}"));
-                let [from, to] = names;
-                copy(params, from, to)?;
+        for (pair, l) in
+            (0..2 * inputs.scenarios).flat_map(|pair| (0..=self.tower_units.len()).map(move |l| (pair, l)))
+        {
+            let (s, task) = (pair / 2, &inputs.tasks[pair % 2].name);
+            let [from, to] = [FIRST, LAST].map(|families| self.layer(families, s, task, l));
+            let [weight, bias] = ["weight", "bias"].map(|part| params.get(&format!("{from}.{part}")));
+            let (mut weight, bias) = (weight?.to_vec(), bias?.to_vec());
+            if l == 0 {
+                let wide = params.get(&format!("{to}.weight"))?.len() / bias.len();
+                weight = widen(&weight, bias.len(), wide, pair, inputs.dense);
             }
+            params.set(&format!("{to}.weight"), &weight)?;
+            params.set(&format!("{to}.bias"), &bias)?;
         }
         Ok(())
     }
@@ -149,11 +145,30 @@ impl Architecture for Mtms {
     }
 }
 
-/// Weight and bias of each layer of the towers of one task, `[scenarios · out, in]` and `[scenarios · out]`, with the
-/// name of the layer. The last one gives the logit.
-type Towers = Vec<(String, usize, [Value; 2])>;
+/// Names of hidden layers and of the layer of the logit, before the join and after it.
+const FIRST: [&str; 2] = ["pre", "pre_head"];
+const LAST: [&str; 2] = ["tower", "head"];
+
+/// A layer of the towers of one task in all scenarios.
+struct TowerLayer {
+    name: String,
+    out: usize,
+    /// `[scenarios · out, in]`.
+    weight: Value,
+    /// `[scenarios · out]`.
+    bias: Value,
+}
 
 impl Mtms {
+    /// What layer number `l` is called, that of the logit the last.
+    fn layer(&self, [hidden, head]: [&str; 2], scenario: impl Display, task: &str, l: usize) -> String {
+        if l < self.tower_units.len() {
+            format!("{hidden}.{scenario}.{task}.{l}")
+        } else {
+            format!("{head}.{scenario}.{task}")
+        }
+    }
+
     /// What a sample looks up in the tables of each scenario and task.
     fn pieces(&self, g: &mut Graph, inputs: &Inputs) -> Result<Vec<[Vec<Piece>; 2]>> {
         let embedding = Embedding { dim: self.embedding_dim, deviation: self.embedding_deviation as f32 };
@@ -175,22 +190,20 @@ impl Mtms {
     fn towers(
         &self,
         g: &mut Graph,
-        [hidden, head]: [&str; 2],
+        families: [&str; 2],
         task: &str,
         scenarios: usize,
         input: usize,
-    ) -> Result<Towers> {
-        let units = self.tower_units.iter().copied().enumerate();
-        let layers = units.map(|(i, out)| (hidden, format!(".{i}"), out)).chain([(head, String::new(), 1)]);
+    ) -> Result<Vec<TowerLayer>> {
+        let mut towers = Vec::with_capacity(self.tower_units.len() + 1);
         let mut width = input;
-        let mut towers = Towers::new();
-        for (family, number, out) in layers {
-            let prefix = |s: usize| format!("{family}.{s}.{task}{number}");
-            let weight = |s| Block::weight(format!("{}.weight", prefix(s)), out, width, Init::XavierUniform);
-            let bias = |s| Block::vector(format!("{}.bias", prefix(s)), out, Init::Constant(0.0));
+        for (l, out) in self.tower_units.iter().copied().chain([1]).enumerate() {
+            let name = |s: usize, part: &str| format!("{}.{part}", self.layer(families, s, task, l));
+            let weight = |s| Block::weight(name(s, "weight"), out, width, Init::XavierUniform);
+            let bias = |s| Block::vector(name(s, "bias"), out, Init::Constant(0.0));
             let weight = g.param(ParamSpec::new((0..scenarios).map(weight).collect())?)?;
             let bias = g.param(ParamSpec::new((0..scenarios).map(bias).collect())?)?;
-            towers.push((format!("{family}.{task}{number}"), out, [weight, bias]));
+            towers.push(TowerLayer { name: self.layer(families, "*", task, l), out, weight, bias });
             width = out;
         }
         Ok(towers)
@@ -233,26 +246,19 @@ impl Mtms {
         let loss = part(g, "ctcvr", weight(through, 1.0), None)?;
         g.add("loss.ctcvr", BceOfProduct::new(loss, 1), &[z, u]).map(|_| ())
     }
+}
 
-    /// The first layer of a tower from that of a `pre`: its own block of columns and those of the numbers, 0 elsewhere.
-    fn widen(
-        &self,
-        inputs: &Inputs,
-        params: &mut Parameters,
-        pair: usize,
-        [from, to]: [&str; 2],
-    ) -> Result<()> {
-        let pre = params.get(from)?.to_vec();
-        let out = self.tower_units[0];
-        let (narrow, wide) = (pre.len() / out, params.get(to)?.len() / out);
-        let block = narrow - inputs.dense;
-        let mut tower = vec![0.0; out * wide];
-        for (to, from) in tower.chunks_exact_mut(wide).zip(pre.chunks_exact(narrow)) {
-            to[pair * block..][..block].copy_from_slice(&from[..block]);
-            to[wide - inputs.dense..].copy_from_slice(&from[block..]);
-        }
-        params.set(to, &tower)
+/// The first layer of a tower, `[out, wide]`, from that of its `pre`: the columns of its own block and those of the
+/// numbers, 0 elsewhere.
+fn widen(pre: &[f32], out: usize, wide: usize, pair: usize, dense: usize) -> Vec<f32> {
+    let narrow = pre.len() / out;
+    let block = narrow - dense;
+    let mut tower = vec![0.0; out * wide];
+    for (to, from) in tower.chunks_exact_mut(wide).zip(pre.chunks_exact(narrow)) {
+        to[pair * block..][..block].copy_from_slice(&from[..block]);
+        to[wide - dense..].copy_from_slice(&from[block..]);
     }
+    tower
 }
 
 /// Width of what a tower reads before the join, and after it.
@@ -274,12 +280,12 @@ fn join(g: &mut Graph, pieces: &[[Vec<Piece>; 2]], dense: usize) -> Result<Value
 }
 
 /// relu after every layer but the last: `[batch, 1]`.
-fn logit(g: &mut Graph, scenarios: usize, x: Value, towers: &Towers) -> Result<Value> {
+fn logit(g: &mut Graph, scenarios: usize, x: Value, towers: &[TowerLayer]) -> Result<Value> {
     let mut h = x;
-    for (l, (name, out, [weight, bias])) in towers.iter().enumerate() {
+    for (l, layer) in towers.iter().enumerate() {
         let activation = if l + 1 < towers.len() { Activation::Relu } else { Activation::Identity };
-        let layer = Linear::new(*out, true, activation).by_scenario(scenarios);
-        h = g.add(name, layer, &[h, *weight, *bias])?;
+        let linear = Linear::new(layer.out, true, activation).by_scenario(scenarios);
+        h = g.add(&layer.name, linear, &[h, layer.weight, layer.bias])?;
     }
     Ok(h)
 }
