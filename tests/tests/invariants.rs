@@ -6,7 +6,12 @@ use manygate_embedding::{Table, Tables};
 use manygate_graph::{Graph, Input, Mode, Parameters, Plan, PlanOptions, RowOrder, Workspace};
 use manygate_models::inputs::{Field, Inputs, Table as TableInput, Task};
 use manygate_models::{MODELS, build};
-use manygate_runtime::Predictor;
+use manygate_runtime::model::Weights;
+use manygate_runtime::{Predictor, TensorFile};
+use manygate_train::Learner;
+use manygate_train::checkpoint::write_model;
+use manygate_train::optim::OptimizerConfig;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 const IDS: usize = 7;
@@ -107,6 +112,61 @@ fn a_row_is_predicted_alike_alone_in_any_order_and_company() {
                 assert_eq!(alone.to_bits(), column[row].to_bits(), "{}: row {row}, alone", entry.name);
             }
         }
+    }
+}
+
+#[test]
+fn a_model_that_is_written_and_read_predicts_the_same_bits() {
+    let (folder, batch) = (tempfile::tempdir().unwrap(), batch(30));
+    for entry in &MODELS {
+        let keys = toml::Table::from_iter([("name".to_owned(), entry.name.into())]);
+        let (_, architecture) = manygate_models::from_table(&keys).unwrap();
+        let graph = |mode| build(architecture.as_ref(), &inputs(entry.name), mode).unwrap();
+        let optimizer = OptimizerConfig::default();
+        let (options, capacity) = (PlanOptions::default(), batch.rows);
+        let mut learner =
+            Learner::new(graph(Mode::Training), options, &optimizer, 3, &Serial, capacity).unwrap();
+        learner.step(&Serial, &batch).unwrap();
+        let path = folder.path().join(entry.name);
+        write_model(&path, &learner).unwrap();
+
+        let plan = || Plan::compile(graph(Mode::Evaluation), PlanOptions::default()).unwrap();
+        let Weights { params, state, tables } =
+            Weights::read(&plan(), &TensorFile::read(&path, "model").unwrap()).unwrap();
+        let read = Model { plan: plan(), params, state, tables };
+        let Learner { params, state, tables, .. } = learner;
+        let kept = Model { plan: plan(), params, state, tables };
+        let bits = |model: &Model| -> Vec<u32> {
+            predict(model, &Serial, &batch).iter().flatten().map(|p| p.to_bits()).collect()
+        };
+        assert_eq!(bits(&read), bits(&kept), "{}", entry.name);
+    }
+}
+
+/// Of models whose tasks stand side by side, each under its name.
+#[test]
+fn the_order_of_tasks_changes_no_prediction() {
+    let batch = batch(30);
+    for name in ["dffm", "mmoe", "shared_bottom", "star"] {
+        let keys = toml::Table::from_iter([("name".to_owned(), name.into())]);
+        let (_, architecture) = manygate_models::from_table(&keys).unwrap();
+        let outputs = |reversed: bool| {
+            let mut inputs = inputs(name);
+            if reversed {
+                inputs.tasks.reverse();
+            }
+            let graph = build(architecture.as_ref(), &inputs, Mode::Evaluation).unwrap();
+            let plan = Plan::compile(graph, PlanOptions::default()).unwrap();
+            // Initial values depend on names alone.
+            let params = Parameters::initial(Arc::clone(plan.layout()), 1);
+            let state = Parameters::initial(Arc::clone(plan.state_layout()), 1);
+            let specs = plan.tables().iter();
+            let tables = Tables(specs.map(|t| Table::initial(t.clone(), 0, 1, &Serial)).collect());
+            let names: Vec<String> = plan.output_names().map(str::to_owned).collect();
+            let columns = predict(&Model { plan, params, state, tables }, &Serial, &batch);
+            names.into_iter().zip(columns).collect::<BTreeMap<_, _>>()
+        };
+        assert_eq!(outputs(false), outputs(true), "{name}");
     }
 }
 
