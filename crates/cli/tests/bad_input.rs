@@ -90,7 +90,7 @@ fn a_value_beyond_its_limit_is_named_with_the_limit() {
              [[tasks]]\nname = \"click\"",
             &["features[3].max_length", "1000000000000", "16384"],
         ),
-        ("expert_units = [16, 8]", "expert_units = [1000000000, 8]", &["experts.0.0.weight", "2147483648"]),
+        ("expert_units = [16, 8]", "expert_units = [65536, 65536]", &["experts.0.1.weight", "2147483648"]),
     ];
     for (old, new, words) in cases {
         lab.configure(old, new);
@@ -98,11 +98,14 @@ fn a_value_beyond_its_limit_is_named_with_the_limit() {
         refused(&lab, code, words);
     }
     lab.run(&["bench", "train", "--batch", "1000000000000000"]).failure(2, &["--batch", "1048576"]);
-    for model in ["causalint", "dffm", "m2m", "shared_bottom", "star"] {
+    for model in ["causalint", "dffm", "m2m", "mtms", "shared_bottom", "star"] {
         let model = format!("name = \"{model}\"\nembedding_dim = 9223372036854775807");
-        lab.configure_all(&[(MODEL, &model), (SECOND_TASK, "")]);
+        let left_out = if model.contains("causalint") { SECOND_TASK } else { "" };
+        lab.configure_all(&[(MODEL, &model), (left_out, "")]);
         refused(&lab, 2, &["model.embedding_dim", "1024"]);
     }
+    lab.configure("experts = 2", "experts = 1000000000");
+    refused(&lab, 2, &["model.experts", "1000000000", "65536"]);
 }
 
 #[test]
@@ -119,6 +122,34 @@ fn a_group_of_the_optimiser_that_fits_nothing_is_told() {
         lab.configure("[report]", &group(keys));
         refused(&lab, 2, words);
     }
+}
+
+/// What a later stage has wrong is told before the first one begins.
+#[test]
+fn a_stage_that_cannot_follow_is_told_before_the_first_step() {
+    let lab = Lab::new();
+    let stages =
+        |keys: &str| format!("[[stage]]\nname = \"one\"\n\n[[stage]]\nname = \"two\"\n{keys}\n\n[report]");
+    let cases: [(&str, &[&str]); 7] = [
+        ("freeze = [\"tower.*\"]", &["stage.1.freeze", "`tower.*`", "manygate inspect"]),
+        ("losses = { share = 1.0 }", &["stage.1.losses", "`share`", "click, buy"]),
+        ("[[stage.optimizer.group]]\nnames = [\"x\"]", &["optimizer.group.0.names", "`x`"]),
+        ("epochs = 1000000000000000000", &["stage.1.epochs", "1000000000000000000", "1000000"]),
+        ("steps = 1000000000000000000", &["stage.1.steps", "1000000000000000000"]),
+        ("epochs = 1\nsteps = 1", &["stage.1.steps", "give one of them"]),
+        (
+            "[[stage]]\nname = \"three\"\n[balance]\nmethod = \"pcgrad\"\nlosses = [\"share\"]",
+            &["balance.losses", "`share`"],
+        ),
+    ];
+    for (keys, words) in cases {
+        lab.configure("[report]", &stages(keys));
+        refused(&lab, 2, words);
+    }
+    // The first stage would have another model than the second.
+    let wider = "[[stage]]\nname = \"one\"\nmodel = { experts = 3 }\n\n[[stage]]\nname = \"two\"\n\n[report]";
+    lab.configure("[report]", wider);
+    refused(&lab, 2, &["stage.1.model", "the same parameters"]);
 }
 
 #[test]

@@ -404,10 +404,13 @@ impl Graph {
     /// Declares a part of the loss.
     ///
     /// # Errors
-    /// When the name is taken.
+    /// When the name is taken, or it is over no scenario.
     pub fn loss(&mut self, part: LossPart) -> Result<LossId> {
         if self.losses.iter().any(|l| l.name == part.name) {
             return Err(Error::graph(part.name, "two parts of the loss have this name"));
+        }
+        if part.over.groups() == 0 {
+            return Err(Error::graph(part.name, "a mean over each scenario needs at least one scenario"));
         }
         self.losses.push(part);
         Ok(LossId(self.losses.len() - 1))

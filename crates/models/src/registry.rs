@@ -44,6 +44,9 @@ pub struct Entry {
     pub parse: fn(&toml::Table) -> Result<Box<dyn Architecture>>,
 }
 
+/// Largest width of a layer and count of anything that a configuration may ask for.
+const MAX_SIZE: i64 = 1 << 16;
+
 /// Every architecture, by name.
 pub const MODELS: [Entry; 7] =
     [causalint::ENTRY, dffm::ENTRY, m2m::ENTRY, mmoe::ENTRY, mtms::ENTRY, shared_bottom::ENTRY, star::ENTRY];
@@ -71,7 +74,23 @@ pub fn from_table(model: &toml::Table) -> Result<(&'static Entry, Box<dyn Archit
         None => return Err(Error::config("model.name", "is missing; `manygate models` lists the names")),
     };
     let entry = find(&name)?;
-    Ok((entry, (entry.parse)(&keys)?))
+    let architecture = (entry.parse)(&keys)?;
+    check_sizes(&architecture.resolved())?;
+    Ok((entry, architecture))
+}
+
+/// That no width and no count is one that nobody means: a mistyped number ends in a message, not in a product that
+/// overflows or in as many names. Widths of tables have a limit of their own, where they are declared.
+fn check_sizes(keys: &toml::Table) -> Result<()> {
+    for (key, value) in keys.iter().filter(|(key, _)| *key != "embedding_dim") {
+        let numbers = value.as_array().map_or(std::slice::from_ref(value), Vec::as_slice);
+        let largest = numbers.iter().filter_map(toml::Value::as_integer).max();
+        if let Some(number) = largest.filter(|&number| number > MAX_SIZE) {
+            let message = format!("{number} is more than {MAX_SIZE}, the most that is possible");
+            return Err(Error::config(format!("model.{key}"), message));
+        }
+    }
+    Ok(())
 }
 
 /// Declares `architecture` over `inputs` as a new graph.
@@ -118,5 +137,9 @@ mod tests {
         assert!(table("name = \"mmoe\"\nexpert = 3").contains("unknown field `expert`"));
         assert!(table("name = \"mmoe\"\nexperts = \"three\"").contains("invalid type"));
         assert!(table("experts = 3").contains("model.name: is missing"));
+        let experts = table("name = \"mmoe\"\nexperts = 1000000000");
+        assert!(experts.contains("model.experts: 1000000000 is more than 65536"), "{experts}");
+        let units = table("name = \"dffm\"\ndomain_units = [4, 9223372036854775807]");
+        assert!(units.contains("model.domain_units: 9223372036854775807"), "{units}");
     }
 }

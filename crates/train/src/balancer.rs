@@ -35,6 +35,18 @@ pub struct Balancer {
 }
 
 impl Balancer {
+    /// Checks that `balance` fits the losses of `plan`, without the memory that it works in.
+    ///
+    /// # Errors
+    /// As [`Balancer::new`].
+    pub fn check(balance: &Balance, plan: &Plan, factors: &[f32], tasks: &[&str]) -> Result<()> {
+        let losses = losses(balance, plan.losses(), factors, tasks)?;
+        match balance.method(losses.len(), 0)?.access() {
+            Access::Layer => layer(balance, plan, &losses).map(drop),
+            Access::Before | Access::Losses | Access::Gradients => Ok(()),
+        }
+    }
+
     /// `balance` over the losses of `plan`, whose graph is declared once more as `graph`; `factors` are those of all parts
     /// of the loss, and the losses of `tasks` are balanced unless `balance` names others.
     ///

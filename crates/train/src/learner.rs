@@ -92,6 +92,7 @@ impl Learner {
                 "a stage must declare the parameters, the state and the tables of the one before it";
             return Err(Error::config("stage.model", message));
         }
+        limits::check_lookups(&plan, self.ws.capacity())?;
         optimizer.check_groups(&plan)?;
         self.rows = RowOptimizers::new(&plan, optimizer)?;
         self.dense = DenseOptimizer::new(&plan, optimizer)?;

@@ -15,6 +15,8 @@ use manygate_kernels::embedding::MAX_DIM;
 pub const MAX_BATCH: usize = 1 << 20;
 /// Most passes over the fit rows.
 const MAX_EPOCHS: usize = 1_000_000;
+/// Most steps of a stage.
+const MAX_STEPS: usize = 1 << 40;
 /// Most validations an epoch.
 const MAX_VALIDATIONS: usize = 10_000;
 /// Most ids of a sequence a row.
@@ -41,6 +43,12 @@ pub fn check(config: &Config) -> Result<()> {
     at_most("train.batch_size", config.train.batch_size, MAX_BATCH)?;
     at_most("train.epochs", usize::try_from(config.train.epochs).unwrap_or(usize::MAX), MAX_EPOCHS)?;
     at_most("train.validations_per_epoch", config.train.validations_per_epoch, MAX_VALIDATIONS)?;
+    for (i, stage) in config.stage.iter().enumerate() {
+        for (key, value, limit) in [("epochs", stage.epochs, MAX_EPOCHS), ("steps", stage.steps, MAX_STEPS)] {
+            let value = usize::try_from(value.unwrap_or(0)).unwrap_or(usize::MAX);
+            at_most(&format!("stage.{i}.{key}"), value, limit)?;
+        }
+    }
     for (i, feature) in config.features.iter().enumerate() {
         let (dim, length) = match feature {
             FeatureConfig::Categorical { dim, .. } | FeatureConfig::Bag { dim, .. } => (*dim, None),

@@ -14,16 +14,12 @@ pub struct Progress {
     /// Batches of the current pass that are done.
     pub batch: u64,
     /// Stage that is under way, from 0.
-    #[serde(default)]
     pub stage: u64,
     /// Steps taken in it.
-    #[serde(default)]
     pub stage_step: u64,
     /// Its best score so far.
-    #[serde(default)]
     pub stage_best: Option<f64>,
     /// Validations in a row without a better one.
-    #[serde(default)]
     pub stage_worse: u64,
     /// Training loss by step.
     pub training: Vec<TrainingPoint>,

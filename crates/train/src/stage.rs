@@ -4,11 +4,13 @@
 //! own, whose bias corrections begin anew. A run without `[[stage]]` is one stage, that of `[train]`.
 
 use crate::balance::Balance;
+use crate::balancer::Balancer;
 use crate::config::Config;
 use crate::learner::Learner;
+use crate::limits;
 use crate::optim::OptimizerConfig;
 use manygate_core::{Error, Executor, Result};
-use manygate_graph::{Graph, LossPart, Mode, PlanOptions};
+use manygate_graph::{Graph, LossPart, Mode, Plan, PlanOptions};
 use manygate_models::{Architecture, Inputs};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -112,6 +114,38 @@ impl Stage {
             return Err(Error::config(format!("{}.losses", self.section), message));
         }
         Ok(parts.iter().map(|part| self.losses.get(&part.name).copied().unwrap_or(1.0)).collect())
+    }
+
+    /// Checks that this stage can follow one of the plan `first`: what a later stage has wrong should not come to light
+    /// after hours.
+    ///
+    /// # Errors
+    /// When it declares other parameters, or names what the model does not have.
+    pub(crate) fn check(
+        &self,
+        first: &Plan,
+        config: &Config,
+        inputs: &Inputs,
+        capacity: usize,
+    ) -> Result<()> {
+        let graph = self.graph(inputs, Mode::Training)?;
+        let options = self.options(&graph)?;
+        let plan = Plan::compile(graph, options)?;
+        if plan.layout() != first.layout()
+            || plan.state_layout() != first.state_layout()
+            || plan.tables() != first.tables()
+        {
+            let message = "changes what the model declares; all stages need the same parameters and tables";
+            return Err(Error::config(format!("{}.model", self.section), message));
+        }
+        limits::check_lookups(&plan, capacity)?;
+        self.optimizer.check_groups(&plan)?;
+        let factors = self.seeds(plan.losses())?;
+        if let Some(balance) = config.balance.as_ref().map(Balance::from_table).transpose()? {
+            let tasks: Vec<&str> = inputs.task_names().collect();
+            Balancer::check(&balance, &plan, &factors, &tasks)?;
+        }
+        Ok(())
     }
 
     /// Gives a learner of this stage its factors of losses and its balancing method.

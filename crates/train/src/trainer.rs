@@ -141,6 +141,9 @@ impl<'a> Run<'a> {
         let graph = stage.graph(&inputs, Mode::Training)?;
         let (options, capacity) = (stage.options(&graph)?, batch_size.min(fit.rows));
         let mut learner = Learner::new(graph, options, &stage.optimizer, config.seed, exec, capacity)?;
+        for other in &stages {
+            other.check(&learner.plan, config, &inputs, capacity)?;
+        }
         stage.set_up(&mut learner, config, &inputs, exec)?;
         learner.reserve_for(fit);
         if let Some(checkpoint) = &checkpoint {
