@@ -137,6 +137,9 @@ pub struct TaskConfig {
     /// Another task: the loss counts only rows whose label of that task is 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub space: Option<String>,
+    /// Texts of the column that count as 1, where it does not hold 0 and 1: every other text counts as 0.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub positive: Vec<String>,
 }
 
 fn one() -> f32 {

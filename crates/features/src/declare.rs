@@ -57,6 +57,7 @@ pub(crate) fn declare(
     }
     schema.tables = declared;
     (schema.tasks, recipe.labels) = declare_tasks(tasks)?;
+    recipe.positive = tasks.iter().map(|task| task.positive.clone()).collect();
     refuse_labels_as_inputs(&schema, &recipe)?;
     schema.scenario_column = roles.scenario.map(str::to_owned);
     schema.user = roles.user.map(str::to_owned);
@@ -197,6 +198,10 @@ fn declare_tasks(tasks: &[TaskConfig]) -> Result<(Vec<Task>, Vec<String>)> {
         if !(task.weight.is_finite() && task.weight >= 0.0) {
             let message = format!("{} is not a weight: give a finite number from 0", task.weight);
             return Err(Error::config(format!("tasks[{t}].weight"), message));
+        }
+        if let Some(text) = task.positive.iter().find(|text| text.trim().is_empty()) {
+            let message = format!("`{text}` is an empty label, which is always an error: name other texts");
+            return Err(Error::config(format!("tasks[{t}].positive"), message));
         }
         let space = task.space.as_deref().map(|space| label_space(t, space, tasks)).transpose()?;
         resolved.push(Task { name: task.name.clone(), weight: task.weight, space });

@@ -57,6 +57,7 @@ impl Encoder {
             ("separators", recipe.separators.len(), schema.bags.len()),
             ("numbers", recipe.dense.len(), schema.dense.len()),
             ("label columns", recipe.labels.len(), schema.tasks.len()),
+            ("lists of positive labels", recipe.positive.len(), schema.tasks.len()),
             ("id ranges", recipe.ids.len(), schema.tables.len()),
             ("vocabularies", vocabularies.len(), schema.tables.len()),
         ];
@@ -167,11 +168,12 @@ impl Encoder {
     /// Appends the labels of the row that was encoded last: `cells[i]` is the value of `label_columns()[i]`.
     ///
     /// # Errors
-    /// The first label that is not 0 or 1.
+    /// The first label that is not 0 or 1, or is empty where texts stand for them.
     pub fn encode_labels(&self, cells: &[&str], batch: &mut Batch) -> Result<(), CellError> {
-        let names = self.recipe.labels.iter().zip(&self.schema.tasks);
-        for (((column, task), cell), labels) in names.zip(cells).zip(&mut batch.labels) {
-            labels.push(binary_label(cell, &task.name).map_err(|message| CellError::new(column, message))?);
+        let sources = self.recipe.labels.iter().zip(&self.recipe.positive).zip(&self.schema.tasks);
+        for ((((column, positive), task), cell), labels) in sources.zip(cells).zip(&mut batch.labels) {
+            let label = binary_label(cell, positive, &task.name);
+            labels.push(label.map_err(|message| CellError::new(column, message))?);
         }
         Ok(())
     }

@@ -18,6 +18,8 @@ pub(crate) struct Recipe {
     pub(crate) dense: Vec<DenseInput>,
     /// Label column of each task.
     pub(crate) labels: Vec<String>,
+    /// For each task, the texts of its column that count as 1; none where the column holds 0 and 1.
+    pub(crate) positive: Vec<Vec<String>>,
     /// For each table, how many integer ids it takes; `None` where it has a vocabulary.
     pub(crate) ids: Vec<Option<u32>>,
     /// The scenario that stands in for unseen values.
@@ -109,8 +111,17 @@ fn finite(text: &str) -> Result<f64, String> {
     }
 }
 
-/// Reads a binary label.
-pub(crate) fn binary_label(cell: &str, task: &str) -> Result<f32, String> {
+/// Reads a binary label: 0 or 1, or whether the cell is one of the `positive` texts where there are some.
+pub(crate) fn binary_label(cell: &str, positive: &[String], task: &str) -> Result<f32, String> {
+    if !positive.is_empty() {
+        if cell.trim().is_empty() {
+            return Err(format!(
+                "the label of the task {} is empty: correct the file or leave the row out",
+                shown(task)
+            ));
+        }
+        return Ok(f32::from(positive.iter().any(|text| text == cell)));
+    }
     match cell {
         "0" => return Ok(0.0),
         "1" => return Ok(1.0),
@@ -231,14 +242,27 @@ mod tests {
 
     #[test]
     fn labels_are_zero_or_one() {
-        assert_eq!(binary_label("1", "click"), Ok(1.0));
-        assert_eq!(binary_label("0.0", "click"), Ok(0.0));
+        assert_eq!(binary_label("1", &[], "click"), Ok(1.0));
+        assert_eq!(binary_label("0.0", &[], "click"), Ok(0.0));
         for wrong in ["2", "", "yes", "NaN", "0.5"] {
-            let message = binary_label(wrong, "click").unwrap_err();
+            let message = binary_label(wrong, &[], "click").unwrap_err();
             assert!(
                 message.starts_with(&format!("`{wrong}` is not a label of the binary task `click`")),
                 "{message}"
             );
+        }
+    }
+
+    #[test]
+    fn texts_may_stand_for_one() {
+        let positive = ["50000+.".to_owned(), "more".to_owned()];
+        let label = |cell| binary_label(cell, &positive, "rich");
+        for (cell, want) in [("50000+.", 1.0), ("more", 1.0), ("- 50000.", 0.0), ("1", 0.0), ("more ", 0.0)] {
+            assert_eq!(label(cell), Ok(want), "{cell}");
+        }
+        for empty in ["", " "] {
+            let message = label(empty).unwrap_err();
+            assert!(message.starts_with("the label of the task `rich` is empty"), "{message}");
         }
     }
 }

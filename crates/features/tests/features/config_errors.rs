@@ -79,6 +79,7 @@ fn tasks_that_cannot_be_resolved() {
         ),
         (r#"{ name = "buy", space = "buy" }"#, "tasks[1].space: task `buy` cannot be its own label space"),
         (r#"{ name = "buy", weight = -1.0 }"#, "tasks[1].weight: -1 is not a weight"),
+        (r#"{ name = "buy", positive = ["yes", ""] }"#, "tasks[1].positive: `` is an empty label"),
         (r#"{ name = "buy", weight = nan }"#, "tasks[1].weight: NaN is not a weight"),
     ] {
         refused(USER, &format!("{CLICK}, {task}"), want);

@@ -114,6 +114,29 @@ fn unusable_cells_are_named() {
 }
 
 #[test]
+fn texts_of_one_column_are_the_labels_of_two_tasks() {
+    let text = r#"
+        features = [{ kind = "categorical", columns = ["user"] }]
+        tasks = [
+            { name = "unmarried", column = "status", positive = ["single", "widowed"] },
+            { name = "widowed", column = "status", positive = ["widowed"] },
+        ]
+    "#;
+    let mut fitter = fitter(text, Roles::default()).unwrap();
+    fitter.observe(&["ann"]).unwrap();
+    let encoder = fitter.finish().unwrap();
+    assert_eq!(encoder.label_columns(), ["status", "status"]);
+    let mut batch = encoder.empty_batch(3, true);
+    for status in ["single", "married", "widowed"] {
+        encoder.encode(&["ann"], &mut batch).unwrap();
+        encoder.encode_labels(&[status, status], &mut batch).unwrap();
+    }
+    assert_eq!(batch.labels, [[1.0, 0.0, 1.0], [0.0, 0.0, 1.0]]);
+    let error = encoder.encode_labels(&["", ""], &mut batch).unwrap_err();
+    assert!(error.to_string().starts_with("column `status`: the label of the task `unmarried` is empty"));
+}
+
+#[test]
 fn a_constant_or_absent_number_is_zero() {
     let text = r#"
         features = [{ kind = "numeric", columns = ["same", "never"] }]
