@@ -16,6 +16,10 @@ pub enum FeatureConfig {
         /// The column holds integer ids from 0 to `ids - 1`, no vocabulary is kept: id `i` is row `i + 1`.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         ids: Option<u32>,
+        /// In place of a vocabulary: every value, unseen ones too, is hashed to one of this many rows beside the unknown
+        /// row, which none uses. Values may share a row. Neither `ids` nor `min_count` goes with it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        hash: Option<u32>,
         /// Embedding width, in place of the model's.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         dim: Option<usize>,
@@ -34,6 +38,25 @@ pub enum FeatureConfig {
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         missing: Vec<String>,
     },
+    /// One number a row that becomes an id: bucket `b` holds `boundaries[b - 1] <= x < boundaries[b]`. Missing numbers
+    /// have a row of their own, which learns like that of a bucket. The table is named after the column.
+    Bucket {
+        /// Columns of the data; each is a field of the model.
+        columns: Vec<String>,
+        /// Where one bucket ends and the next begins; they rise. Either these or `quantiles`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        boundaries: Option<Vec<f64>>,
+        /// As many buckets, with boundaries such that each holds as many numbers of the fit rows, as far as equal numbers
+        /// permit. Fitting holds the numbers of the column in memory.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        quantiles: Option<u32>,
+        /// Texts that, like an empty cell, mean "missing".
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        missing: Vec<String>,
+        /// Embedding width, in place of the model's.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        dim: Option<usize>,
+    },
     /// Several values in a cell, without order.
     Bag {
         /// Columns of the data.
@@ -46,6 +69,9 @@ pub enum FeatureConfig {
         /// As for categorical columns; unknown values are dropped.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         min_count: Option<u32>,
+        /// As for categorical columns: no value is unknown then.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        hash: Option<u32>,
         /// Embedding width, in place of the model's.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         dim: Option<usize>,
@@ -68,6 +94,9 @@ pub enum FeatureConfig {
         /// As for categorical columns; unknown values are dropped.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         min_count: Option<u32>,
+        /// As for categorical columns: no value is unknown then.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        hash: Option<u32>,
         /// Embedding width, in place of the model's.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         dim: Option<usize>,
@@ -90,6 +119,7 @@ impl FeatureConfig {
         match self {
             FeatureConfig::Categorical { columns, .. }
             | FeatureConfig::Numeric { columns, .. }
+            | FeatureConfig::Bucket { columns, .. }
             | FeatureConfig::Bag { columns, .. }
             | FeatureConfig::Sequence { columns, .. }
             | FeatureConfig::Length { columns, .. } => columns,
@@ -187,10 +217,15 @@ mod tests {
         transform = "log1p"
         missing = ["?"]
         [[features]]
+        kind = "bucket"
+        columns = ["price"]
+        boundaries = [1.0, 9.5]
+        [[features]]
         kind = "bag"
         columns = ["tag"]
         separator = ","
         pooling = "sum"
+        hash = 1000
         [[features]]
         kind = "sequence"
         columns = ["history"]

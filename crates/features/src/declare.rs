@@ -4,8 +4,9 @@ use std::collections::HashSet;
 
 use manygate_core::{Error, Result};
 
+use crate::bucket::{Buckets, MAX_BOUNDARIES};
 use crate::config::{FeatureConfig, Pooling, Roles, TaskConfig, TaskKind};
-use crate::recipe::{DenseInput, DenseSource, Recipe};
+use crate::recipe::{DenseInput, DenseSource, Recipe, TableRows};
 use crate::schema::{BagField, Field, ListKind, Schema, Table, Task};
 use crate::text::did_you_mean;
 
@@ -25,6 +26,8 @@ pub(crate) struct TableFit {
     /// Whether lists add values. They do where no categorical column has the table: a sequence of item ids that
     /// shares the table of the item column must not know items that no row is about.
     pub(crate) from_lists: bool,
+    /// Into how many buckets its numbers are divided evenly.
+    pub(crate) quantiles: Option<u32>,
 }
 
 /// Resolves the sections of a configuration.
@@ -44,14 +47,15 @@ pub(crate) fn declare(
             return Err(Error::config(format!("features[{i}].columns"), "name at least one column"));
         }
         declare_categorical(i, feature, &mut tables, &mut schema)?;
+        declare_buckets(i, feature, &mut tables, &mut schema)?;
     }
     let list_columns: Vec<&str> = features.iter().filter(|f| is_list(f)).flat_map(columns_of).collect();
     for (i, feature) in features.iter().enumerate() {
         declare_list(i, feature, &list_columns, &mut tables, &mut schema, &mut recipe)?;
         declare_dense(i, feature, &mut schema, &mut recipe)?;
     }
-    let (declared, fits, ids) = tables.resolve();
-    recipe.ids = ids;
+    let (declared, fits, rows) = tables.resolve();
+    recipe.rows = rows;
     for field in &mut schema.fields {
         field.dim = declared.iter().find(|table| table.name == field.table).and_then(|table| table.dim);
     }
@@ -88,19 +92,82 @@ fn declare_categorical(
     tables: &mut Tables,
     schema: &mut Schema,
 ) -> Result<()> {
-    let FeatureConfig::Categorical { columns, min_count, ids, dim, table } = feature else { return Ok(()) };
+    let FeatureConfig::Categorical { columns, min_count, ids, hash, dim, table } = feature else {
+        return Ok(());
+    };
     if *ids == Some(0) {
         return Err(Error::config(format!("features[{i}].ids"), "at least one id is needed"));
     }
+    if ids.is_some() && hash.is_some() {
+        let message = "a table with `ids` takes integers as they are: give one of `ids` and `hash`";
+        return Err(Error::config(format!("features[{i}].hash"), message));
+    }
+    let rows = match (ids, hash) {
+        (Some(ids), _) => TableRows::Ids(*ids),
+        (_, Some(hash)) => TableRows::Hash(*hash),
+        _ => TableRows::Vocabulary,
+    };
     for column in columns {
         if schema.field_index(column).is_some() {
             return Err(twice(i, column));
         }
         let name = table.as_ref().unwrap_or(column);
-        let asked = Asked { dim: *dim, min_count: *min_count, ids: Some(*ids), categorical: true };
+        let asked = Asked {
+            dim: *dim,
+            min_count: *min_count,
+            rows: Some(rows.clone()),
+            quantiles: None,
+            categorical: true,
+        };
         tables.add(i, name, asked)?;
-        // Rows and width follow when the table is complete.
-        schema.fields.push(Field { name: column.clone(), table: name.clone(), rows: 1, dim: None });
+        schema.fields.push(field(column, name));
+    }
+    Ok(())
+}
+
+/// A field whose rows and width follow when its table is complete.
+fn field(column: &str, table: &str) -> Field {
+    Field { name: column.to_owned(), table: table.to_owned(), rows: 1, dim: None }
+}
+
+fn declare_buckets(
+    i: usize,
+    feature: &FeatureConfig,
+    tables: &mut Tables,
+    schema: &mut Schema,
+) -> Result<()> {
+    let FeatureConfig::Bucket { columns, boundaries, quantiles, missing, dim } = feature else {
+        return Ok(());
+    };
+    let wrong = |key: &str, message: &str| Err(Error::config(format!("features[{i}].{key}"), message));
+    match (boundaries, quantiles) {
+        (Some(_), Some(_)) => return wrong("quantiles", "give either `boundaries` or `quantiles`"),
+        (None, None) => return wrong("boundaries", "give either `boundaries` or `quantiles`"),
+        (None, Some(2..)) | (Some(_), None) => {}
+        (None, Some(_)) => return wrong("quantiles", "at least 2 buckets are needed"),
+    }
+    if quantiles.is_some_and(|quantiles| quantiles as usize > MAX_BOUNDARIES) {
+        return wrong("quantiles", &format!("more than {MAX_BOUNDARIES}, the most that is possible"));
+    }
+    let buckets = Buckets { boundaries: boundaries.clone().unwrap_or_default(), missing: missing.clone() };
+    buckets.check().map_err(|message| Error::config(format!("features[{i}].boundaries"), message))?;
+    for column in columns {
+        if schema.field_index(column).is_some() {
+            return Err(twice(i, column));
+        }
+        if tables.has_categorical(column) {
+            let message = format!("`{column}` is already the name of a table: choose another one there");
+            return Err(Error::config(format!("features[{i}].columns"), message));
+        }
+        let asked = Asked {
+            dim: *dim,
+            min_count: None,
+            rows: Some(TableRows::Buckets(buckets.clone())),
+            quantiles: *quantiles,
+            categorical: true,
+        };
+        tables.add(i, column, asked)?;
+        schema.fields.push(field(column, column));
     }
     Ok(())
 }
@@ -113,16 +180,24 @@ fn declare_list(
     schema: &mut Schema,
     recipe: &mut Recipe,
 ) -> Result<()> {
-    let (columns, separator, pooling, min_count, dim, table, max_length): (_, _, Pooling, _, _, _, _) =
-        match feature {
-            FeatureConfig::Bag { columns, separator, pooling, min_count, dim, table } => {
-                (columns, separator, *pooling, min_count, dim, table, None)
-            }
-            FeatureConfig::Sequence { columns, separator, max_length, pooling, min_count, dim, table } => {
-                (columns, separator, *pooling, min_count, dim, table, Some(*max_length))
-            }
-            _ => return Ok(()),
-        };
+    let (columns, separator, pooling, min_count, hash, dim, table, max_length): (
+        _,
+        _,
+        Pooling,
+        _,
+        _,
+        _,
+        _,
+        _,
+    ) = match feature {
+        FeatureConfig::Bag { columns, separator, pooling, min_count, hash, dim, table } => {
+            (columns, separator, *pooling, min_count, hash, dim, table, None)
+        }
+        FeatureConfig::Sequence { columns, separator, max_length, pooling, min_count, hash, dim, table } => {
+            (columns, separator, *pooling, min_count, hash, dim, table, Some(*max_length))
+        }
+        _ => return Ok(()),
+    };
     check_separator(i, separator)?;
     if max_length == Some(0) {
         return Err(Error::config(format!("features[{i}].max_length"), "must be at least 1"));
@@ -145,7 +220,14 @@ fn declare_list(
             None if tables.has_categorical(column) => format!("{column}.values"),
             None => column.clone(),
         };
-        tables.add(i, &name, Asked { dim: *dim, min_count: *min_count, ids: None, categorical: false })?;
+        let asked = Asked {
+            dim: *dim,
+            min_count: *min_count,
+            rows: hash.map(TableRows::Hash),
+            quantiles: None,
+            categorical: false,
+        };
+        tables.add(i, &name, asked)?;
         let kind = if max_length.is_some() { ListKind::Sequence } else { ListKind::Bag };
         schema.bags.push(BagField { name: column.clone(), table: name, pooling, kind, max_length });
         recipe.separators.push(separator.clone());
@@ -239,13 +321,79 @@ fn refuse_labels_as_inputs(schema: &Schema, recipe: &Recipe) -> Result<()> {
 }
 
 /// What one feature asks of a table.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 struct Asked {
     dim: Option<usize>,
     min_count: Option<u32>,
     /// `None`: whatever the table has.
-    ids: Option<Option<u32>>,
+    rows: Option<TableRows>,
+    quantiles: Option<u32>,
     categorical: bool,
+}
+
+impl Asked {
+    /// Checks what can be said without the other features of the table.
+    fn check(&self, i: usize) -> Result<()> {
+        let wrong = |key: &str, message: &str| Err(Error::config(format!("features[{i}].{key}"), message));
+        if self.dim == Some(0) {
+            return wrong("dim", "must be at least 1");
+        }
+        if self.min_count == Some(0) {
+            return wrong("min_count", "must be at least 1");
+        }
+        match (&self.rows, self.min_count) {
+            (Some(TableRows::Hash(0)), _) => wrong("hash", "at least one row is needed"),
+            (Some(TableRows::Hash(_)), Some(_)) => wrong(
+                "hash",
+                "values are not counted where they are hashed: give one of `hash` and `min_count`",
+            ),
+            _ => Ok(()),
+        }
+    }
+
+    /// Takes in what feature `i` asks of the same table, `name`.
+    fn join(&mut self, i: usize, name: &str, other: Asked) -> Result<()> {
+        let wrong = |key: &str, message: String| Err(Error::config(format!("features[{i}].{key}"), message));
+        let disagree = |key: &str| {
+            wrong(
+                key,
+                format!("features that share the table `{name}` must agree: give all the same `{key}`"),
+            )
+        };
+        if self.categorical && !other.categorical {
+            let own = [("min_count", other.min_count.is_some()), ("hash", other.rows.is_some())];
+            if let Some((key, _)) = own.into_iter().find(|(_, given)| *given) {
+                return wrong(
+                    key,
+                    format!("the vocabulary of `{name}` is that of a categorical feature: set `{key}` there"),
+                );
+            }
+        }
+        match (&self.rows, other.rows) {
+            (Some(had), Some(wanted)) if *had != wanted => {
+                let either = |is: fn(&TableRows) -> bool| is(had) || is(&wanted);
+                if either(|rows| matches!(rows, TableRows::Buckets(_))) {
+                    return wrong(
+                        "table",
+                        format!("`{name}` holds the buckets of a number: name another table"),
+                    );
+                }
+                let hashed = either(|rows| matches!(rows, TableRows::Hash(_)));
+                return disagree(if hashed { "hash" } else { "ids" });
+            }
+            (None, wanted @ Some(_)) => self.rows = wanted,
+            _ => {}
+        }
+        match (self.dim, other.dim) {
+            (Some(a), Some(b)) if a != b => return disagree("dim"),
+            (had, wanted) => self.dim = had.or(wanted),
+        }
+        match (self.min_count, other.min_count) {
+            (Some(a), Some(b)) if a != b => return disagree("min_count"),
+            (had, wanted) => self.min_count = had.or(wanted),
+        }
+        self.check(i)
+    }
 }
 
 /// Tables while features are added to them.
@@ -265,49 +413,27 @@ impl Tables {
 
     /// Adds what feature `i` asks of the table `name`.
     fn add(&mut self, i: usize, name: &str, asked: Asked) -> Result<()> {
-        if asked.dim == Some(0) {
-            return Err(Error::config(format!("features[{i}].dim"), "must be at least 1"));
+        asked.check(i)?;
+        match self.list.iter_mut().find(|(table, _)| table == name) {
+            Some((_, table)) => table.join(i, name, asked),
+            None => {
+                self.list.push((name.to_owned(), asked));
+                Ok(())
+            }
         }
-        if asked.min_count == Some(0) {
-            return Err(Error::config(format!("features[{i}].min_count"), "must be at least 1"));
-        }
-        let Some((_, table)) = self.list.iter_mut().find(|(table, _)| table == name) else {
-            self.list.push((name.to_owned(), asked));
-            return Ok(());
-        };
-        let disagree = |key: &str| {
-            let message =
-                format!("features that share the table `{name}` must agree: give all the same `{key}`");
-            Err(Error::config(format!("features[{i}].{key}"), message))
-        };
-        if table.categorical && !asked.categorical && asked.min_count.is_some() {
-            let message =
-                format!("the vocabulary of `{name}` is that of a categorical feature: set `min_count` there");
-            return Err(Error::config(format!("features[{i}].min_count"), message));
-        }
-        if asked.ids.is_some() && asked.ids != table.ids {
-            return disagree("ids");
-        }
-        match (table.dim, asked.dim) {
-            (Some(a), Some(b)) if a != b => return disagree("dim"),
-            (had, wanted) => table.dim = had.or(wanted),
-        }
-        match (table.min_count, asked.min_count) {
-            (Some(a), Some(b)) if a != b => return disagree("min_count"),
-            (had, wanted) => table.min_count = had.or(wanted),
-        }
-        Ok(())
     }
 
-    fn resolve(self) -> (Vec<Table>, Vec<TableFit>, Vec<Option<u32>>) {
+    fn resolve(self) -> (Vec<Table>, Vec<TableFit>, Vec<TableRows>) {
         let fits = self.list.iter().map(|(_, asked)| TableFit {
             min_count: asked.min_count.unwrap_or(1),
             from_lists: !asked.categorical,
+            quantiles: asked.quantiles,
         });
         let fits = fits.collect();
-        let ids = self.list.iter().map(|(_, asked)| asked.ids.flatten()).collect();
+        let rows = self.list.iter().map(|(_, asked)| asked.rows.clone().unwrap_or(TableRows::Vocabulary));
+        let rows = rows.collect();
         let tables =
             self.list.into_iter().map(|(name, asked)| Table { name, rows: 1, dim: asked.dim }).collect();
-        (tables, fits, ids)
+        (tables, fits, rows)
     }
 }

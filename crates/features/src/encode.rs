@@ -58,7 +58,7 @@ impl Encoder {
             ("numbers", recipe.dense.len(), schema.dense.len()),
             ("label columns", recipe.labels.len(), schema.tasks.len()),
             ("lists of positive labels", recipe.positive.len(), schema.tasks.len()),
-            ("id ranges", recipe.ids.len(), schema.tables.len()),
+            ("table rows", recipe.rows.len(), schema.tables.len()),
             ("vocabularies", vocabularies.len(), schema.tables.len()),
         ];
         if let Some((what, got, want)) = lengths.into_iter().find(|(_, got, want)| got != want) {
@@ -74,6 +74,7 @@ impl Encoder {
             }
         }
         for (table, vocabulary) in schema.tables.iter().zip(&vocabularies) {
+            vocabulary.check().map_err(|message| format!("table `{}`: {message}", table.name))?;
             if table.rows != vocabulary.rows() {
                 let rows = vocabulary.rows();
                 return Err(format!("table `{}` has {} rows, its vocabulary {rows}", table.name, table.rows));

@@ -2,17 +2,19 @@
 
 use manygate_core::{Error, Result};
 
+use crate::bucket::quantiles;
 use crate::config::{FeatureConfig, Roles, TaskConfig};
 use crate::declare::{TableFit, declare};
 use crate::encode::{CellError, Encoder};
+use crate::number::read_number;
 use crate::numbering::Numbering;
-use crate::recipe::{Layout, Recipe};
+use crate::recipe::{Layout, Recipe, TableRows};
 use crate::schema::Schema;
 use crate::text::{did_you_mean, shown};
 use crate::vocabulary::{Counter, Vocabulary, pieces};
 
 /// Sees every fit row once, then becomes an [`Encoder`]. What it keeps grows with the number of distinct values, not
-/// of rows.
+/// of rows, save for columns that are divided into quantiles: eight bytes a row each.
 #[derive(Clone, Debug)]
 pub struct Fitter {
     schema: Schema,
@@ -20,6 +22,8 @@ pub struct Fitter {
     fits: Vec<TableFit>,
     layout: Layout,
     counters: Vec<Counter>,
+    /// For each table, the numbers to take quantiles of.
+    numbers: Vec<Vec<f64>>,
     moments: Vec<Moments>,
     scenarios: Numbering,
 }
@@ -35,6 +39,7 @@ impl Fitter {
         let layout = Layout::new(&schema, &recipe).map_err(|message| Error::config("features", message))?;
         Ok(Fitter {
             counters: vec![Counter::default(); schema.tables.len()],
+            numbers: vec![Vec::new(); schema.tables.len()],
             moments: vec![Moments::default(); recipe.dense.len()],
             scenarios: Numbering::default(),
             fits: declaration.fits,
@@ -62,13 +67,20 @@ impl Fitter {
     /// # Panics
     /// When `cells` is shorter than [`columns`](Fitter::columns).
     pub fn observe(&mut self, cells: &[&str]) -> std::result::Result<(), CellError> {
-        for field in &self.layout.fields {
-            if self.recipe.ids[field.table].is_none() {
-                self.counters[field.table].count(cells[field.cell]);
+        for (source, field) in self.layout.fields.iter().zip(&self.schema.fields) {
+            let (table, cell) = (source.table, cells[source.cell]);
+            match &self.recipe.rows[table] {
+                TableRows::Vocabulary => self.counters[table].count(cell),
+                TableRows::Buckets(buckets) if self.fits[table].quantiles.is_some() => {
+                    let number = read_number(cell, &buckets.missing);
+                    self.numbers[table]
+                        .extend(number.map_err(|message| CellError::new(&field.name, message))?);
+                }
+                TableRows::Ids(_) | TableRows::Hash(_) | TableRows::Buckets(_) => {}
             }
         }
         for (list, separator) in self.layout.lists.iter().zip(&self.recipe.separators) {
-            if self.fits[list.table].from_lists {
+            if self.fits[list.table].from_lists && self.recipe.rows[list.table] == TableRows::Vocabulary {
                 pieces(cells[list.cell], separator).for_each(|value| self.counters[list.table].count(value));
             }
         }
@@ -93,11 +105,14 @@ impl Fitter {
     /// none of theirs.
     pub fn finish(mut self) -> Result<Encoder> {
         let mut vocabularies = Vec::new();
-        for ((counter, fit), ids) in self.counters.into_iter().zip(&self.fits).zip(&self.recipe.ids) {
-            vocabularies.push(match ids {
-                Some(ids) => Vocabulary::Ids(*ids),
-                None => Vocabulary::Values(counter.finish(fit.min_count)),
-            });
+        for ((table, counter), numbers) in self.counters.into_iter().enumerate().zip(self.numbers) {
+            let fit = self.fits[table];
+            if let (TableRows::Buckets(buckets), Some(parts)) = (&mut self.recipe.rows[table], fit.quantiles)
+            {
+                buckets.boundaries = quantiles(numbers, parts);
+            }
+            let values = || Ok(counter.finish(fit.min_count));
+            vocabularies.push(Vocabulary::new(&self.recipe.rows[table], values)?);
         }
         for (table, vocabulary) in self.schema.tables.iter_mut().zip(&vocabularies) {
             table.rows = vocabulary.rows();

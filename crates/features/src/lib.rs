@@ -5,10 +5,12 @@
 //! [`Batch`](manygate_core::Batch) and is saved beside the parameters of a model. Nothing here knows where rows
 //! come from: a row is a slice of texts, one for each of [`Encoder::columns`].
 
+mod bucket;
 mod config;
 mod declare;
 mod encode;
 mod fit;
+mod number;
 mod numbering;
 mod recipe;
 mod schema;
@@ -16,6 +18,7 @@ mod store;
 mod text;
 mod vocabulary;
 
+pub use bucket::MAX_BOUNDARIES;
 pub use config::{FeatureConfig, Pooling, Roles, TaskConfig, TaskKind, Transform};
 pub use encode::{CellError, Encoder};
 pub use fit::Fitter;

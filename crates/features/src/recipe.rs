@@ -3,7 +3,9 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::bucket::Buckets;
 use crate::config::Transform;
+use crate::number::read_number;
 use crate::schema::Schema;
 use crate::text::shown;
 use crate::vocabulary::pieces;
@@ -20,10 +22,24 @@ pub(crate) struct Recipe {
     pub(crate) labels: Vec<String>,
     /// For each task, the texts of its column that count as 1; none where the column holds 0 and 1.
     pub(crate) positive: Vec<Vec<String>>,
-    /// For each table, how many integer ids it takes; `None` where it has a vocabulary.
-    pub(crate) ids: Vec<Option<u32>>,
+    /// For each table, which row a value has.
+    pub(crate) rows: Vec<TableRows>,
     /// The scenario that stands in for unseen values.
     pub(crate) unknown_scenario: Option<String>,
+}
+
+/// Which row of a table a value has.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum TableRows {
+    /// The one that a vocabulary says.
+    Vocabulary,
+    /// Values are integers below this.
+    Ids(u32),
+    /// Values are hashed to as many rows.
+    Hash(u32),
+    /// Values are numbers.
+    Buckets(Buckets),
 }
 
 /// A number of the model's input.
@@ -74,18 +90,14 @@ impl DenseInput {
     pub(crate) fn read(&self, cell: &str) -> Result<Option<f64>, String> {
         match &self.source {
             DenseSource::Number { transform, missing } => {
-                let text = cell.trim();
-                if text.is_empty() || missing.iter().any(|m| m == text || m == cell) {
-                    return Ok(None);
-                }
-                let number = finite(text)?;
+                let Some(number) = read_number(cell, missing)? else { return Ok(None) };
                 match transform {
                     Transform::Identity => Ok(Some(number)),
                     Transform::Log1p if number > -1.0 => Ok(Some(number.ln_1p())),
                     Transform::Log1p => Err(format!(
                         "log1p needs a value above -1, not {}: correct the file, or set `transform = \"identity\"` \
                          for the feature",
-                        shown(text)
+                        shown(cell.trim())
                     )),
                 }
             }
@@ -98,16 +110,6 @@ impl DenseInput {
         // The clamp keeps a far outlier of a nearly constant column finite.
         let limit = f64::from(f32::MAX);
         number.map_or(0.0, |x| ((x - self.mean) / self.std).clamp(-limit, limit) as f32)
-    }
-}
-
-/// Reads a number that f32 can hold, so that sums of squares in f64 stay finite as well.
-fn finite(text: &str) -> Result<f64, String> {
-    let remedy = "correct the file, leave the cell empty if it is missing, or add its text to `missing` of the feature";
-    match text.parse::<f64>() {
-        Ok(number) if number.abs() <= f64::from(f32::MAX) => Ok(number),
-        Ok(_) => Err(format!("{} is not a finite number within single precision: {remedy}", shown(text))),
-        Err(_) => Err(format!("{} is not a number: {remedy}", shown(text))),
     }
 }
 

@@ -15,7 +15,7 @@ use crate::schema::Schema;
 use crate::vocabulary::Vocabulary;
 
 /// Version of the folder's format.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -68,15 +68,13 @@ impl Encoder {
             None => return Err(damaged(&path, "there is no format version")),
         }
         let saved: Saved = serde_json::from_value(value).map_err(|e| damaged(&path, e))?;
-        if saved.recipe.ids.len() != saved.schema.tables.len() {
-            return Err(damaged(&path, "tables and id ranges differ in number"));
+        if saved.recipe.rows.len() != saved.schema.tables.len() {
+            return Err(damaged(&path, "tables and their rows differ in number"));
         }
         let mut vocabularies = Vec::new();
-        for (table, ids) in saved.schema.tables.iter().zip(&saved.recipe.ids) {
-            vocabularies.push(match ids {
-                Some(ids) => Vocabulary::Ids(*ids),
-                None => Vocabulary::Values(load_values(&vocabulary_path(folder, &table.name))?),
-            });
+        for (table, rows) in saved.schema.tables.iter().zip(&saved.recipe.rows) {
+            let values = || load_values(&vocabulary_path(folder, &table.name));
+            vocabularies.push(Vocabulary::new(rows, values)?);
         }
         Encoder::new(saved.schema, saved.recipe, vocabularies).map_err(|message| damaged(&path, message))
     }

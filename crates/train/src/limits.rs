@@ -51,7 +51,9 @@ pub fn check(config: &Config) -> Result<()> {
     }
     for (i, feature) in config.features.iter().enumerate() {
         let (dim, length) = match feature {
-            FeatureConfig::Categorical { dim, .. } | FeatureConfig::Bag { dim, .. } => (*dim, None),
+            FeatureConfig::Categorical { dim, .. }
+            | FeatureConfig::Bucket { dim, .. }
+            | FeatureConfig::Bag { dim, .. } => (*dim, None),
             FeatureConfig::Sequence { dim, max_length, .. } => (*dim, Some(*max_length)),
             FeatureConfig::Numeric { .. } | FeatureConfig::Length { .. } => (None, None),
         };

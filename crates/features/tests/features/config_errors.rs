@@ -49,6 +49,59 @@ fn features_that_contradict_each_other() {
             r#"{ kind = "bag", columns = ["a"], separator = "|", table = "user", min_count = 2 }"#,
             "features[1].min_count: the vocabulary of `user` is that of a categorical feature: set `min_count` there",
         ),
+        (
+            r#"{ kind = "categorical", columns = ["a"], hash = 0 }"#,
+            "features[1].hash: at least one row is needed",
+        ),
+        (
+            r#"{ kind = "categorical", columns = ["a"], hash = 9, ids = 9 }"#,
+            "features[1].hash: a table with `ids` takes integers as they are: give one of `ids` and `hash`",
+        ),
+        (
+            r#"{ kind = "sequence", columns = ["a"], separator = "|", max_length = 3, hash = 9, min_count = 2 }"#,
+            "features[1].hash: values are not counted where they are hashed: give one of `hash` and `min_count`",
+        ),
+        (
+            r#"{ kind = "categorical", columns = ["a"], hash = 9, table = "user" }"#,
+            "features[1].hash: features that share the table `user` must agree: give all the same `hash`",
+        ),
+        (
+            r#"{ kind = "bag", columns = ["a"], separator = "|", table = "user", hash = 9 }"#,
+            "features[1].hash: the vocabulary of `user` is that of a categorical feature: set `hash` there",
+        ),
+        (r#"{ kind = "bucket", columns = ["a"] }"#, "features[1].boundaries: give either `boundaries` or"),
+        (
+            r#"{ kind = "bucket", columns = ["a"], boundaries = [1.0], quantiles = 4 }"#,
+            "features[1].quantiles: give either",
+        ),
+        (
+            r#"{ kind = "bucket", columns = ["a"], quantiles = 1 }"#,
+            "features[1].quantiles: at least 2 buckets",
+        ),
+        (
+            r#"{ kind = "bucket", columns = ["a"], quantiles = 4000000000 }"#,
+            "features[1].quantiles: more than 65536, the most that is possible",
+        ),
+        (
+            r#"{ kind = "bucket", columns = ["a"], boundaries = [2.0, 1.0] }"#,
+            "features[1].boundaries: must rise, and 2 does not stand below 1",
+        ),
+        (
+            r#"{ kind = "bucket", columns = ["a"], boundaries = [nan] }"#,
+            "features[1].boundaries: NaN is not a finite number",
+        ),
+        (
+            r#"{ kind = "bucket", columns = ["user"], quantiles = 4 }"#,
+            "features[1].columns: column `user` is already an input of this kind",
+        ),
+        (
+            r#"{ kind = "bucket", columns = ["a"], quantiles = 4 }, { kind = "categorical", columns = ["b"], table = "a" }"#,
+            "features[2].table: `a` holds the buckets of a number: name another table",
+        ),
+        (
+            r#"{ kind = "categorical", columns = ["b"], table = "a" }, { kind = "bucket", columns = ["a"], quantiles = 4 }"#,
+            "features[2].columns: `a` is already the name of a table",
+        ),
         (r#"{ kind = "categorical", columns = ["click"] }"#, "column `click` is the label of a task"),
     ] {
         refused(&format!("{USER}, {feature}"), CLICK, want);

@@ -172,3 +172,61 @@ fn whole_cells_and_their_parts_have_tables_of_their_own() {
     // Without a categorical column every list adds to the vocabulary.
     assert_eq!(tables, [("tag", 2, None), ("tag.values", 3, None), ("seen", 4, Some(3))]);
 }
+
+#[test]
+fn hashed_values_need_no_vocabulary() {
+    let text = r#"
+        features = [
+            { kind = "categorical", columns = ["user"], hash = 1000 },
+            { kind = "bag", columns = ["tag"], separator = ",", hash = 50 },
+            { kind = "sequence", columns = ["seen"], separator = "|", max_length = 2, table = "user" },
+        ]
+        tasks = [{ name = "click" }]
+    "#;
+    let mut fitter = fitter(text, Roles::default()).unwrap();
+    fitter.observe(&["ann", "x,y", "bob"]).unwrap();
+    let encoder = fitter.finish().unwrap();
+    let tables: Vec<_> = encoder.schema().tables.iter().map(|t| (t.name.as_str(), t.rows)).collect();
+    assert_eq!(tables, [("user", 1001), ("tag", 51)]);
+    let mut batch = encoder.empty_batch(2, false);
+    encoder.encode(&["ann", "never,seen,never", "bob||ann|eve"], &mut batch).unwrap();
+    encoder.encode(&["", "", ""], &mut batch).unwrap();
+    let user = |name| encoder.table_row(0, name).unwrap();
+    // An empty cell is a value like any other; an empty piece of a list is none. Nothing is the unknown row.
+    assert_eq!(batch.ids, [[user("ann"), user("")]]);
+    assert!(user("") > 0);
+    assert_eq!(batch.bags[0].row(0).len(), 3);
+    assert_eq!(batch.bags[0].row(0)[0], batch.bags[0].row(0)[2]);
+    assert_eq!(batch.bags[1].row(0), [user("ann"), user("eve")]);
+    assert!(batch.bags.iter().all(|bag| bag.row(1).is_empty() && !bag.ids.contains(&0)));
+}
+
+#[test]
+fn numbers_fall_into_buckets() {
+    let text = r#"
+        features = [
+            { kind = "bucket", columns = ["age"], boundaries = [18.0, 65.0], missing = ["?"] },
+            { kind = "bucket", columns = ["price"], quantiles = 4, dim = 3 },
+            { kind = "numeric", columns = ["price"] },
+        ]
+        tasks = [{ name = "click" }]
+    "#;
+    let mut fitter = fitter(text, Roles::default()).unwrap();
+    assert_eq!(fitter.columns(), ["age", "price"]);
+    for price in ["1", "2", "3", "4", "", "5", "6", "7", "8"] {
+        fitter.observe(&["?", price]).unwrap();
+    }
+    let message = fitter.observe(&["?", "dear"]).unwrap_err().to_string();
+    assert!(message.starts_with("column `price`: `dear` is not a number: correct the file"), "{message}");
+    let encoder = fitter.finish().unwrap();
+    let tables: Vec<_> = encoder.schema().tables.iter().map(|t| (t.name.as_str(), t.rows, t.dim)).collect();
+    // Unknown and missing, then the buckets; the quartiles begin at 3, 5 and 7.
+    assert_eq!(tables, [("age", 5, None), ("price", 6, Some(3))]);
+    let mut batch = encoder.empty_batch(4, false);
+    for row in [["17.9", "-9"], ["18", "3"], ["65", "100"], ["?", ""]] {
+        encoder.encode(&row, &mut batch).unwrap();
+    }
+    assert_eq!(batch.ids, [[2, 3, 4, 1], [2, 3, 5, 1]]);
+    let message = encoder.encode(&["old", "1"], &mut encoder.empty_batch(1, false)).unwrap_err().to_string();
+    assert!(message.starts_with("column `age`: `old` is not a number"), "{message}");
+}

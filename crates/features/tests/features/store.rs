@@ -40,13 +40,45 @@ fn damaged_files_are_refused_with_the_reason() {
     damage("user.jsonl", |t| t.replace("\"bob\"\n", ""), "table `user` has 4 rows, its vocabulary 3");
     damage("schema.json", |t| t[..t.len() / 2].to_owned(), "schema.json: the file is damaged: ");
     damage("schema.json", |_| "[]".to_owned(), "there is no format version");
-    damage("schema.json", |t| t.replace("\"version\": 1", "\"version\": 2"), "version 1 is needed");
+    damage("schema.json", |t| t.replace("\"version\": 2", "\"version\": 1"), "version 2 is needed");
     damage(
         "schema.json",
         |t| t.replace("\"std\": 10.0", "\"std\": 0.0"),
         "the statistics of the number `age`",
     );
     damage("schema.json", |t| t.replace("\"separators\"", "\"seperators\""), "unknown field `seperators`");
+}
+
+#[test]
+fn hashes_and_buckets_come_back_the_same() {
+    let text = r#"
+        features = [
+            { kind = "categorical", columns = ["user"], hash = 1000 },
+            { kind = "bucket", columns = ["age"], quantiles = 3, missing = ["?"] },
+        ]
+        tasks = [{ name = "click" }]
+    "#;
+    let mut fitter = fitter(text, Roles::default()).unwrap();
+    for age in ["0.1", "0.2", "0.3", "?"] {
+        fitter.observe(&["ann", age]).unwrap();
+    }
+    let saved = fitter.finish().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    saved.save(folder.path()).unwrap();
+    assert_eq!(Encoder::load(folder.path()).unwrap(), saved);
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "neither has a vocabulary");
+    let path = folder.path().join("schema.json");
+    let text = fs::read_to_string(&path).unwrap();
+    for (old, new, want) in [
+        ("\"hash\": 1000", "\"hash\": 0", "table `user`: values are hashed to no rows"),
+        ("\"hash\": 1000", "\"hash\": 999", "table `user` has 1001 rows, its vocabulary 1000"),
+        ("0.3", "0.1", "table `age`: must rise, and 0.2 does not stand below 0.1"),
+    ] {
+        assert!(text.contains(old), "{text}");
+        fs::write(&path, text.replace(old, new)).unwrap();
+        let message = Encoder::load(folder.path()).unwrap_err().to_string();
+        assert!(message.contains("the file is damaged") && message.contains(want), "{message}");
+    }
 }
 
 #[test]
@@ -73,6 +105,25 @@ proptest! {
         let saved = fitter.finish().unwrap();
         saved.save(folder.path()).unwrap();
         prop_assert_eq!(Encoder::load(folder.path()).unwrap(), saved);
+    }
+
+    #[test]
+    fn a_flipped_bit_is_an_error_or_another_encoder(file in 0usize..3, at in any::<prop::sample::Index>(), bit in 0..8) {
+        let folder = tempfile::tempdir().unwrap();
+        encoder(ROLES).save(folder.path()).unwrap();
+        let path = folder.path().join(["schema.json", "user.jsonl", "item.jsonl"][file]);
+        let mut bytes = fs::read(&path).unwrap();
+        let at = at.index(bytes.len());
+        bytes[at] ^= 1u8 << bit;
+        fs::write(&path, bytes).unwrap();
+        match Encoder::load(folder.path()) {
+            // What loads can be used.
+            Ok(loaded) => {
+                let cells: Vec<&str> = loaded.columns().iter().map(|_| "0").collect();
+                let _ = loaded.encode(&cells, &mut loaded.empty_batch(1, true));
+            }
+            Err(error) => prop_assert!(error.to_string().contains(&folder.path().display().to_string()), "{}", error),
+        }
     }
 
     #[test]

@@ -113,7 +113,7 @@ pub fn own_table(
     if values > MAX_TABLE_VALUES {
         let message = format!(
             "with `{name}`, {rows} rows of {dim}, the tables have {values} values, more than {MAX_TABLE_VALUES}: \
-             lower its `ids`, raise its `min_count`, or lower `dim` or `model.embedding_dim`"
+             lower its `ids` or `hash`, raise its `min_count`, or lower `dim` or `model.embedding_dim`"
         );
         return Err(Error::config("features", message));
     }
