@@ -112,7 +112,7 @@ pub(crate) struct Eval {
     /// Run folder.
     #[arg(value_name = "RUN")]
     pub(crate) run: PathBuf,
-    /// Labelled CSV file, plain or gzip [default: the test files of the run's configuration]; may be repeated.
+    /// Labelled CSV file, plain, gzip or zstd [default: the test files of the run's configuration]; may be repeated.
     #[arg(long, value_name = "FILE")]
     pub(crate) data: Vec<PathBuf>,
     /// Print JSON.
@@ -131,7 +131,7 @@ pub(crate) struct Predict {
     /// Run folder.
     #[arg(value_name = "RUN")]
     pub(crate) run: PathBuf,
-    /// CSV file, plain or gzip; labels are not needed. May be repeated.
+    /// CSV file, plain, gzip or zstd; labels are not needed. May be repeated.
     #[arg(long, value_name = "FILE", required = true)]
     pub(crate) data: Vec<PathBuf>,
     /// CSV file to write: a header with the tasks, then a line for each row of the data, in its order.

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DataConfig {
-    /// CSV files with a header, plain or gzip, read one after the other; relative to the working directory.
+    /// CSV files with a header, plain, gzip or zstd, read one after the other; relative to the working directory.
     pub train: Vec<PathBuf>,
     /// Files of the test rows.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

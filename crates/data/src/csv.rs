@@ -1,61 +1,86 @@
-//! The CSV reader: plain or gzip, one record at a time, errors with true line numbers.
+//! The CSV reader: one record at a time, errors with true line numbers.
 
-use std::fs::File;
-use std::io::{BufRead, BufReader};
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::io;
+use std::io::BufRead;
 use std::path::{Path, PathBuf};
 
 use ::csv::{ByteRecord, ErrorKind, Reader, ReaderBuilder};
-use flate2::bufread::MultiGzDecoder;
 use manygate_core::{Error, Result};
 use manygate_features::{did_you_mean, shown};
 
-use crate::lines::Lines;
+use crate::lines::{Lines, MAX_ROW_BYTES};
+use crate::text;
 
-/// The first bytes of every gzip file; a name may lie.
-const GZIP: [u8; 2] = [0x1f, 0x8b];
-const BUFFER: usize = 1 << 16;
+/// Most columns of a file.
+const MAX_COLUMNS: usize = 1 << 16;
+/// Most columns that a message lists.
+const LISTED: usize = 40;
 
 /// Reads the records of a CSV file (RFC 4180, UTF-8, with a header) without holding the file in memory.
 pub struct CsvReader {
     path: PathBuf,
+    compression: Option<&'static str>,
     records: Reader<Lines<Box<dyn BufRead + Send>>>,
     header: Vec<String>,
+    /// The number of each column; none where two have the name.
+    columns: HashMap<String, Option<usize>>,
     record: ByteRecord,
     line: u64,
+    /// The line on which the record ends.
+    end: u64,
     rows: u64,
 }
 
 impl CsvReader {
-    /// Opens a file, gzip or not by its first bytes, and reads its header.
+    /// Opens a file, plain, gzip or Zstandard by its first bytes, and reads its header.
     ///
     /// # Errors
-    /// [`Error::Io`] when the file cannot be read, [`Error::Data`] when it is empty or its header is not UTF-8.
+    /// [`Error::Io`] when the file cannot be read, [`Error::Data`] when it is empty or its header is not UTF-8, too long,
+    /// or of more than 65,536 columns.
     pub fn open(path: &Path) -> Result<CsvReader> {
-        let file = File::open(path).map_err(Error::io("open", path))?;
-        let mut file = BufReader::with_capacity(BUFFER, file);
-        let gzip = file.fill_buf().map_err(Error::io("read", path))?.starts_with(&GZIP);
-        let text: Box<dyn BufRead + Send> = if gzip {
-            Box::new(BufReader::with_capacity(BUFFER, MultiGzDecoder::new(file)))
-        } else {
-            Box::new(file)
-        };
+        let text = text::open(path)?;
         // Flexible: the length of records is checked here, where the line is known.
-        let records = ReaderBuilder::new().has_headers(false).flexible(true).from_reader(Lines::new(text));
-        let path = path.to_path_buf();
-        let record = ByteRecord::new();
-        let mut reader = CsvReader { path, records, header: Vec::new(), record, line: 0, rows: 0 };
+        let lines = Lines::new(text.reader);
+        let records = ReaderBuilder::new().has_headers(false).flexible(true).from_reader(lines);
+        let mut reader = CsvReader {
+            path: path.to_path_buf(),
+            compression: text.compression,
+            records,
+            header: Vec::new(),
+            columns: HashMap::new(),
+            record: ByteRecord::new(),
+            line: 0,
+            end: 0,
+            rows: 0,
+        };
         if !reader.read()? {
             let message = "the file is empty: a header line with the column names is needed";
             return Err(Error::data(&reader.path, None, None, message));
         }
-        for name in &reader.record {
-            let name = std::str::from_utf8(name).map_err(|_| {
-                let message = "a column name is not UTF-8 text: convert the file to UTF-8";
-                Error::data(&reader.path, Some(reader.line), None, message)
-            })?;
-            reader.header.push(name.to_owned());
-        }
+        reader.read_header()?;
         Ok(reader)
+    }
+
+    fn read_header(&mut self) -> Result<()> {
+        let wrong = |message: &str| Error::data(&self.path, Some(self.line), None, message);
+        if self.record.len() > MAX_COLUMNS {
+            let columns = self.record.len();
+            return Err(wrong(&format!(
+                "{columns} columns are more than {MAX_COLUMNS}, the most that is possible"
+            )));
+        }
+        for (index, name) in self.record.iter().enumerate() {
+            let name = std::str::from_utf8(name)
+                .map_err(|_| wrong("a column name is not UTF-8 text: convert the file to UTF-8"))?;
+            self.header.push(name.to_owned());
+            match self.columns.entry(name.to_owned()) {
+                Entry::Vacant(free) => _ = free.insert(Some(index)),
+                Entry::Occupied(mut taken) => _ = taken.insert(None),
+            }
+        }
+        Ok(())
     }
 
     /// The file.
@@ -73,18 +98,22 @@ impl CsvReader {
     /// # Errors
     /// [`Error::Data`] when there is none or more than one, with the columns that there are.
     pub fn column(&self, name: &str) -> Result<usize> {
-        let mut found = self.header.iter().enumerate().filter(|(_, column)| *column == name);
-        match (found.next(), found.next()) {
-            (Some((index, _)), None) => Ok(index),
-            (Some(_), Some(_)) => {
+        match self.columns.get(name) {
+            Some(Some(index)) => Ok(*index),
+            Some(None) => {
                 let message = "the header has this column twice: rename one of them";
                 Err(Error::data(&self.path, Some(1), Some(name), message))
             }
-            (None, _) => {
+            None => {
                 let hint = did_you_mean(name, self.header.iter().map(String::as_str));
-                let columns: Vec<String> = self.header.iter().map(|column| shown(column)).collect();
+                let columns: Vec<String> =
+                    self.header.iter().take(LISTED).map(|column| shown(column)).collect();
+                let more = match self.header.len() - columns.len() {
+                    0 => String::new(),
+                    more => format!(", and {more} more"),
+                };
                 let message =
-                    format!("there is no such column{hint} (the columns are {})", columns.join(", "));
+                    format!("there is no such column{hint} (the columns are {}{more})", columns.join(", "));
                 Err(Error::data(&self.path, None, Some(name), message))
             }
         }
@@ -144,28 +173,43 @@ impl CsvReader {
     }
 
     fn read(&mut self) -> Result<bool> {
-        let more =
-            self.records.read_byte_record(&mut self.record).map_err(|error| match error.into_kind() {
-                ErrorKind::Io(source) if damaged(&source) => {
-                    let message = format!("the gzip data ends or breaks here ({source}): get the file anew, it was cut short or altered");
-                    Error::data(&self.path, Some(self.line + 1), None, message)
-                }
-                ErrorKind::Io(source) => Error::io("read", &self.path)(source),
+        self.records.get_mut().begin_record();
+        let more = self.records.read_byte_record(&mut self.record).map_err(|error| {
+            let next = Some(self.end + 1);
+            match error.into_kind() {
+                ErrorKind::Io(source) => self.unreadable(source),
                 // The reader neither parses UTF-8 nor compares lengths, so that no other kind is known.
-                other => Error::data(&self.path, Some(self.line + 1), None, format!("{other:?}")),
-            })?;
+                other => Error::data(&self.path, next, None, format!("{other:?}")),
+            }
+        })?;
         if more {
             let inside = self.record.as_slice().iter().filter(|&&byte| byte == b'\n').count() as u64;
-            self.line = self.records.get_ref().line() - inside;
+            self.end = self.records.get_ref().line();
+            self.line = self.end - inside;
         }
         Ok(more)
     }
-}
 
-/// Whether an error is the decompressor's: reading a plain file gives none of these kinds.
-fn damaged(error: &std::io::Error) -> bool {
-    use std::io::ErrorKind::{InvalidData, InvalidInput, UnexpectedEof};
-    matches!(error.kind(), InvalidData | InvalidInput | UnexpectedEof)
+    /// What is wrong when the text of the next record cannot be had.
+    fn unreadable(&self, source: io::Error) -> Error {
+        use io::ErrorKind::{InvalidData, InvalidInput, UnexpectedEof, Unsupported};
+        let message = match (self.compression, source.kind()) {
+            _ if self.records.get_ref().is_too_long() => format!(
+                "the row that begins here is longer than {} MiB, the most that is possible: close every quote, and \
+                 shorten what is too long",
+                MAX_ROW_BYTES >> 20
+            ),
+            (Some(compression), InvalidData | InvalidInput | UnexpectedEof) => format!(
+                "the {compression} data ends or breaks here ({source}): get the file anew, it was cut short or altered"
+            ),
+            (Some(compression), Unsupported) => format!(
+                "the {compression} data cannot be read ({source}): compress it without a dictionary and with a window \
+                 of at most 128 MiB"
+            ),
+            _ => return Error::io("read", &self.path)(source),
+        };
+        Error::data(&self.path, Some(self.end + 1), None, message)
+    }
 }
 
 /// Counts the rows of a file, checking that all are as long as the header.

@@ -9,6 +9,8 @@ mod csv;
 mod lines;
 mod load;
 mod order;
+mod text;
+mod zst;
 
 pub use config::{DataConfig, ValidConfig};
 pub use csv::CsvReader;

@@ -1,6 +1,6 @@
 //! The CSV reader: formats of files and true line numbers.
 
-use crate::support::{gzip, write};
+use crate::support::{gzip, write, zstd};
 use manygate_data::CsvReader;
 
 /// The line and first value of every record.
@@ -34,25 +34,74 @@ fn lines_are_those_of_the_file() {
 }
 
 #[test]
-fn gzip_is_known_by_its_first_bytes() {
+fn compression_is_known_by_the_first_bytes() {
     let text = b"a,b\n1,2\n\n3,4\n";
-    assert_eq!(records(&gzip(text)), records(text));
-    let two_members = [gzip(b"a,b\n1,2\n"), gzip(b"\n3,4\n")].concat();
-    assert_eq!(records(&two_members), records(text));
+    for compress in [gzip, zstd] {
+        assert_eq!(records(&compress(text)), records(text));
+        let two_parts = [compress(b"a,b\n1,2\n"), compress(b"\n3,4\n")].concat();
+        assert_eq!(records(&two_parts), records(text));
+    }
+    let skipped = [&[0x5a, 0x2a, 0x4d, 0x18, 3, 0, 0, 0, 9, 9, 9][..], &zstd(text)].concat();
+    assert_eq!(records(&skipped), records(text), "a frame to skip");
+}
+
+/// The error that ends the reading of a file.
+fn failure(bytes: &[u8]) -> String {
     let folder = tempfile::tempdir().unwrap();
-    let mut cut = gzip(&b"a,b\n1,2\n".repeat(1000));
-    cut.truncate(cut.len() / 2);
-    let path = write(folder.path(), "cut.csv", cut);
+    let path = write(folder.path(), "a.csv", bytes);
     let error = match CsvReader::open(&path) {
         Err(error) => error,
         Ok(mut reader) => loop {
             match reader.advance() {
-                Ok(more) => assert!(more, "a cut file must not end quietly"),
+                Ok(more) => assert!(more, "the file must not end quietly"),
                 Err(error) => break error,
             }
         },
     };
-    assert!(error.to_string().contains("the gzip data ends or breaks here"), "{error}");
+    error.to_string().replace(&format!("{}/", folder.path().display()), "")
+}
+
+#[test]
+fn compressed_files_that_are_cut_short_or_altered() {
+    // Numbers that do not repeat, so that the first half is more than a block.
+    let text: String =
+        (0..200_000u64).map(|i| format!("{},{i}\n", i.wrapping_mul(0x9e37_79b9_7f4a_7c15))).collect();
+    let text = format!("a,b\n{text}");
+    for (name, compressed) in [("gzip", gzip(text.as_bytes())), ("zstd", zstd(text.as_bytes()))] {
+        let half = failure(&compressed[..compressed.len() / 2]);
+        let line: u64 = half.strip_prefix("a.csv:").unwrap().split(':').next().unwrap().parse().unwrap();
+        assert!(line > 1000, "{half}");
+        assert!(half.contains(&format!("the {name} data ends or breaks here")), "{half}");
+        assert!(half.contains("get the file anew"), "{half}");
+        let mut altered = compressed.clone();
+        // In the checksum: all rows were there.
+        *altered.iter_mut().rev().nth(5 * usize::from(name == "gzip")).unwrap() ^= 1;
+        assert!(failure(&altered).contains(&format!("the {name} data ends or breaks here")));
+        let with_more = [&compressed[..], b"more"].concat();
+        if name == "zstd" {
+            assert!(failure(&with_more).contains("the zstd data ends or breaks here"));
+        }
+    }
+    // A frame that asks for a window of 2 GiB, and one that needs a dictionary.
+    for header in [&[0x28, 0xb5, 0x2f, 0xfd, 0, 21 << 3][..], &[0x28, 0xb5, 0x2f, 0xfd, 0x21, 7, 7]] {
+        let message = failure(header);
+        assert!(message.starts_with("a.csv:1: the zstd data cannot be read ("), "{message}");
+        assert!(message.contains("compress it without a dictionary"), "{message}");
+    }
+}
+
+#[test]
+fn a_small_file_cannot_fill_the_memory() {
+    let long = "x".repeat(20 << 20);
+    for bytes in [gzip(format!("a\n1\n{long}").as_bytes()), zstd(format!("a\n1\n\"{long}").as_bytes())] {
+        assert!(bytes.len() < 100_000);
+        let message = failure(&bytes);
+        assert!(message.starts_with("a.csv:3: the row that begins here is longer than 16 MiB"), "{message}");
+    }
+    let message = failure(&gzip(&b"\n".repeat(20 << 20)));
+    assert!(message.starts_with("a.csv:1: the row that begins here is longer than 16 MiB"), "{message}");
+    let message = failure(",".repeat(1 << 17).as_bytes());
+    assert!(message.starts_with("a.csv:1: 131073 columns are more than 65536"), "{message}");
 }
 
 #[test]
@@ -82,6 +131,12 @@ fn columns_are_found_by_name() {
         ),
         "{message}"
     );
+    let many: Vec<String> = (0..5000).map(|i| format!("c{i}")).collect();
+    let text = format!("{0}\n{0}\n", many.join(","));
+    let wide = CsvReader::open(&write(folder.path(), "wide.csv", text)).unwrap();
+    assert_eq!(wide.column("c4999").unwrap(), 4999);
+    let message = wide.column("age").unwrap_err().to_string();
+    assert!(message.ends_with("`c38`, `c39`, and 4960 more)"), "{message}");
     let message = reader.column("tab").unwrap_err().to_string();
     assert!(message.contains("the header has this column twice"), "{message}");
 }
