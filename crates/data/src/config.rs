@@ -8,7 +8,9 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DataConfig {
-    /// CSV files with a header, plain, gzip or zstd, read one after the other; relative to the working directory.
+    /// CSV files with a header, plain, gzip or zstd, read one after the other; relative to the working directory. A name
+    /// may be a pattern, `day-*.csv.gz`, whose files are read in the order of their names. Columns are found by name in
+    /// each file.
     pub train: Vec<PathBuf>,
     /// Files of the test rows.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

@@ -6,6 +6,7 @@
 
 mod config;
 mod csv;
+mod files;
 mod lines;
 mod load;
 mod order;

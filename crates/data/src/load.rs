@@ -7,6 +7,7 @@ use manygate_features::{Encoder, FeatureConfig, Fitter, Numbering, Roles, TaskCo
 
 use crate::config::{DataConfig, ValidConfig};
 use crate::csv::{CsvReader, count_rows};
+use crate::files::expand;
 
 /// Rows between two calls of a progress function.
 const PROGRESS_STEP: u64 = 8192;
@@ -60,15 +61,19 @@ pub fn load(
         time: config.time.as_deref(),
         valid: None,
     };
-    let mut scan = Scan { progress, rows: 0 };
-    // A column that the test files lack should not come to light after a long fit.
-    for path in &config.test {
-        wanted.find(&CsvReader::open(path)?)?;
-    }
-    let rule = ValidRule::new(config)?;
+    let train = expand("data.train", &config.train)?;
+    let test = if config.test.is_empty() { Vec::new() } else { expand("data.test", &config.test)? };
+    let rule = ValidRule::new(&config.valid, &train)?;
     let of_train = Wanted { valid: rule.column(), ..wanted };
+    // A column that a file lacks should not come to light after a long fit.
+    for (paths, wanted) in [(&test, wanted), (&train, of_train)] {
+        for path in paths {
+            wanted.find(&CsvReader::open(path)?)?;
+        }
+    }
+    let mut scan = Scan { progress, rows: 0 };
     let (mut fit_rows, mut valid_rows) = (0, 0);
-    scan.files(&config.train, of_train, |row| {
+    scan.files(&train, of_train, |row| {
         row.check_time()?;
         if rule.holds(row)? {
             valid_rows += 1;
@@ -83,35 +88,33 @@ pub fn load(
     let mut users = Numbering::default();
     let (mut fit, mut valid) =
         (Dataset::new(&encoder, fit_rows, true), Dataset::new(&encoder, valid_rows, true));
-    scan.files(&config.train, of_train, |row| {
+    scan.files(&train, of_train, |row| {
         let part = if rule.holds(row)? { &mut valid } else { &mut fit };
         part.push(&encoder, row, &mut users)
     })?;
-    let mut test = None;
-    if !config.test.is_empty() {
-        let part = test.insert(Dataset::new(&encoder, 0, true));
-        scan.files(&config.test, wanted, |row| {
+    let mut tested = None;
+    if !test.is_empty() {
+        let part = tested.insert(Dataset::new(&encoder, 0, true));
+        scan.files(&test, wanted, |row| {
             row.check_time()?;
             part.push(&encoder, row, &mut users)
         })?;
     }
-    Ok(Splits { encoder, fit, valid, test })
+    Ok(Splits { encoder, fit, valid, test: tested })
 }
 
-/// Encodes files with an encoder that exists, one after the other into one data set. Without `need_labels`, neither
-/// labels nor users are read and their columns may be missing. `progress` is as for [`load`].
+/// Encodes files with an encoder that exists, one after the other into one data set; names may be patterns. Without
+/// `need_labels`, neither labels nor users are read and their columns may be missing. `progress` is as for [`load`].
 ///
 /// # Errors
-/// [`Error::Config`] without files, [`Error::Io`] and [`Error::Data`] as for [`load`].
+/// [`Error::Config`] without files or for a pattern that matches none, [`Error::Io`] and [`Error::Data`] as for [`load`].
 pub fn encode_file(
     encoder: &Encoder,
     paths: &[PathBuf],
     need_labels: bool,
     progress: &mut dyn FnMut(u64),
 ) -> Result<Dataset> {
-    if paths.is_empty() {
-        return Err(Error::config("data", "no file is named: give at least one"));
-    }
+    let paths = expand("data", paths)?;
     let wanted = Wanted {
         inputs: encoder.columns(),
         labels: if need_labels { encoder.label_columns() } else { &[] },
@@ -121,7 +124,7 @@ pub fn encode_file(
     };
     let mut dataset = Dataset::new(encoder, 0, need_labels);
     let mut users = Numbering::default();
-    Scan { progress, rows: 0 }.files(paths, wanted, |row| dataset.push(encoder, row, &mut users))?;
+    Scan { progress, rows: 0 }.files(&paths, wanted, |row| dataset.push(encoder, row, &mut users))?;
     Ok(dataset)
 }
 
@@ -244,18 +247,15 @@ enum ValidRule<'a> {
 }
 
 impl<'a> ValidRule<'a> {
-    fn new(config: &'a DataConfig) -> Result<ValidRule<'a>> {
-        if config.train.is_empty() {
-            return Err(Error::config("data.train", "no file is named: give at least one"));
-        }
-        match &config.valid {
+    fn new(valid: &'a ValidConfig, train: &[PathBuf]) -> Result<ValidRule<'a>> {
+        match valid {
             ValidConfig::Column { column, values } => Ok(ValidRule::Values { column, values }),
             ValidConfig::LastFraction(fraction) if !(*fraction > 0.0 && *fraction < 1.0) => {
                 let message = format!("{fraction} is not a fraction: give a number between 0 and 1");
                 Err(Error::config("data.valid.last_fraction", message))
             }
             ValidConfig::LastFraction(fraction) => {
-                let rows = total_rows(&config.train)?;
+                let rows = total_rows(train)?;
                 let first = rows - (rows as f64 * fraction).floor() as u64;
                 Ok(ValidRule::From { first, fraction: *fraction })
             }

@@ -2,6 +2,7 @@
 
 mod bytes;
 mod errors;
+mod many_files;
 mod reader;
 mod splits;
 mod support;
