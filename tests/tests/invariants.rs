@@ -78,7 +78,7 @@ fn configured(name: &str, keys: &str, mode: Mode) -> Model {
 
 fn predict(model: &Model, exec: &dyn Executor, batch: &Batch) -> Vec<Vec<f32>> {
     let Model { plan, params, state, tables } = model;
-    let mut predictor = Predictor::new(plan, params, state, tables, exec, batch.rows);
+    let mut predictor = Predictor::new(plan, params, state, tables, exec, batch.rows).unwrap();
     let mut out = vec![Vec::new(); plan.output_names().count()];
     predictor.predict(exec, batch, &mut out).unwrap();
     out

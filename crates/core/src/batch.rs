@@ -23,6 +23,13 @@ impl Bag {
         self.offsets.push(0);
         self.ids.clear();
     }
+
+    fn truncate(&mut self, rows: usize) {
+        if let Some(&end) = self.offsets.get(rows) {
+            self.offsets.truncate(rows + 1);
+            self.ids.truncate(end as usize);
+        }
+    }
 }
 
 /// Encoded rows. A whole data set is one large batch, from which training gathers small ones.
@@ -58,6 +65,27 @@ impl Batch {
             scenario: Vec::new(),
             labels: vec![Vec::new(); like.labels.len()],
         }
+    }
+
+    /// Drops all rows and keeps the columns and their memory: what is filled again and again allocates no more once it
+    /// has been as large.
+    pub fn clear(&mut self) {
+        self.rows = 0;
+        self.bags.iter_mut().for_each(Bag::clear);
+        self.ids.iter_mut().for_each(Vec::clear);
+        self.dense.clear();
+        self.scenario.clear();
+        self.labels.iter_mut().for_each(Vec::clear);
+    }
+
+    /// Drops the rows from `rows` on, and what a column has beyond them.
+    pub fn truncate(&mut self, rows: usize) {
+        self.rows = self.rows.min(rows);
+        self.ids.iter_mut().for_each(|column| column.truncate(rows));
+        self.bags.iter_mut().for_each(|bag| bag.truncate(rows));
+        self.dense.truncate(rows.saturating_mul(self.dense_width));
+        self.scenario.truncate(rows);
+        self.labels.iter_mut().for_each(|column| column.truncate(rows));
     }
 
     /// Whether both have as many columns of each kind.
@@ -137,8 +165,9 @@ impl Batch {
             }
         }
         for (b, bag) in self.bags.iter().enumerate() {
-            if bag.offsets.len() != self.rows + 1 {
-                return wrong(format!("offsets of bag {b}"), bag.offsets.len(), self.rows + 1);
+            let ends = self.rows.saturating_add(1);
+            if bag.offsets.len() != ends {
+                return wrong(format!("offsets of bag {b}"), bag.offsets.len(), ends);
             }
             let rising = bag.offsets.windows(2).all(|w| w[0] <= w[1]) && bag.offsets[0] == 0;
             if !rising || bag.offsets[self.rows] as usize != bag.ids.len() {
@@ -148,8 +177,9 @@ impl Batch {
                 ));
             }
         }
-        if self.dense.len() != self.rows * self.dense_width {
-            return wrong("the dense matrix".into(), self.dense.len(), self.rows * self.dense_width);
+        let numbers = self.rows.saturating_mul(self.dense_width);
+        if self.dense.len() != numbers {
+            return wrong("the dense matrix".into(), self.dense.len(), numbers);
         }
         if !self.scenario.is_empty() && self.scenario.len() != self.rows {
             return wrong("the scenario column".into(), self.scenario.len(), self.rows);
@@ -197,6 +227,33 @@ mod tests {
         assert_eq!(some.dense, [0.3, 0.1]);
         assert_eq!(some.scenario, [0, 0]);
         assert_eq!(some.labels, [[1.0, 1.0]]);
+    }
+
+    #[test]
+    fn rows_are_dropped_in_every_column() {
+        let (all, mut batch) = (three_rows(), three_rows());
+        // The start of a fourth row, whose cells could not all be used.
+        batch.ids[0].push(9);
+        batch.bags[0].ids.push(9);
+        batch.truncate(3);
+        assert_eq!(batch, all);
+        batch.truncate(1);
+        let mut first = Batch::empty_like(&all);
+        first.gather(&all, &[0]);
+        assert_eq!(batch, first);
+        batch.clear();
+        assert_eq!(batch, Batch::empty_like(&all));
+    }
+
+    #[test]
+    fn sizes_that_overflow_are_errors() {
+        let told = |batch: Batch| batch.validate().unwrap_err().to_string();
+        let bags = vec![Bag { offsets: vec![0], ids: vec![] }];
+        assert!(
+            told(Batch { rows: usize::MAX, bags, ..Batch::default() }).contains("offsets of bag 0 has 1")
+        );
+        let wide = Batch { rows: 3, dense_width: usize::MAX, ..Batch::default() };
+        assert!(told(wide).contains("the dense matrix has 0 values"));
     }
 
     #[test]

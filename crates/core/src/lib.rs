@@ -6,6 +6,7 @@ pub mod divide;
 pub mod error;
 pub mod executor;
 pub mod rng;
+pub mod workers;
 
 pub use arena::Buffer;
 pub use batch::{Bag, Batch};
@@ -13,3 +14,4 @@ pub use divide::run_parts;
 pub use error::{Error, Result};
 pub use executor::{Executor, Joins, Pool, Serial};
 pub use rng::Stream;
+pub use workers::Workers;

@@ -1,7 +1,8 @@
 //! Whether parameters, tables, a batch and a workspace fit a plan. Checked before a run, so that no op meets a column
 //! that is missing or an id without a row.
 
-use crate::op::{LookupSource, Reads};
+use crate::op::{LookupSource, Reads, TableSource};
+use crate::param::{Parameters, TableSpec};
 use crate::plan::Plan;
 use crate::run::Input;
 use crate::workspace::Workspace;
@@ -15,22 +16,33 @@ fn misfit<T>(message: String) -> Result<T> {
 impl Plan {
     pub(crate) fn check_fit(&self, exec: &dyn Executor, ws: &Workspace, input: &Input<'_>) -> Result<()> {
         self.check_workspace(exec, ws, input.batch.rows)?;
-        if !input.params.has_layout(&self.layout) || !input.state.has_layout(&self.state_layout) {
-            return misfit("the parameters belong to another model".into());
-        }
+        self.check_weights(input.params, input.state, input.tables)?;
         let (seeds, parts) = (input.seeds.len(), self.graph.losses.len());
         if seeds != parts {
             return misfit(format!("{seeds} seeds for {parts} parts of the loss"));
         }
-        let specs = &self.graph.tables;
-        let shape = |t| (input.tables.rows(t).rows(), input.tables.rows(t).dim());
-        if input.tables.len() != specs.len()
-            || specs.iter().enumerate().any(|(t, s)| shape(t) != (s.rows, s.dim))
-        {
-            return misfit("the tables belong to another model".into());
-        }
         self.check_columns(input.batch)?;
         self.check_lookups(input.batch)
+    }
+
+    pub(crate) fn check_weights(
+        &self,
+        params: &Parameters,
+        state: &Parameters,
+        tables: &dyn TableSource,
+    ) -> Result<()> {
+        if !params.has_layout(&self.layout) || !state.has_layout(&self.state_layout) {
+            return misfit("the parameters belong to another model".into());
+        }
+        let specs = &self.graph.tables;
+        let fits = |(t, spec): (usize, &TableSpec)| {
+            let rows = tables.rows(t);
+            (rows.rows(), rows.dim()) == (spec.rows, spec.dim)
+        };
+        if tables.len() != specs.len() || !specs.iter().enumerate().all(fits) {
+            return misfit("the tables belong to another model".into());
+        }
+        Ok(())
     }
 
     fn check_workspace(&self, exec: &dyn Executor, ws: &Workspace, rows: usize) -> Result<()> {

@@ -25,4 +25,4 @@ pub use plan::{Description, Plan, PlanOptions, Reached, SparseSource};
 pub use row_order::RowOrder;
 pub use run::Input;
 pub use shape::{Shape, Space};
-pub use workspace::Workspace;
+pub use workspace::{Prepared, Workspace};

@@ -41,6 +41,18 @@ impl Plan {
         found.map(|&(_, place)| self.result(ws, place)).ok_or_else(missing)
     }
 
+    /// The same by its position among [`Plan::output_names`].
+    ///
+    /// # Errors
+    /// When the plan does not compute as many outputs.
+    ///
+    /// # Panics
+    /// When the workspace was made for another plan.
+    pub fn output_at<'w>(&self, ws: &'w Workspace, index: usize) -> Result<Mat<'w>> {
+        let missing = || Error::graph("run", format!("the plan does not compute an output number {index}"));
+        self.outputs.get(index).map(|&(_, place)| self.result(ws, place)).ok_or_else(missing)
+    }
+
     /// Gradient of the value tapped as `name`: `[rows of the batch, width]`.
     ///
     /// # Errors

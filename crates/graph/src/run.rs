@@ -4,10 +4,11 @@ use crate::op::{Facts, Reduction, Rowset, TableSource};
 use crate::param::Parameters;
 use crate::plan::{GradientPlace, JoinStep, OnceGradient, PackedWeight, Place, Plan, Step};
 use crate::tile::Tile;
-use crate::workspace::Workspace;
-use manygate_core::{Batch, Buffer, Executor, Result};
+use crate::workspace::{Prepared, Workspace};
+use manygate_core::{Batch, Buffer, Error, Executor, Result};
 use manygate_kernels::{Mat, gemm};
 use std::ops::Range;
+use std::sync::Arc;
 
 /// What a plan reads.
 #[derive(Clone, Copy)]
@@ -59,7 +60,8 @@ impl Plan {
         self.assert_made_for(ws);
         assert!(params.has_layout(&self.layout), "parameters of another plan");
         (ws.is_packed, ws.has_computed) = (true, false);
-        let packed = &ws.packed;
+        ws.own_weights();
+        let packed: &Buffer = &ws.packed;
         exec.run(self.packed.len(), &|i, _| {
             if let Place::Param { offset, rows, cols, stride } = self.packed[i].source {
                 let matrix = Mat::strided(&params.values[offset..], rows, cols, stride);
@@ -67,6 +69,35 @@ impl Plan {
                 unsafe { self.pack_one(&self.packed[i], packed, matrix, &|_| true) };
             }
         });
+    }
+
+    /// Packs and computes once, for any number of workspaces, what depends on the weights alone: for an evaluation plan.
+    ///
+    /// # Errors
+    /// When the parameters or the state are those of another plan, or the plan is one of training.
+    pub fn prepare(
+        &self,
+        exec: &dyn Executor,
+        params: &Parameters,
+        state: &Parameters,
+        tables: &dyn TableSource,
+    ) -> Result<Prepared> {
+        if self.graph.is_training() {
+            return Err(Error::graph("prepare", "weights that training moves are packed for each step"));
+        }
+        self.check_weights(params, state, tables)?;
+        let mut ws = Workspace::new(self, 1, 1);
+        self.pack(exec, &mut ws, params);
+        let input = Input { params, state, tables, batch: &Batch::default(), seeds: &[] };
+        self.compute_weights(&mut ws, &input, 1);
+        Ok(Prepared { plan: self.id, packed: ws.packed, once: ws.once })
+    }
+
+    /// The first join of an evaluation plan, which depends on no batch.
+    fn compute_weights(&self, ws: &mut Workspace, input: &Input<'_>, lanes: usize) {
+        ws.facts.scenario_rows.fill(1);
+        self.join(0, ws, input, lanes);
+        ws.has_computed = true;
     }
 
     /// Packs the groups of the scenarios that are wanted.
@@ -113,9 +144,7 @@ impl Plan {
         ws.losses.fill(0.0);
         ws.partials.fill(0.0);
         if !self.graph.is_training() && !ws.has_computed {
-            ws.facts.scenario_rows.fill(1);
-            self.join(0, ws, input, lanes);
-            ws.has_computed = true;
+            self.compute_weights(ws, input, lanes);
         }
         self.find_facts(ws, input);
         for phase in 0..self.phases.len() {
@@ -222,6 +251,9 @@ impl Plan {
 
     /// Completes what the next phase waits for.
     fn join(&self, join: usize, ws: &mut Workspace, input: &Input<'_>, lanes: usize) {
+        if !self.joins[join].is_empty() {
+            ws.own_weights();
+        }
         for step in &self.joins[join] {
             match step {
                 JoinStep::Reduce(step) => self.reduce(step, ws, lanes),
@@ -246,7 +278,8 @@ impl Plan {
             }
         }
         if let Some((reduction, output)) = self.reduction(step) {
-            reduction.finish(&ws.facts, &ws.partials[step.partial.clone()], &mut ws.once[output]);
+            let once = Arc::make_mut(&mut ws.once);
+            reduction.finish(&ws.facts, &ws.partials[step.partial.clone()], &mut once[output]);
         }
     }
 

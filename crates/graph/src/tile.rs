@@ -8,7 +8,7 @@
 //!   ids of its samples: no sample has more than its sequence allows), and rows belong to one lane.
 //! - *Lane sums.* A lane writes its own alone; nobody reads them before the phase has ended.
 //! - *Values that exist once.* They have places of their own. Joins write them, and their summed gradients, one step
-//!   after the other; phases only read.
+//!   after the other, in buffers that no other workspace shares any more; phases only read.
 //! - *Within a step.* An op takes each writable view once ([`Backward`], [`Forward`] count), its inputs, its output, the
 //!   gradients and scratch are all alive at that step, and the graph refuses inputs that share columns where both get a
 //!   gradient. What it reads is what its step may read: a value that was not saved is `Place::Gone`.

@@ -2,7 +2,25 @@
 
 use crate::op::Facts;
 use crate::plan::Plan;
-use manygate_core::Buffer;
+use manygate_core::{Buffer, Error, Result};
+use std::sync::Arc;
+
+/// What an evaluation plan computes of its weights alone: packed weights, and weights that are computed from others.
+/// Made once ([`Plan::prepare`]) and shared by any number of workspaces, on any threads.
+#[derive(Clone, Debug)]
+pub struct Prepared {
+    /// The plan that it was made for.
+    pub(crate) plan: u64,
+    pub(crate) packed: Arc<Buffer>,
+    pub(crate) once: Arc<Buffer>,
+}
+
+impl Prepared {
+    /// Bytes of its buffers.
+    pub fn bytes(&self) -> usize {
+        (self.packed.len() + self.once.len()) * size_of::<f32>()
+    }
+}
 
 /// Everything that a plan writes: tile arenas, kept values, lane sums, packed weights.
 ///
@@ -23,14 +41,15 @@ pub struct Workspace {
     /// `[lanes, lane_len]`: gradients of parameters, then of values of joins.
     pub(crate) lanes: Buffer,
     pub(crate) lane_len: usize,
-    /// Values of joins, and the sums of their gradients.
-    pub(crate) once: Buffer,
+    /// Values of joins, perhaps shared with other workspaces, and the sums of their gradients.
+    pub(crate) once: Arc<Buffer>,
     pub(crate) once_gradients: Buffer,
     /// `[lanes, partial_len]`: partial sums of reductions.
     pub(crate) partials: Vec<f64>,
     /// `[lanes, sums]`: sums of losses, one for each group of rows of a part.
     pub(crate) losses: Vec<f64>,
-    pub(crate) packed: Buffer,
+    /// Packed weights, perhaps shared with other workspaces.
+    pub(crate) packed: Arc<Buffer>,
     pub(crate) facts: Facts,
     /// Loss of each part in the last run, unweighted: sum over its rows / number of its rows.
     pub(crate) part_losses: Vec<f64>,
@@ -41,6 +60,25 @@ pub struct Workspace {
 impl Workspace {
     /// Memory to run `plan` on `threads` threads over batches of at most `rows` rows.
     pub fn new(plan: &Plan, threads: usize, rows: usize) -> Workspace {
+        let (packed, once) = (Buffer::zeroed(plan.packed_len), Buffer::zeroed(plan.once_len));
+        Workspace::over(plan, threads, rows, Arc::new(packed), Arc::new(once))
+    }
+
+    /// The same for an evaluation plan, over weights that were prepared once: nothing needs to be packed.
+    ///
+    /// # Errors
+    /// When they were prepared for another plan.
+    pub fn sharing(plan: &Plan, threads: usize, rows: usize, weights: &Prepared) -> Result<Workspace> {
+        if weights.plan != plan.id {
+            return Err(Error::graph("workspace", "the weights were prepared for another plan"));
+        }
+        let (packed, once) = (Arc::clone(&weights.packed), Arc::clone(&weights.once));
+        let mut ws = Workspace::over(plan, threads, rows, packed, once);
+        (ws.is_packed, ws.has_computed) = (true, true);
+        Ok(ws)
+    }
+
+    fn over(plan: &Plan, threads: usize, rows: usize, packed: Arc<Buffer>, once: Arc<Buffer>) -> Workspace {
         let rows = rows.max(1);
         // Lanes grow with the rows: the largest batch has the most.
         let lanes = plan.lanes(rows);
@@ -56,11 +94,11 @@ impl Workspace {
             kept: plan.kept.iter().map(|k| Buffer::zeroed(k.stride * rows * k.rows_a_sample)).collect(),
             lanes: Buffer::zeroed(lanes * lane_len),
             lane_len,
-            once: Buffer::zeroed(plan.once_len),
+            once,
             once_gradients: Buffer::zeroed(gradients_of_joins),
             partials: vec![0.0; lanes * plan.partial_len],
             losses: vec![0.0; lanes * plan.loss_sums_len()],
-            packed: Buffer::zeroed(plan.packed_len),
+            packed,
             facts: Facts {
                 rows: 0,
                 counted: plan.losses().iter().map(|loss| vec![1; loss.over.groups()]).collect(),
@@ -71,6 +109,12 @@ impl Workspace {
             part_losses: vec![0.0; parts],
             last_lanes: 0,
         }
+    }
+
+    /// Takes copies of what other workspaces share, where there are any: before something is written there.
+    pub(crate) fn own_weights(&mut self) {
+        Arc::make_mut(&mut self.packed);
+        Arc::make_mut(&mut self.once);
     }
 
     /// Most rows that a batch may have.
@@ -85,7 +129,7 @@ impl Workspace {
         }
     }
 
-    /// Bytes of all buffers.
+    /// Bytes of all buffers, shared ones included.
     pub fn bytes(&self) -> usize {
         let buffers = self.arenas.iter().chain(&self.kept).map(|b| b.len()).sum::<usize>();
         let own = self.lanes.len() + self.once.len() + self.once_gradients.len() + self.packed.len();

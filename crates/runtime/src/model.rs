@@ -1,14 +1,13 @@
 //! A trained model, opened from its run folder.
 
 use crate::inputs::model_inputs;
-use crate::predictor::Predictor;
 use crate::tensors::TensorFile;
-use manygate_core::{Error, Executor, Result};
+use manygate_core::{Error, Result, Serial};
 use manygate_embedding::{Table, Tables};
 use manygate_features::Encoder;
-use manygate_graph::{Mode, Parameters, Plan, PlanOptions};
+use manygate_graph::{Mode, Parameters, Plan, PlanOptions, Prepared};
 use manygate_models::{Architecture, Entry};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 /// File of the resolved configuration in a run folder.
@@ -71,21 +70,18 @@ impl Weights {
     }
 }
 
-/// A model ready to predict: plan, weights and the encoder of raw values.
+/// A model ready to predict: plan, weights and the encoder of raw values. It is read only, so that any number of
+/// threads share one.
 #[derive(Debug)]
 pub struct Model {
-    /// The run folder.
-    pub folder: PathBuf,
-    /// The registry's entry of its architecture.
-    pub entry: &'static Entry,
-    /// The configured architecture.
-    pub architecture: Box<dyn Architecture>,
+    /// Name of its architecture.
+    pub name: String,
     /// Raw values to ids and numbers.
     pub encoder: Encoder,
     /// The evaluation plan.
     pub plan: Plan,
-    /// The weights.
-    pub weights: Weights,
+    weights: Weights,
+    prepared: Prepared,
 }
 
 impl Model {
@@ -96,20 +92,65 @@ impl Model {
     pub fn open(folder: &Path) -> Result<Model> {
         check_folder(folder)?;
         let (entry, architecture) = read_architecture(&folder.join(CONFIG_FILE))?;
-        let encoder = Encoder::load(&folder.join(VOCAB_FOLDER))?;
-        let inputs = model_inputs(encoder.schema())?;
-        let graph = manygate_models::build(architecture.as_ref(), &inputs, Mode::Evaluation)?;
-        let plan = Plan::compile(graph, PlanOptions::default())?;
-        let file = TensorFile::read(&folder.join(MODEL_FILE), "model")?;
-        let weights = Weights::read(&plan, &file)?;
-        Ok(Model { folder: folder.to_path_buf(), entry, architecture, encoder, plan, weights })
+        Model::open_as(folder, entry.name, architecture.as_ref())
     }
 
-    /// A predictor for up to `capacity` rows at a time.
-    pub fn predictor(&self, exec: &dyn Executor, capacity: usize) -> Predictor<'_> {
-        let Weights { params, state, tables } = &self.weights;
-        Predictor::new(&self.plan, params, state, tables, exec, capacity)
+    /// Opens a run folder of an architecture that is not in the registry, with the name that it goes by.
+    ///
+    /// # Errors
+    /// As [`Model::open`].
+    pub fn open_as(folder: &Path, name: &str, architecture: &dyn Architecture) -> Result<Model> {
+        check_folder(folder)?;
+        let encoder = Encoder::load(&folder.join(VOCAB_FOLDER))?;
+        let plan = evaluation_plan(architecture, &encoder)?;
+        let file = TensorFile::read(&folder.join(MODEL_FILE), "model")?;
+        let weights = Weights::read(&plan, &file)?;
+        Model::over(name, encoder, plan, weights)
     }
+
+    /// A model of weights in memory.
+    ///
+    /// # Errors
+    /// When the architecture does not fit the encoder's schema, or the weights are not its own.
+    pub fn new(
+        name: &str,
+        architecture: &dyn Architecture,
+        encoder: Encoder,
+        weights: Weights,
+    ) -> Result<Model> {
+        let plan = evaluation_plan(architecture, &encoder)?;
+        Model::over(name, encoder, plan, weights)
+    }
+
+    fn over(name: &str, encoder: Encoder, plan: Plan, weights: Weights) -> Result<Model> {
+        let prepared = plan.prepare(&Serial, &weights.params, &weights.state, &weights.tables)?;
+        Ok(Model { name: name.to_owned(), encoder, plan, weights, prepared })
+    }
+
+    /// The weights.
+    pub fn weights(&self) -> &Weights {
+        &self.weights
+    }
+
+    /// What was computed of the weights alone, for all predictors.
+    pub(crate) fn prepared(&self) -> &Prepared {
+        &self.prepared
+    }
+
+    /// Bytes of the weights: parameters, tables, and what was computed of them. Predictors share them.
+    pub fn bytes(&self) -> usize {
+        let Weights { params, state, tables } = &self.weights;
+        let values = params.values.len()
+            + state.values.len()
+            + tables.0.iter().map(|table| table.values().len()).sum::<usize>();
+        values * size_of::<f32>() + self.prepared.bytes()
+    }
+}
+
+fn evaluation_plan(architecture: &dyn Architecture, encoder: &Encoder) -> Result<Plan> {
+    let inputs = model_inputs(encoder.schema())?;
+    let graph = manygate_models::build(architecture, &inputs, Mode::Evaluation)?;
+    Plan::compile(graph, PlanOptions::default())
 }
 
 /// Checks that `folder` holds a run, be it unfinished.

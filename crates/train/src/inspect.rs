@@ -67,11 +67,11 @@ pub fn inspect(folder: &Path) -> Result<Inspection> {
     let of_set = |set: &Parameters| -> Vec<Tensor> {
         set.tensors().map(|(block, values)| Tensor::new(&block.name, &block.shape, values)).collect()
     };
-    let tables = model.weights.tables.0.iter().map(|table| {
+    let tables = model.weights().tables.0.iter().map(|table| {
         let spec = table.spec();
         Tensor::new(&spec.name, &[spec.rows, spec.dim], &table.weights())
     });
-    let (parameters, state) = (of_set(&model.weights.params), of_set(&model.weights.state));
+    let (parameters, state) = (of_set(&model.weights().params), of_set(&model.weights().state));
     let tables: Vec<Tensor> = tables.collect();
     let count = |tensors: &[Tensor]| tensors.iter().map(|t| t.count).sum::<usize>();
     let totals = Totals {
@@ -80,7 +80,7 @@ pub fn inspect(folder: &Path) -> Result<Inspection> {
         tables: count(&tables),
         bytes: [&parameters, &state, &tables].iter().flat_map(|set| set.iter()).map(|t| t.bytes).sum(),
     };
-    Ok(Inspection { version: 1, model: model.entry.name.to_owned(), parameters, state, tables, totals })
+    Ok(Inspection { version: 1, model: model.name, parameters, state, tables, totals })
 }
 
 /// The plan that trains a run's model.

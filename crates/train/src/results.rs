@@ -74,7 +74,7 @@ struct MetricsFile<'a> {
 pub(crate) fn finish(facts: &RunFacts<'_>, exec: &dyn Executor) -> Result<Outcome> {
     let model = Model::open(facts.folder)?;
     let schema = facts.splits.encoder.schema();
-    let mut predictor = model.predictor(exec, manygate_runtime::predictor::CHUNK_ROWS);
+    let mut predictor = model.predictor(exec, manygate_runtime::predictor::CHUNK_ROWS)?;
     let (valid, _) = evaluate_dataset(&mut predictor, exec, schema, &facts.splits.valid)?;
     let valid = part(valid, &facts.rates);
     let mut reliability = Ordered::default();
@@ -92,7 +92,7 @@ pub(crate) fn finish(facts: &RunFacts<'_>, exec: &dyn Executor) -> Result<Outcom
         test: test.as_ref().map(|t| &t.evaluation),
         valid: &valid.evaluation,
         label_rates: &facts.rates,
-        model: model.entry.name,
+        model: &model.name,
         seed: facts.config.seed,
         step,
         seconds,
@@ -101,7 +101,7 @@ pub(crate) fn finish(facts: &RunFacts<'_>, exec: &dyn Executor) -> Result<Outcom
     let json = serde_json::to_string_pretty(&file).map_err(|e| Error::format(&path, e.to_string()))?;
     write_atomically(&path, json.as_bytes())?;
     let report = ReportData {
-        title: format!("{} on {}", model.entry.name, data_name(facts.config)),
+        title: format!("{} on {}", model.name, data_name(facts.config)),
         facts: fact_lines(facts, &model, seconds),
         tasks: schema.tasks.iter().map(|t| t.name.clone()).collect(),
         losses: facts.losses.clone(),
@@ -159,9 +159,10 @@ fn data_name(config: &Config) -> String {
 
 fn fact_lines(facts: &RunFacts<'_>, model: &Model, seconds: f64) -> Vec<(String, String)> {
     let rows = |d: &manygate_data::Dataset| d.batch.rows.to_string();
+    let paper = manygate_models::find(&model.name).map_or("", |entry| entry.paper);
     let mut lines = vec![
-        ("model".to_owned(), model.entry.name.to_owned()),
-        ("paper".to_owned(), model.entry.paper.to_owned()),
+        ("model".to_owned(), model.name.clone()),
+        ("paper".to_owned(), paper.to_owned()),
         ("seed".to_owned(), facts.config.seed.to_string()),
         ("parameters".to_owned(), format!("{} dense, {} in tables", facts.parameters.0, facts.parameters.1)),
         ("rows to fit".to_owned(), rows(&facts.splits.fit)),

@@ -42,7 +42,7 @@ pub fn score(folder: &Path, files: &[PathBuf], threads: usize) -> Result<Score> 
     let rates = label_rates(folder)?.unwrap_or_default();
     let schema = model.encoder.schema();
     let (evaluation, _) = Pool::new(threads)?
-        .enter(|exec| evaluate_dataset(&mut model.predictor(exec, CHUNK_ROWS), exec, schema, &data))?;
+        .enter(|exec| evaluate_dataset(&mut model.predictor(exec, CHUNK_ROWS)?, exec, schema, &data))?;
     Ok(Score { part: part(evaluation, &rates), floors })
 }
 
@@ -59,8 +59,8 @@ pub fn predict(folder: &Path, files: &[PathBuf], out: &Path, threads: usize) -> 
     }
     let model = Model::open(folder)?;
     let data = encode_file(&model.encoder, files, false, &mut |_| {})?;
-    let probabilities =
-        Pool::new(threads)?.enter(|exec| model.predictor(exec, CHUNK_ROWS).predict_all(exec, &data.batch))?;
+    let probabilities = Pool::new(threads)?
+        .enter(|exec| model.predictor(exec, CHUNK_ROWS)?.predict_all(exec, &data.batch))?;
     let names: Vec<&str> = model.plan.output_names().collect();
     write_atomically(out, &csv(&names, &probabilities, data.batch.rows))?;
     Ok(data.batch.rows)

@@ -291,7 +291,7 @@ impl<'a> Run<'a> {
     fn validate(&mut self, observer: &mut dyn Observer) -> Result<()> {
         let Learner { params, state, tables, .. } = &self.learner;
         let capacity = manygate_runtime::predictor::CHUNK_ROWS.min(self.splits.valid.batch.rows.max(1));
-        let mut predictor = Predictor::new(&self.evaluation, params, state, tables, self.exec, capacity);
+        let mut predictor = Predictor::new(&self.evaluation, params, state, tables, self.exec, capacity)?;
         let schema = self.splits.encoder.schema();
         let (evaluation, _) = evaluate_dataset(&mut predictor, self.exec, schema, &self.splits.valid)?;
         let score = self.score(&evaluation);

@@ -11,5 +11,6 @@ mod faults;
 mod gradients;
 mod joins;
 mod parameter_sets;
+mod shared_weights;
 mod support;
 mod threads;
