@@ -107,12 +107,10 @@ impl Encoder {
     /// The row of `value` in table number `table`: 0 when it is unknown.
     ///
     /// # Errors
-    /// What is wrong with the value, where the table holds integer ids.
-    ///
-    /// # Panics
-    /// When there is no such table.
+    /// What is wrong with the value, where the table holds integer ids; or that there is no such table.
     pub fn table_row(&self, table: usize, value: &str) -> Result<u32, String> {
-        self.vocabularies[table].row(value)
+        let vocabulary = self.vocabularies.get(table);
+        vocabulary.ok_or_else(|| format!("there is no table number {table}"))?.row(value)
     }
 
     /// A batch without rows that has the columns of the schema (label columns if `labels`) and room for `rows` rows.
@@ -142,12 +140,31 @@ impl Encoder {
     /// Appends a row to `batch`, which comes from [`empty_batch`](Encoder::empty_batch): `cells[i]` is the value of
     /// `columns()[i]`. Labels are appended apart, by [`encode_labels`](Encoder::encode_labels).
     ///
-    /// # Errors
-    /// The first cell that cannot be used; the batch then holds part of a row and must not be used.
+    /// Nothing is allocated once the batch has been as large ([`Batch::clear`] keeps its memory).
     ///
-    /// # Panics
-    /// When `cells` or the columns of `batch` are fewer than the schema's.
+    /// # Errors
+    /// The first cell that cannot be used, the first column that has none, or that the batch has other columns; the batch
+    /// is then as it was.
     pub fn encode(&self, cells: &[&str], batch: &mut Batch) -> Result<(), CellError> {
+        let rows = batch.rows;
+        self.check_row(cells, batch)?;
+        self.append(cells, batch).inspect_err(|_| batch.truncate(rows))
+    }
+
+    fn check_row(&self, cells: &[&str], batch: &Batch) -> Result<(), CellError> {
+        if let Some(column) = self.columns().get(cells.len()) {
+            let (has, needs) = (cells.len(), self.columns().len());
+            return Err(CellError::new(column, format!("the row has {has} cells, {needs} are needed")));
+        }
+        let columns = (batch.ids.len(), batch.bags.len(), batch.dense_width);
+        if columns != (self.schema.fields.len(), self.schema.bags.len(), self.schema.dense.len()) {
+            let column = self.columns().first().map_or("", String::as_str);
+            return Err(CellError::new(column, "the batch is one of another schema: take `empty_batch`"));
+        }
+        Ok(())
+    }
+
+    fn append(&self, cells: &[&str], batch: &mut Batch) -> Result<(), CellError> {
         for ((source, field), ids) in self.layout.fields.iter().zip(&self.schema.fields).zip(&mut batch.ids) {
             let row = self.vocabularies[source.table].row(cells[source.cell]);
             ids.push(row.map_err(|message| CellError::new(&field.name, message))?);

@@ -6,6 +6,7 @@
 //! come from: a row is a slice of texts, one for each of [`Encoder::columns`].
 
 mod bucket;
+mod by_hand;
 mod config;
 mod declare;
 mod encode;
@@ -19,6 +20,7 @@ mod text;
 mod vocabulary;
 
 pub use bucket::MAX_BOUNDARIES;
+pub use by_hand::ID_SEPARATOR;
 pub use config::{FeatureConfig, Pooling, Roles, TaskConfig, TaskKind, Transform};
 pub use encode::{CellError, Encoder};
 pub use fit::Fitter;

@@ -93,6 +93,24 @@ pub struct Task {
     pub space: Option<usize>,
 }
 
+impl Task {
+    /// A binary task of weight 1, over all rows.
+    pub fn binary(name: impl Into<String>) -> Task {
+        Task { name: name.into(), weight: 1.0, space: None }
+    }
+
+    /// Checks a label that comes as a number.
+    ///
+    /// # Errors
+    /// Why it is none of this task.
+    pub fn check_label(&self, label: f32) -> std::result::Result<(), String> {
+        if label == 0.0 || label == 1.0 {
+            return Ok(());
+        }
+        Err(format!("{label} is not a label of the binary task `{}`, which must be 0 or 1", self.name))
+    }
+}
+
 impl Schema {
     /// The number of the table called `name`.
     pub fn table_index(&self, name: &str) -> Option<usize> {
