@@ -71,7 +71,9 @@ fn updates(criterion: &mut Criterion, isa: Isa, machine: &Machine) {
     let correction = RowOptimizer::adam_correction(0.9, 0.999, 10);
     let adam =
         RowOptimizer::LazyAdam { rate: 1e-3, beta1: 0.9, beta2: 0.999, epsilon: 1e-8, correction, l2: 0.0 };
-    let adagrad = RowOptimizer::RowwiseAdagrad { rate: 0.01, epsilon: 1e-8, l2: 0.0 };
+    let adagrad = RowOptimizer::Adagrad { rate: 0.01, epsilon: 1e-8, l2: 0.0 };
+    let by_row = RowOptimizer::RowwiseAdagrad { rate: 0.01, epsilon: 1e-8, l2: 0.0 };
+    let ftrl = RowOptimizer::Ftrl { alpha: 0.1, beta: 1.0, l1: 0.0, l2: 0.0 };
     let sgd = RowOptimizer::Sgd { rate: 0.01, l2: 0.0 };
     for rows in ROWS {
         let mut batches: Vec<Vec<u64>> = batches(rows).iter().map(|ids| keys(ids)).collect();
@@ -94,7 +96,14 @@ fn updates(criterion: &mut Criterion, isa: Isa, machine: &Machine) {
             let sums = MatMut::new(sums.as_mut(), LOOKUPS, DIM);
             coalesce(isa, sorted, sources, DIM, &mut ids_out, sums);
         });
-        for (name, optimizer) in [("lazy Adam", adam), ("row-wise Adagrad", adagrad), ("sgd", sgd)] {
+        let optimizers = [
+            ("lazy Adam", adam),
+            ("Adagrad", adagrad),
+            ("row-wise Adagrad", by_row),
+            ("FTRL", ftrl),
+            ("sgd", sgd),
+        ];
+        for (name, optimizer) in optimizers {
             let width = DIM + optimizer.state_width(DIM);
             let mut table = Aligned::zeros(rows * width);
             let work = bytes(LOOKUPS * (DIM + 2) + distinct * 2 * width);

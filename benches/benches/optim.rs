@@ -2,8 +2,12 @@
 
 use criterion::{Criterion, criterion_main};
 use manygate_benches::{Aligned, Machine, Work, case, quick, values};
-use manygate_kernels::optim::{AdamStep, SgdStep, adam, sgd, sum_lanes};
+use manygate_kernels::optim::{
+    AdagradStep, AdamStep, MomentumStep, SgdStep, adagrad, adam, clamp, momentum, scale, sgd, sum_lanes,
+    sum_squares,
+};
 use manygate_kernels::{Isa, Mat};
+use std::hint::black_box;
 
 const PARAMETERS: usize = 2_900_000;
 
@@ -25,7 +29,9 @@ fn optimisers(criterion: &mut Criterion, isa: Isa, machine: &Machine) {
         l2: 0.0,
         weight_decay: 0.0,
     };
-    let descent = SgdStep { rate: 1e-3, l2: 0.0, weight_decay: 0.0 };
+    let descent = SgdStep { rate: 1e-3, l2: 0.0 };
+    let ball = MomentumStep { rate: 1e-3, momentum: 0.9, nesterov: true, l2: 0.0, weight_decay: 0.0 };
+    let by_value = AdagradStep { rate: 1e-3, epsilon: 1e-8, l2: 0.0 };
     for lanes in [1, 8] {
         let gradients = values(lanes * PARAMETERS);
         let gradients = Mat::new(gradients.as_ref(), lanes, PARAMETERS);
@@ -37,11 +43,28 @@ fn optimisers(criterion: &mut Criterion, isa: Isa, machine: &Machine) {
         case(&mut group, machine, &name, bytes(PARAMETERS * (lanes + 2)), || {
             sgd(isa, weights.as_mut(), gradients, &descent);
         });
+        let name = format!("momentum, {PARAMETERS} parameters, {lanes} lanes");
+        case(&mut group, machine, &name, bytes(PARAMETERS * (lanes + 4)), || {
+            momentum(isa, weights.as_mut(), gradients, first.as_mut(), &ball);
+        });
+        let name = format!("adagrad, {PARAMETERS} parameters, {lanes} lanes");
+        case(&mut group, machine, &name, bytes(PARAMETERS * (lanes + 4)), || {
+            adagrad(isa, weights.as_mut(), gradients, second.as_mut(), &by_value);
+        });
         let name = format!("sum of {lanes} lanes, {PARAMETERS} parameters");
         case(&mut group, machine, &name, bytes(PARAMETERS * (lanes + 1)), || {
             sum_lanes(isa, gradients, first.as_mut());
         });
     }
+    let name = format!("sum of squares, {PARAMETERS} parameters");
+    case(&mut group, machine, &name, bytes(PARAMETERS), || {
+        black_box(sum_squares(isa, first.as_ref()));
+    });
+    // By 1, and to a limit that none reaches: the values must last for many repetitions.
+    let name = format!("scale, {PARAMETERS} parameters");
+    case(&mut group, machine, &name, bytes(PARAMETERS * 2), || scale(isa, first.as_mut(), 1.0));
+    let name = format!("clamp, {PARAMETERS} parameters");
+    case(&mut group, machine, &name, bytes(PARAMETERS * 2), || clamp(isa, first.as_mut(), 1e30));
 }
 
 fn benches() {

@@ -114,7 +114,7 @@ fn a_group_of_the_optimiser_that_fits_nothing_is_told() {
     let group = |keys: &str| format!("[[optimizer.group]]\n{keys}\n\n[report]");
     let cases: [(&str, &[&str]); 4] = [
         ("names = [\"tower.*\"]", &["optimizer.group.0.names", "`tower.*`", "manygate inspect"]),
-        ("names = [\"*\"]\nmethod = \"adagrad\"", &["optimizer.group.0.method", "experts.0.0.weight", "sgd"]),
+        ("names = [\"*\"]\nmethod = \"ftrl\"", &["optimizer.group.0.method", "experts.0.0.weight", "sgd"]),
         ("names = [\"towers.*\"]\nevery = 0", &["optimizer.group.0.every", "at least 1"]),
         ("names = [\"towers.*\"]\nmethod = \"sdg\"", &["config.toml", "line 23", "sdg", "sgd"]),
     ];

@@ -57,7 +57,7 @@ model = { stage = "ctcvr" }
 freeze = ["embed.0.*"]
 
 [stage.optimizer.tables]
-method = "adagrad"
+method = "rowwise_adagrad"
 
 [[stage]]
 name = "finetune"

@@ -158,6 +158,10 @@ impl Config {
         all.model = toml::Table::from_iter([("name".to_owned(), toml::Value::from(entry.name))]);
         all.model.extend(architecture.resolved());
         all.balance = self.balance.as_ref().map(Balance::from_table).transpose()?.map(|b| b.resolved());
+        all.optimizer = self.optimizer.resolved();
+        for stage in &mut all.stage {
+            stage.optimizer = stage.optimizer.as_ref().map(OptimizerConfig::resolved);
+        }
         toml::to_string(&all).map_err(|e| Error::config("config", format!("cannot be written: {e}")))
     }
 }

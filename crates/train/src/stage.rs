@@ -249,7 +249,7 @@ mod tests {
         assert_eq!(stages[0].freeze, ["embed.*", "tower.*"]);
         assert_eq!(stages[0].architecture.resolved()["stage"].as_str(), Some("represent"));
         assert_eq!(stages[1].architecture.resolved()["stage"].as_str(), Some("finetune"));
-        assert_eq!([stages[0].optimizer.dense.rate, stages[1].optimizer.dense.rate], [0.5, 1e-3]);
+        assert_eq!([stages[0].optimizer.dense.rate, stages[1].optimizer.dense.rate], [Some(0.5), None]);
         let part = |name: &str| LossPart { name: name.into(), weight: 1.0, over: manygate_graph::Over::Rows };
         assert_eq!(stages[0].seeds(&[part("ctr"), part("cvr")]).unwrap(), [1.0, 0.5]);
         let told = stages[0].seeds(&[part("ctr")]).unwrap_err().to_string();

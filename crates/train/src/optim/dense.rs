@@ -1,10 +1,11 @@
 //! The optimiser of dense parameters: lane gradients are summed, in lane order, inside the update.
 
+use super::OptimizerConfig;
 use super::group::Moves;
-use super::{DenseConfig, DenseMethod, OptimizerConfig};
+use super::method::{Kind, Method};
 use manygate_core::{Buffer, Executor, Result, run_parts};
 use manygate_graph::{Parameters, Plan};
-use manygate_kernels::optim::{AdamStep, SgdStep, adam, sgd};
+use manygate_kernels::optim::{AdagradStep, AdamStep, MomentumStep, SgdStep, adagrad, adam, momentum, sgd};
 use manygate_kernels::{Isa, Mat};
 use std::ops::Range;
 
@@ -15,11 +16,11 @@ const PIECE: usize = 16 * 1024;
 #[derive(Clone, Debug)]
 pub struct DenseOptimizer {
     isa: Isa,
-    /// First moments, laid out as the parameters; zero where the method has none.
+    /// First moments, or velocities, laid out as the parameters; zero where the method has none.
     pub first: Buffer,
-    /// Second moments, laid out as the parameters; zero where the method has none.
+    /// Second moments, or sums of squares, laid out as the parameters; zero where the method has none.
     pub second: Buffer,
-    groups: Vec<Moves<DenseConfig>>,
+    groups: Vec<Moves>,
     /// What each group does at the step that is being taken; [`None`] where it does not move.
     now: Vec<Option<DenseStep>>,
     /// Ranges of parameters that learn, cut at names.
@@ -31,28 +32,42 @@ pub struct DenseOptimizer {
 /// The constants of a group's update.
 #[derive(Clone, Copy, Debug)]
 enum DenseStep {
+    Adagrad(AdagradStep),
     Adam(AdamStep),
+    Momentum(MomentumStep),
     Sgd(SgdStep),
 }
 
-impl DenseConfig {
-    /// The constants of update number `update` (from 1).
-    fn at_update(&self, update: u64) -> DenseStep {
-        let (rate, l2, weight_decay) = (self.rate as f32, self.l2 as f32, self.weight_decay as f32);
-        let correction = |beta: f64| (1.0 - beta.powf(update as f64)) as f32;
-        match self.method {
-            DenseMethod::Adam => DenseStep::Adam(AdamStep {
+impl DenseStep {
+    /// The constants of update number `update` (from 1); [`None`] of a method that does not move dense parameters.
+    fn at_update(moves: &Moves, update: u64) -> Option<DenseStep> {
+        let config = &moves.config;
+        let number = |value: Option<f64>| value.unwrap_or_default();
+        let [rate, epsilon, l2, weight_decay] =
+            [config.rate, config.epsilon, config.l2, config.weight_decay].map(|value| number(value) as f32);
+        let correction = |beta: Option<f64>| (1.0 - number(beta).powf(update as f64)) as f32;
+        Some(match moves.method {
+            Method::Adagrad => DenseStep::Adagrad(AdagradStep { rate, epsilon, l2 }),
+            Method::Adam | Method::Adamw => DenseStep::Adam(AdamStep {
                 rate,
-                beta1: self.beta1 as f32,
-                beta2: self.beta2 as f32,
-                epsilon: self.epsilon as f32,
-                correction1: correction(self.beta1),
-                correction2: correction(self.beta2),
+                beta1: number(config.beta1) as f32,
+                beta2: number(config.beta2) as f32,
+                epsilon,
+                correction1: correction(config.beta1),
+                correction2: correction(config.beta2),
                 l2,
                 weight_decay,
             }),
-            DenseMethod::Sgd => DenseStep::Sgd(SgdStep { rate, l2, weight_decay }),
-        }
+            Method::Momentum => DenseStep::Momentum(MomentumStep {
+                rate,
+                momentum: number(config.momentum) as f32,
+                nesterov: config.nesterov.unwrap_or_default(),
+                l2,
+                weight_decay,
+            }),
+            Method::Sgd => DenseStep::Sgd(SgdStep { rate, l2 }),
+            Method::Ftrl | Method::RowwiseAdagrad => return None,
+        })
     }
 }
 
@@ -64,7 +79,7 @@ impl DenseOptimizer {
     pub fn new(plan: &Plan, config: &OptimizerConfig) -> Result<DenseOptimizer> {
         let (mut groups, mut pieces, mut group_of) = (Vec::new(), Vec::new(), Vec::new());
         for (block, range) in plan.layout().blocks().filter(|(block, _)| plan.learns(&block.name)) {
-            let moves = config.dense_moves(&block.name)?;
+            let moves = config.moves(&block.name, Kind::Dense)?;
             let group = groups.iter().position(|known| *known == moves).unwrap_or_else(|| {
                 groups.push(moves);
                 groups.len() - 1
@@ -80,7 +95,7 @@ impl DenseOptimizer {
     /// Step number `step` (from 1), with gradients `[lanes, parameters]`.
     pub fn apply(&mut self, exec: &dyn Executor, params: &mut Parameters, gradients: Mat<'_>, step: u64) {
         for (now, group) in self.now.iter_mut().zip(&self.groups) {
-            *now = group.update(step).map(|update| group.config.at_update(update));
+            *now = group.update(step).and_then(|update| DenseStep::at_update(group, update));
         }
         let (isa, pieces) = (self.isa, &self.pieces);
         let (now, group_of) = (&self.now, &self.group_of);
@@ -88,7 +103,9 @@ impl DenseOptimizer {
         run_parts(exec, pieces, slices, |i, [weights, first, second]| {
             let gradients = gradients.columns(pieces[i].start, pieces[i].len());
             match &now[group_of[i]] {
+                Some(DenseStep::Adagrad(step)) => adagrad(isa, weights, gradients, second, step),
                 Some(DenseStep::Adam(step)) => adam(isa, weights, gradients, first, second, step),
+                Some(DenseStep::Momentum(step)) => momentum(isa, weights, gradients, first, step),
                 Some(DenseStep::Sgd(step)) => sgd(isa, weights, gradients, step),
                 None => {}
             }

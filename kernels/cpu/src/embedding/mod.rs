@@ -15,14 +15,16 @@ mod coalesce;
 mod gather;
 #[cfg(test)]
 mod reference;
+mod row_optimizer;
 mod sort;
 mod update;
 
 pub use bag::{Pooling, gather_bag, scale_bag_gradient};
 pub use coalesce::{GradientSources, coalesce};
 pub use gather::gather;
+pub use row_optimizer::RowOptimizer;
 pub use sort::{run_start, sort_lookups};
-pub use update::{MAX_DIM, RowOptimizer, TableMut, update_rows};
+pub use update::{MAX_DIM, TableMut, update_rows};
 
 /// Look-ups between asking for a row and using it: enough to cover a trip to memory, few enough to fit the queue of
 /// outstanding reads.

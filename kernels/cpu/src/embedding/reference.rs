@@ -52,6 +52,26 @@ pub(super) fn updated(
                     row[c] -= rate * correction * row[dim + c] / (row[2 * dim + c].sqrt() + epsilon);
                 }
             }
+            RowOptimizer::Adagrad { rate, epsilon, l2 } => {
+                for c in 0..dim {
+                    let g = sum[c] + f64::from(l2) * row[c];
+                    row[dim + c] += g * g;
+                    row[c] -= f64::from(rate) * g / (row[dim + c].sqrt() + f64::from(epsilon));
+                }
+            }
+            RowOptimizer::Ftrl { alpha, beta, l1, l2 } => {
+                let [alpha, beta, l1, l2] = [alpha, beta, l1, l2].map(f64::from);
+                for c in 0..dim {
+                    let (w, z, n) = (row[c], row[dim + c], row[2 * dim + c]);
+                    let sign = if w == 0.0 { 0.0 } else { w.signum() };
+                    let z = if n > 0.0 { z } else { -((beta / alpha + l2) * w + sign * l1) };
+                    let moved = n + sum[c] * sum[c];
+                    let z = z + sum[c] - (moved.sqrt() - n.sqrt()) / alpha * w;
+                    let outside = if z.abs() <= l1 { 0.0 } else { z - z.signum() * l1 };
+                    row[c] = -outside / ((beta + moved.sqrt()) / alpha + l2);
+                    (row[dim + c], row[2 * dim + c]) = (z, moved);
+                }
+            }
             RowOptimizer::RowwiseAdagrad { rate, epsilon, l2 } => {
                 let g: Vec<f64> = (0..dim).map(|c| sum[c] + f64::from(l2) * row[c]).collect();
                 row[dim] += g.iter().map(|g| g * g).sum::<f64>() / dim.max(1) as f64;

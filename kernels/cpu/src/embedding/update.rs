@@ -1,75 +1,13 @@
-//! Row optimisers: the gradient rows of an id are summed and applied to its row of the table in one pass.
+//! The update of a table: the gradient rows of an id are summed and applied to its row in one pass.
 
-use super::check_table;
 use super::coalesce::{GradientSources, Runs, Targets};
+use super::{RowOptimizer, check_table};
 use crate::dispatch;
-use crate::lanes::{load_span, spans, store_span};
 use crate::simd::Simd;
 use std::marker::PhantomData;
 
 /// The widest row that [`update_rows`] takes: the sum of a row's gradients lies on the stack.
 pub const MAX_DIM: usize = 1024;
-
-/// How a row of an embedding table moves. Only rows that were looked up move, weights and state alike.
-///
-/// Below `g` is the summed gradient of the row plus `l2` times its weights.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum RowOptimizer {
-    /// Adam without the rows that were not looked up. Row: `[w dim | m dim | v dim]`.
-    ///
-    /// `m = beta1 m + (1 - beta1) g`, `v = beta2 v + (1 - beta2) g^2`,
-    /// `w -= rate correction m / (sqrt(v) + epsilon)`.
-    LazyAdam {
-        /// Step size.
-        rate: f32,
-        /// Decay of the first moment.
-        beta1: f32,
-        /// Decay of the second moment.
-        beta2: f32,
-        /// Keeps the quotient finite.
-        epsilon: f32,
-        /// [`RowOptimizer::adam_correction`] of the step.
-        correction: f32,
-        /// Weight of the squared norm in the loss, times 2.
-        l2: f32,
-    },
-    /// Adagrad with one accumulator a row. Row: `[w dim | a]`.
-    ///
-    /// `a += mean(g^2)`, `w -= rate g / (sqrt(a) + epsilon)`.
-    RowwiseAdagrad {
-        /// Step size.
-        rate: f32,
-        /// Keeps the quotient finite.
-        epsilon: f32,
-        /// Weight of the squared norm in the loss, times 2.
-        l2: f32,
-    },
-    /// Plain descent, `w -= rate g`. Row: `[w dim]`.
-    Sgd {
-        /// Step size.
-        rate: f32,
-        /// Weight of the squared norm in the loss, times 2.
-        l2: f32,
-    },
-}
-
-impl RowOptimizer {
-    /// Values of state beside the `dim` weights of a row.
-    pub fn state_width(&self, dim: usize) -> usize {
-        match self {
-            RowOptimizer::LazyAdam { .. } => 2 * dim,
-            RowOptimizer::RowwiseAdagrad { .. } => 1,
-            RowOptimizer::Sgd { .. } => 0,
-        }
-    }
-
-    /// The bias correction `sqrt(1 - beta2^step) / (1 - beta1^step)` of lazy Adam; `step` counts the steps of the
-    /// training from 1, not those that touched a row.
-    pub fn adam_correction(beta1: f32, beta2: f32, step: u64) -> f32 {
-        let power = |beta: f32| f64::from(beta).powf(step as f64);
-        ((1.0 - power(beta2)).sqrt() / (1.0 - power(beta1))) as f32
-    }
-}
 
 /// A table for writing: rows of `stride` values, of which the first `dim` are weights.
 #[derive(Debug)]
@@ -158,64 +96,7 @@ fn update_rows_body<S: Simd>(
     let gradient = &mut buffer[..dim];
     while let Some(id) = runs.id() {
         runs.sum(s, gradient);
-        apply(s, optimizer, gradient, &mut table.row_mut(id)[..used]);
-    }
-}
-
-/// Moves one row by its summed gradient.
-#[inline(always)]
-fn apply<S: Simd>(s: S, optimizer: &RowOptimizer, gradient: &mut [f32], row: &mut [f32]) {
-    let (weights, state) = row.split_at_mut(gradient.len());
-    match *optimizer {
-        RowOptimizer::LazyAdam { rate, beta1, beta2, epsilon, correction, l2 } => {
-            let (first, second) = state.split_at_mut(weights.len());
-            let l2 = s.splat(l2);
-            let (rate, epsilon) = (s.splat(rate * correction), s.splat(epsilon));
-            let (rest1, rest2) = (s.splat(1.0 - beta1), s.splat(1.0 - beta2));
-            let (beta1, beta2) = (s.splat(beta1), s.splat(beta2));
-            for span in spans(s, weights.len()) {
-                let w = load_span(s, weights, span);
-                let g = s.mul_add(l2, w, load_span(s, gradient, span));
-                let m = s.mul_add(beta1, load_span(s, first, span), s.mul(rest1, g));
-                let v = s.mul_add(beta2, load_span(s, second, span), s.mul(rest2, s.mul(g, g)));
-                let moved = s.div(s.mul(rate, m), s.add(s.sqrt(v), epsilon));
-                store_span(s, first, span, m);
-                store_span(s, second, span, v);
-                store_span(s, weights, span, s.sub(w, moved));
-            }
-        }
-        RowOptimizer::RowwiseAdagrad { rate, epsilon, l2 } => {
-            let squares = add_l2(s, l2, gradient, weights);
-            if !weights.is_empty() {
-                state[0] += squares / weights.len() as f32;
-            }
-            descend(s, rate / (state[0].sqrt() + epsilon), gradient, weights);
-        }
-        RowOptimizer::Sgd { rate, l2 } => {
-            add_l2(s, l2, gradient, weights);
-            descend(s, rate, gradient, weights);
-        }
-    }
-}
-
-/// `g += l2 w`; returns the sum of the squares of `g`.
-#[inline(always)]
-fn add_l2<S: Simd>(s: S, l2: f32, g: &mut [f32], w: &[f32]) -> f32 {
-    let mut squares = s.splat(0.0);
-    for span in spans(s, w.len()) {
-        let sum = s.mul_add(s.splat(l2), load_span(s, w, span), load_span(s, g, span));
-        squares = s.mul_add(sum, sum, squares);
-        store_span(s, g, span, sum);
-    }
-    s.sum(squares)
-}
-
-/// `w -= rate g`.
-#[inline(always)]
-fn descend<S: Simd>(s: S, rate: f32, g: &[f32], w: &mut [f32]) {
-    for span in spans(s, w.len()) {
-        let moved = s.mul_add(s.splat(-rate), load_span(s, g, span), load_span(s, w, span));
-        store_span(s, w, span, moved);
+        optimizer.apply(s, gradient, &mut table.row_mut(id)[..used]);
     }
 }
 
@@ -228,7 +109,7 @@ mod tests {
     use crate::view::Mat;
     use proptest::prelude::*;
 
-    fn optimizers() -> [RowOptimizer; 3] {
+    fn optimizers() -> [RowOptimizer; 5] {
         let correction = RowOptimizer::adam_correction(0.9, 0.999, 3);
         [
             RowOptimizer::LazyAdam {
@@ -239,7 +120,9 @@ mod tests {
                 correction,
                 l2: 0.01,
             },
+            RowOptimizer::Adagrad { rate: 0.05, epsilon: 1e-8, l2: 0.02 },
             RowOptimizer::RowwiseAdagrad { rate: 0.05, epsilon: 1e-8, l2: 0.02 },
+            RowOptimizer::Ftrl { alpha: 0.1, beta: 1.0, l1: 0.3, l2: 0.02 },
             RowOptimizer::Sgd { rate: 0.1, l2: 0.03 },
         ]
     }

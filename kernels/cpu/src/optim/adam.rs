@@ -1,8 +1,8 @@
-//! Optimisers of dense parameters. They read the gradient of each lane of rows once and sum here, in lane order, so
-//! that no summed gradient is ever written.
+//! Adam and AdamW.
 
+use super::gradient::lane_sum;
 use crate::dispatch;
-use crate::lanes::{Span, load_span, spans, store_span};
+use crate::lanes::{load_span, spans, store_span};
 use crate::simd::Simd;
 use crate::view::Mat;
 
@@ -28,7 +28,8 @@ pub struct AdamStep {
 }
 
 dispatch! {
-    /// One Adam step (AdamW with `weight_decay`), in the arithmetic of `torch.optim.Adam`.
+    /// One step of Adam (D. P. Kingma, J. Ba, ICLR 2015), or with `weight_decay` of AdamW (I. Loshchilov, F. Hutter,
+    /// ICLR 2019), in the arithmetic of `torch.optim.Adam`.
     ///
     /// `gradients` is `[lanes, len]`; the gradient is the sum of its rows, in order. With it: `m = beta1 m +
     /// (1 - beta1) g`, `v = beta2 v + (1 - beta2) g^2`, `w -= rate / correction1 * m / (sqrt(v) / sqrt(correction2) +
@@ -73,68 +74,6 @@ fn adam_body<S: Simd>(
         store_span(s, first, span, mean);
         store_span(s, second, span, square);
         store_span(s, weights, span, s.sub(s.mul(old, kept), s.mul(rate, quotient)));
-    }
-}
-
-/// The constants of one [`sgd`] step.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct SgdStep {
-    /// Learning rate.
-    pub rate: f32,
-    /// Weight decay through the gradient: `g += l2 w`.
-    pub l2: f32,
-    /// Decoupled weight decay: `w -= rate * weight_decay * w` before the step.
-    pub weight_decay: f32,
-}
-
-dispatch! {
-    /// One step of plain gradient descent, which has no state.
-    ///
-    /// `gradients` is `[lanes, len]`; the gradient `g` is the sum of its rows, in order, plus `l2 w`. Then
-    /// `w = (1 - rate weight_decay) w - rate g`. Each product is rounded by itself, so the bits are those of a plain
-    /// loop. Each element depends on its own column only: columns may be dealt to threads.
-    ///
-    /// # Panics
-    /// When the length of `weights` and the width of `gradients` differ.
-    pub fn sgd(weights: &mut [f32], gradients: Mat<'_>, step: &SgdStep) = sgd_body;
-}
-
-#[inline(always)]
-fn sgd_body<S: Simd>(s: S, weights: &mut [f32], gradients: Mat<'_>, step: &SgdStep) {
-    let len = weights.len();
-    assert_eq!(gradients.cols(), len, "sgd: the widths of gradients and weights differ");
-    let kept = s.splat(1.0 - step.rate * step.weight_decay);
-    let (rate, l2) = (s.splat(step.rate), s.splat(step.l2));
-    for span in spans(s, len) {
-        let old = load_span(s, weights, span);
-        let g = s.mul_add(l2, old, lane_sum(s, gradients, span));
-        store_span(s, weights, span, s.sub(s.mul(old, kept), s.mul(rate, g)));
-    }
-}
-
-/// Sum over the rows of one span of columns.
-#[inline(always)]
-fn lane_sum<S: Simd>(s: S, gradients: Mat<'_>, span: Span) -> S::V {
-    let mut sum = s.splat(0.0);
-    for lane in 0..gradients.rows() {
-        sum = s.add(sum, load_span(s, gradients.row(lane), span));
-    }
-    sum
-}
-
-dispatch! {
-    /// Sums the rows of `gradients` `[lanes, out.len()]` to `out`, in lane order. No lanes give zeros.
-    ///
-    /// # Panics
-    /// When the widths differ.
-    pub fn sum_lanes(gradients: Mat<'_>, out: &mut [f32]) = sum_lanes_body;
-}
-
-#[inline(always)]
-fn sum_lanes_body<S: Simd>(s: S, gradients: Mat<'_>, out: &mut [f32]) {
-    assert_eq!(gradients.cols(), out.len(), "sum_lanes: the widths differ");
-    for span in spans(s, out.len()) {
-        store_span(s, out, span, lane_sum(s, gradients, span));
     }
 }
 
@@ -183,50 +122,6 @@ mod tests {
                 }
             }
         }
-
-        #[test]
-        fn descent_agrees_with_f64(
-            len in 0usize..70, lanes in 0usize..5, pad in 0usize..3, seed: u64, l2 in 0.0f32..0.1, decay in 0.0f32..0.1,
-        ) {
-            let stride = len + pad;
-            let gradients = values(seed, lanes * stride, 1.0);
-            let start = values(seed ^ 1, len, 1.0);
-            let step = SgdStep { rate: 0.1, l2, weight_decay: decay };
-            let [rate, l2, decay] = [step.rate, l2, decay].map(f64::from);
-            let mut first: Option<Vec<f32>> = None;
-            for isa in Isa::available() {
-                let mut w = start.clone();
-                sgd(isa, &mut w, Mat::strided(&gradients, lanes, len, stride), &step);
-                for (i, &before) in start.iter().enumerate() {
-                    let before = f64::from(before);
-                    let sum: f64 = (0..lanes).map(|lane| f64::from(gradients[lane * stride + i])).sum();
-                    let expected = before - rate * decay * before - rate * (sum + l2 * before);
-                    prop_assert!(close(w[i], expected, 1e-6), "{isa}: {} {expected}", w[i]);
-                }
-                prop_assert_eq!(first.get_or_insert_with(|| w.clone()), &w, "{} has other bits", isa);
-            }
-        }
-
-        #[test]
-        fn lanes_are_summed_in_order(len in 0usize..70, lanes in 0usize..6, pad in 0usize..3, seed: u64) {
-            let stride = len + pad;
-            let gradients = values(seed, lanes * stride, 1.0);
-            for isa in Isa::available() {
-                let mut out = vec![7.0; len];
-                sum_lanes(isa, Mat::strided(&gradients, lanes, len, stride), &mut out);
-                for i in 0..len {
-                    let expected = (0..lanes).fold(0.0f32, |sum, lane| sum + gradients[lane * stride + i]);
-                    prop_assert_eq!(out[i], expected);
-                }
-            }
-        }
-    }
-
-    #[test]
-    #[should_panic(expected = "sgd: the widths")]
-    fn gradients_of_another_width_are_refused() {
-        let step = SgdStep { rate: 0.1, l2: 0.0, weight_decay: 0.0 };
-        sgd(Isa::best(), &mut [0.0; 3], Mat::new(&[0.0; 2], 1, 2), &step);
     }
 
     #[test]

@@ -1,0 +1,116 @@
+//! Adagrad with an accumulator for each value.
+
+use super::gradient::lane_sum;
+use crate::dispatch;
+use crate::lanes::{load_span, spans, store_span};
+use crate::simd::Simd;
+use crate::view::Mat;
+
+/// The constants of one [`adagrad`] step.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct AdagradStep {
+    /// Learning rate.
+    pub rate: f32,
+    /// Keeps the quotient finite.
+    pub epsilon: f32,
+    /// Weight decay through the gradient: `g += l2 w`.
+    pub l2: f32,
+}
+
+dispatch! {
+    /// One step of Adagrad with a diagonal matrix (J. Duchi, E. Hazan, Y. Singer, JMLR 12, 2011), in the arithmetic of
+    /// `torch.optim.Adagrad`.
+    ///
+    /// `gradients` is `[lanes, len]`; the gradient `g` is the sum of its rows, in order, plus `l2 w`. With it
+    /// `a += g^2`, `w -= rate g / (sqrt(a) + epsilon)`. Each element depends on its own column only: columns may be
+    /// dealt to threads.
+    ///
+    /// # Panics
+    /// When the lengths of `weights`, `squares` (`a`) and the width of `gradients` differ.
+    pub fn adagrad(weights: &mut [f32], gradients: Mat<'_>, squares: &mut [f32], step: &AdagradStep)
+        = adagrad_body;
+}
+
+#[inline(always)]
+fn adagrad_body<S: Simd>(
+    s: S,
+    weights: &mut [f32],
+    gradients: Mat<'_>,
+    squares: &mut [f32],
+    step: &AdagradStep,
+) {
+    let len = weights.len();
+    assert!(
+        gradients.cols() == len && squares.len() == len,
+        "adagrad: {len} weights, gradients of {}, squares of {}",
+        gradients.cols(),
+        squares.len()
+    );
+    let (rate, epsilon, l2) = (s.splat(step.rate), s.splat(step.epsilon), s.splat(step.l2));
+    for span in spans(s, len) {
+        let old = load_span(s, weights, span);
+        let g = s.mul_add(l2, old, lane_sum(s, gradients, span));
+        let a = s.mul_add(g, g, load_span(s, squares, span));
+        let moved = s.div(s.mul(rate, g), s.add(s.sqrt(a), epsilon));
+        store_span(s, squares, span, a);
+        store_span(s, weights, span, s.sub(old, moved));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::isa::Isa;
+    use crate::testing::{close, values, widen};
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn steps_agree_with_f64(
+            len in 0usize..70, lanes in 0usize..5, pad in 0usize..3, seed: u64, l2 in 0.0f32..0.1,
+        ) {
+            let stride = len + pad;
+            let gradients = values(seed, lanes * stride, 1.0);
+            let start = values(seed ^ 1, len, 1.0);
+            let step = AdagradStep { rate: 0.1, epsilon: 1e-8, l2 };
+            // Not from 0: the quotient would magnify the rounding of a sum near 0 to the size of the rate.
+            let (mut w, mut a) = (widen(&start), vec![0.1; len]);
+            let mut found: Vec<_> =
+                Isa::available().iter().map(|&isa| (isa, start.clone(), vec![0.1f32; len])).collect();
+            for _ in 0..3 {
+                for i in 0..len {
+                    let sum: f64 = (0..lanes).map(|lane| f64::from(gradients[lane * stride + i])).sum();
+                    let g = sum + f64::from(l2) * w[i];
+                    a[i] += g * g;
+                    w[i] -= f64::from(step.rate) * g / (a[i].sqrt() + f64::from(step.epsilon));
+                }
+                for (isa, w, a) in &mut found {
+                    adagrad(*isa, w, Mat::strided(&gradients, lanes, len, stride), a, &step);
+                }
+            }
+            let bits = found[0].1.clone();
+            for (isa, found_w, found_a) in found {
+                for i in 0..len {
+                    prop_assert!(close(found_w[i], w[i], 5e-6), "{isa}: {} {}", found_w[i], w[i]);
+                    prop_assert!(close(found_a[i], a[i], 5e-6), "{isa}: {} {}", found_a[i], a[i]);
+                }
+                prop_assert_eq!(&bits, &found_w, "{} has other bits", isa);
+            }
+        }
+    }
+
+    #[test]
+    fn the_first_step_has_the_size_of_the_rate() {
+        let step = AdagradStep { rate: 0.25, epsilon: 1e-8, l2: 0.0 };
+        let (mut w, mut a) = ([1.0, 1.0, 1.0], [0.0; 3]);
+        adagrad(Isa::best(), &mut w, Mat::new(&[3.0, -1e-3, 0.0], 1, 3), &mut a, &step);
+        assert!(w.iter().zip([0.75, 1.25, 1.0]).all(|(w, expected)| (w - expected).abs() < 1e-4), "{w:?}");
+    }
+
+    #[test]
+    #[should_panic(expected = "adagrad: 3 weights, gradients of 2, squares of 3")]
+    fn lengths_that_differ_are_refused() {
+        let step = AdagradStep { rate: 0.1, epsilon: 1e-8, l2: 0.0 };
+        adagrad(Isa::best(), &mut [0.0; 3], Mat::new(&[0.0; 2], 1, 2), &mut [0.0; 3], &step);
+    }
+}

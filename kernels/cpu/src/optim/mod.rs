@@ -1,0 +1,12 @@
+//! Optimisers of dense parameters. They read the gradient of each lane of rows once and sum here, in lane order, so
+//! that no summed gradient is ever written. [`gradient`](sum_lanes) sums for those who want to look at it first.
+
+mod adagrad;
+mod adam;
+mod descent;
+mod gradient;
+
+pub use adagrad::{AdagradStep, adagrad};
+pub use adam::{AdamStep, adam};
+pub use descent::{MomentumStep, SgdStep, momentum, sgd};
+pub use gradient::{clamp, scale, sum_lanes, sum_squares};
