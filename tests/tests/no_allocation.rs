@@ -4,6 +4,7 @@
 
 use manygate_core::{Bag, Batch, Executor, Pool, Serial, Stream};
 use manygate_graph::{Mode, PlanOptions};
+use manygate_kernels::Isa;
 use manygate_kernels::embedding::Pooling;
 use manygate_models::inputs::{self, Inputs};
 use manygate_train::Learner;
@@ -96,22 +97,25 @@ fn data(rows: usize) -> Batch {
     }
 }
 
-/// A model with its optimiser groups and its balancing method, none where empty.
+/// A model with its optimiser groups and its balancing method, none where empty, on an instruction set, the best one
+/// where none is named.
 #[derive(Debug, Default)]
 struct Job {
     model: String,
+    isa: Option<Isa>,
     optimizer: &'static str,
     method: &'static str,
 }
 
 /// A model in training, as the trainer makes it.
 fn learner(job: &Job, exec: &dyn Executor, data: &Batch) -> Learner {
-    let Job { model, optimizer, method } = job;
+    let Job { model, isa, optimizer, method } = job;
     let (_, architecture) = manygate_models::from_table(&toml::from_str(model).unwrap()).unwrap();
     let inputs = inputs(model);
     let graph = || manygate_models::build(architecture.as_ref(), &inputs, Mode::Training).unwrap();
     let optimizer: OptimizerConfig = toml::from_str(optimizer).unwrap();
-    let mut learner = Learner::new(graph(), PlanOptions::default(), &optimizer, 1, exec, ROWS).unwrap();
+    let options = PlanOptions { isa: isa.unwrap_or_else(Isa::best), ..PlanOptions::default() };
+    let mut learner = Learner::new(graph(), options, &optimizer, 1, exec, ROWS).unwrap();
     if !method.is_empty() {
         let table = toml::Table::from_iter([("method".to_owned(), (*method).into())]);
         let tasks: Vec<&str> = inputs.task_names().collect();
@@ -182,8 +186,9 @@ fn a_warm_step_allocates_nothing() {
     let mmoe = || Job { model: models[0].to_owned(), ..Job::default() };
     let grouped = Job { optimizer: GROUPS, ..mmoe() };
     let balanced = METHODS.iter().map(|method| Job { method: method.name, ..mmoe() });
+    let on_each_set = Isa::available().into_iter().map(|isa| Job { isa: Some(isa), ..mmoe() });
     let pool = Pool::new(2).unwrap();
-    for job in plain.chain([grouped]).chain(balanced) {
+    for job in plain.chain([grouped]).chain(balanced).chain(on_each_set) {
         assert_eq!(least_blocks(&job, &Serial), 0, "one thread: {job:?}");
         assert_eq!(pool.enter(|exec| least_blocks(&job, exec)), 0, "two threads: {job:?}");
     }

@@ -8,7 +8,8 @@ use std::path::PathBuf;
 #[derive(Debug, Parser)]
 #[command(name = "manygate", version, propagate_version = true, arg_required_else_help = true)]
 #[command(
-    after_help = "Example:\n  manygate train configs/quickstart.toml --out runs/first\n  manygate eval runs/first"
+    after_help = "Example:\n  manygate train configs/quickstart.toml --out runs/first\n  manygate eval runs/first\n\n\
+    Environment:\n  MANYGATE_ISA=scalar|portable|avx2|avx512  Instruction set [default: the best one of this machine]"
 )]
 pub(crate) struct Arguments {
     #[command(subcommand)]

@@ -362,9 +362,12 @@ fn wrong_usage_ends_with_2() {
     let message = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(2));
     assert!(
-        message.contains("MANYGATE_ISA: `mmx` is not available") && message.contains("scalar"),
+        message.contains("MANYGATE_ISA: `mmx` is not available") && message.contains("scalar, portable"),
         "{message}"
     );
+    let output = lab.command(&["--help"]).env("MANYGATE_ISA", "portable").output().unwrap();
+    let help = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success() && help.contains("MANYGATE_ISA=scalar|portable|avx2|avx512"), "{help}");
     assert!(!lab.path("runs").exists());
 }
 

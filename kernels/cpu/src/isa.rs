@@ -8,6 +8,9 @@ use std::sync::OnceLock;
 pub enum Isa {
     /// Plain Rust, one value at a time: the reference.
     Scalar,
+    /// Vectors of four values made of what the target is compiled for: the best set where there is no AVX2, on other
+    /// processors too.
+    Portable,
     /// x86-64 with AVX2 and FMA.
     Avx2,
     /// x86-64 with AVX-512 F, VL, BW and DQ.
@@ -15,13 +18,34 @@ pub enum Isa {
 }
 
 impl Isa {
+    /// Every instruction set, weakest first.
+    const ALL: [Isa; 4] = [Isa::Scalar, Isa::Portable, Isa::Avx2, Isa::Avx512];
+
     /// Every instruction set this machine can run, weakest first.
     pub fn available() -> Vec<Isa> {
-        [Isa::Scalar, Isa::Avx2, Isa::Avx512].into_iter().filter(|isa| isa.exists_here()).collect()
+        Isa::ALL.into_iter().filter(|isa| isa.exists_here()).collect()
     }
 
-    /// The instruction set that the environment variable `MANYGATE_ISA` names (`scalar`, `avx2`, `avx512`), if it is
-    /// set.
+    /// f32 values in a vector.
+    pub const fn lanes(self) -> usize {
+        match self {
+            Isa::Scalar => 1,
+            Isa::Portable => 4,
+            Isa::Avx2 => 8,
+            Isa::Avx512 => 16,
+        }
+    }
+
+    /// Whether multiply-adds round once, so that kernels which sum in the same order have the same bits as the other
+    /// such sets. [`Isa::Portable`] does where the target has the instruction: on 64-bit ARM, and on x86-64 when
+    /// compiled for FMA.
+    pub const fn is_fused(self) -> bool {
+        let compiled_for = cfg!(target_feature = "fma") || cfg!(target_arch = "aarch64");
+        !matches!(self, Isa::Portable) || compiled_for
+    }
+
+    /// The instruction set that the environment variable `MANYGATE_ISA` names (`scalar`, `portable`, `avx2`,
+    /// `avx512`), if it is set.
     ///
     /// # Errors
     /// A message that lists the available ones, when it names a set that is unknown or absent here.
@@ -37,7 +61,7 @@ impl Isa {
     /// [`Isa::requested`] first.
     pub fn best() -> Isa {
         static BEST: OnceLock<Isa> = OnceLock::new();
-        let strongest = || Isa::available().pop().unwrap_or(Isa::Scalar);
+        let strongest = || Isa::available().pop().unwrap_or(Isa::Portable);
         *BEST.get_or_init(|| Isa::requested().ok().flatten().unwrap_or_else(strongest))
     }
 
@@ -57,13 +81,13 @@ impl Isa {
     #[inline]
     pub fn or_below(self) -> Isa {
         static STRONGEST: OnceLock<Isa> = OnceLock::new();
-        let strongest = *STRONGEST.get_or_init(|| Isa::available().pop().unwrap_or(Isa::Scalar));
+        let strongest = *STRONGEST.get_or_init(|| Isa::available().pop().unwrap_or(Isa::Portable));
         self.min(strongest)
     }
 
     fn exists_here(self) -> bool {
         match self {
-            Isa::Scalar => true,
+            Isa::Scalar | Isa::Portable => true,
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 => is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma"),
             #[cfg(target_arch = "x86_64")]
@@ -84,6 +108,7 @@ impl fmt::Display for Isa {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Isa::Scalar => "scalar",
+            Isa::Portable => "portable",
             Isa::Avx2 => "avx2",
             Isa::Avx512 => "avx512",
         })
@@ -95,12 +120,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn scalar_is_always_there_and_names_round_trip() {
+    fn two_sets_are_always_there_and_names_round_trip() {
         let all = Isa::available();
-        assert_eq!(all[0], Isa::Scalar);
+        assert_eq!(all[..2], [Isa::Scalar, Isa::Portable]);
         for isa in all {
             assert_eq!(Isa::named(&isa.to_string()), Ok(isa));
         }
-        assert!(Isa::named("mmx").unwrap_err().contains("scalar"));
+        assert!(Isa::named("mmx").unwrap_err().contains("scalar, portable"));
     }
 }

@@ -20,11 +20,7 @@ const LOOKUP: usize = 1024;
 
 /// Fused multiply-adds, two operations each, in 10^9 operations a second.
 pub fn fma_gflops(isa: Isa, budget: Duration) -> f64 {
-    let lanes = match isa.or_below() {
-        Isa::Scalar => 1,
-        Isa::Avx2 => 8,
-        Isa::Avx512 => 16,
-    };
+    let lanes = isa.or_below().lanes();
     let runs = 50_000;
     let seconds = best_of(budget, || timed(|| black_box(fma_chains(isa, black_box(runs)))));
     (2 * lanes * CHAINS * runs) as f64 / seconds * 1e-9
@@ -122,11 +118,7 @@ mod tests {
         // x -> 0.999 x + 0.001 stays at 1.
         for isa in Isa::available() {
             let sum = fma_chains(isa, 100);
-            let values = match isa {
-                Isa::Scalar => 1,
-                Isa::Avx2 => 8,
-                Isa::Avx512 => 16,
-            } * CHAINS;
+            let values = isa.lanes() * CHAINS;
             assert!((sum - values as f32).abs() < 1e-2, "{isa}: {sum} for {values} chains");
         }
     }

@@ -2,17 +2,19 @@
 
 use super::pack::PANEL;
 use crate::activation::Activation;
+use crate::isa::Isa;
 use crate::simd::Simd;
 
 /// Rows of the largest register tile.
 pub(super) const TILE_ROWS: usize = 6;
 
 /// Vectors a row of the largest register tile: with [`TILE_ROWS`] they fill, beside a row of B and one broadcast,
-/// the 32 registers of AVX-512 (24 + 4 + 1) and the 16 of AVX2 (12 + 2 + 1).
-pub(super) const fn tile_vectors(lanes: usize) -> usize {
-    match lanes {
-        8 => 2,
-        _ => 4,
+/// the 32 registers of AVX-512 and of 64-bit ARM (24 + 4 + 1) and the 16 of AVX2 and SSE2 (12 + 2 + 1).
+pub(super) const fn tile_vectors(isa: Isa) -> usize {
+    match isa {
+        Isa::Scalar | Isa::Avx512 => 4,
+        Isa::Portable if cfg!(target_arch = "aarch64") => 4,
+        Isa::Portable | Isa::Avx2 => 2,
     }
 }
 
@@ -66,9 +68,9 @@ pub(super) unsafe fn run<S: Simd>(s: S, rows: usize, tile: &Tile) {
                     // SAFETY: as above.
                     ($r, 2) => unsafe { fixed::<S, $r, 2>(s, tile) },
                     // SAFETY: as above.
-                    ($r, 3) if tile_vectors(S::LANES) >= 3 => unsafe { fixed::<S, $r, 3>(s, tile) },
+                    ($r, 3) if tile_vectors(S::ISA) >= 3 => unsafe { fixed::<S, $r, 3>(s, tile) },
                     // SAFETY: as above.
-                    ($r, 4) if tile_vectors(S::LANES) >= 4 => unsafe { fixed::<S, $r, 4>(s, tile) },
+                    ($r, 4) if tile_vectors(S::ISA) >= 4 => unsafe { fixed::<S, $r, 4>(s, tile) },
                 )*
                 (rows, vectors) => unreachable!("a tile of {rows} rows and {vectors} vectors"),
             }
@@ -114,6 +116,8 @@ unsafe fn fixed<S: Simd, const ROWS: usize, const VECTORS: usize>(s: S, t: &Tile
         a = a.wrapping_add(t.a_inner);
         b = b.wrapping_add(PANEL);
     }
+    // A copy: what follows may stay a loop over memory, and the sums above would be stored in every round for it.
+    let mut sums = sums.map(|sums| sums.map(|sum| sum));
     match t.last_step {
         LastStep::Keep => {}
         LastStep::Relu => {

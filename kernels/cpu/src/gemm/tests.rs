@@ -170,7 +170,7 @@ proptest! {
     }
 
     #[test]
-    fn a_row_alone_and_every_instruction_set_have_the_same_bits(rows in 1usize..40, inputs in size(), outputs in size(),
+    fn a_row_alone_and_every_fused_instruction_set_have_the_same_bits(rows in 1usize..40, inputs in size(), outputs in size(),
         pick: prop::sample::Index, seed: u64)
     {
         let (x, weight) = (Wide::new(seed, rows, inputs, 0), Wide::new(seed ^ 1, outputs, inputs, 0));
@@ -184,7 +184,9 @@ proptest! {
             linear(isa, x.mat(), packed, &bias, Activation::Relu, all.mat_mut());
             linear(isa, x.mat().row_range(row, 1), packed, &bias, Activation::Relu, one.mat_mut());
             prop_assert_eq!(all.mat().row(row), one.mat().row(0), "{}", isa);
-            prop_assert_eq!(&all.data, scalar.get_or_insert_with(|| all.data.clone()), "{}", isa);
+            if isa.is_fused() {
+                prop_assert_eq!(&all.data, scalar.get_or_insert_with(|| all.data.clone()), "{}", isa);
+            }
         }
     }
 }

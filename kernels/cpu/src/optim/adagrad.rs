@@ -94,7 +94,9 @@ mod tests {
                     prop_assert!(close(found_w[i], w[i], 5e-6), "{isa}: {} {}", found_w[i], w[i]);
                     prop_assert!(close(found_a[i], a[i], 5e-6), "{isa}: {} {}", found_a[i], a[i]);
                 }
-                prop_assert_eq!(&bits, &found_w, "{} has other bits", isa);
+                if isa.is_fused() {
+                    prop_assert_eq!(&bits, &found_w, "{} has other bits", isa);
+                }
             }
         }
     }
