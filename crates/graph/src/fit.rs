@@ -21,8 +21,16 @@ impl Plan {
         if seeds != parts {
             return misfit(format!("{seeds} seeds for {parts} parts of the loss"));
         }
-        self.check_columns(input.batch)?;
-        self.check_lookups(input.batch)
+        self.check_batch(input.batch)
+    }
+
+    /// Checks that an arranged batch has every column that the plan reads, and no id without a row.
+    ///
+    /// # Errors
+    /// [`Error::Graph`] with the first column that does not fit.
+    pub fn check_batch(&self, batch: &Batch) -> Result<()> {
+        self.check_columns(batch)?;
+        self.check_lookups(batch)
     }
 
     pub(crate) fn check_weights(

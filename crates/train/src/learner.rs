@@ -168,6 +168,7 @@ impl Learner {
         let input = Input { params, state, tables: &self.tables, batch, seeds: &self.seeds };
         let step = self.step + 1;
         if let Some(balancer) = &mut self.balancer {
+            self.plan.check_batch(batch)?;
             self.sparse.sort(exec, batch);
             balancer.run(exec, &self.plan, &mut self.ws, &self.sparse, &input, step)?;
         } else {
