@@ -1,6 +1,7 @@
 //! What a run shows while it works: a progress bar on a terminal, plain lines elsewhere, and the same lines in the run
 //! folder's `train.log`.
 
+use crate::interrupt::Interrupt;
 use crate::output;
 use indicatif::{ProgressBar, ProgressStyle};
 use manygate_core::Error;
@@ -19,6 +20,7 @@ const INTERVAL: Duration = Duration::from_secs(2);
 /// Shows events on stderr and logs them.
 pub(crate) struct Terminal {
     folder: PathBuf,
+    interrupt: Interrupt,
     /// Open from the moment the run folder is there.
     log: Option<File>,
     bar: Option<ProgressBar>,
@@ -33,10 +35,12 @@ pub(crate) struct Terminal {
 
 impl Terminal {
     /// Logs into the run folder `folder`, once the run has made it: a run that cannot begin leaves nothing behind.
-    pub(crate) fn new(folder: &Path) -> Terminal {
+    /// From then on `interrupt` listens, as there is something to keep.
+    pub(crate) fn new(folder: &Path, interrupt: &Interrupt) -> Terminal {
         let now = Instant::now();
         Terminal {
             folder: folder.to_path_buf(),
+            interrupt: interrupt.clone(),
             log: None,
             bar: None,
             started: now,
@@ -117,6 +121,7 @@ impl Observer for Terminal {
                 steps,
                 resumed_at,
             } => {
+                self.interrupt.listen();
                 self.log = OpenOptions::new().create(true).append(true).open(self.folder.join(LOG_FILE)).ok();
                 self.line(&format!("rows: {fit_rows} to fit, {valid_rows} to validate, {test_rows} to test"));
                 self.line(&format!(

@@ -131,15 +131,7 @@ fn kill_and_resume(job: Job) {
     let resumed =
         lab.run(&["train", "config.toml", "--out", "killed", "--resume", "--threads", "2"]).success();
     assert!(resumed.stderr.contains("going on after step"), "{}", resumed.stderr);
-    for file in ["model.safetensors", "checkpoint.safetensors"] {
-        assert!(lab.read(&format!("killed/{file}")) == lab.read(&format!("whole/{file}")), "{file} differs");
-    }
-    let metrics = |run: &str| {
-        let mut metrics = lab.read_json(&format!("{run}/metrics.json"));
-        metrics["seconds"].take();
-        metrics
-    };
-    assert_eq!(metrics("killed"), metrics("whole"));
+    lab.assert_same_run("killed", "whole");
 }
 
 /// The first model is written before the first checkpoint: a run that ends between the two can be resumed as well.

@@ -46,7 +46,7 @@ pub enum Error {
         message: String,
     },
     /// The operating system refused.
-    #[error("{}: cannot {doing}: {source}", .path.display())]
+    #[error("{}: cannot {doing}: {source}{}", .path.display(), remedy(doing, .source))]
     Io {
         /// What was being done, as a verb phrase: `read`, `create the folder`.
         doing: &'static str,
@@ -54,6 +54,12 @@ pub enum Error {
         path: PathBuf,
         /// The system's own words.
         source: std::io::Error,
+    },
+    /// A run stopped because it was asked to. Its checkpoint is written, and it can be resumed.
+    #[error("interrupted after step {step}")]
+    Interrupted {
+        /// Steps taken, the resumed ones included.
+        step: u64,
     },
     /// A result that the caller asked for was not reached.
     #[error("{0}")]
@@ -73,6 +79,22 @@ pub enum Error {
         /// The first op in plan order with an output that is not finite.
         op: String,
     },
+}
+
+/// What to do where the system's words do not say it.
+fn remedy(doing: &str, source: &std::io::Error) -> &'static str {
+    use std::io::ErrorKind::{
+        AlreadyExists, FileTooLarge, NotADirectory, NotFound, PermissionDenied, QuotaExceeded,
+        ReadOnlyFilesystem, StorageFull,
+    };
+    match source.kind() {
+        StorageFull | QuotaExceeded => "; make room there",
+        FileTooLarge => "; raise the limit on the size of files (`ulimit -f`)",
+        ReadOnlyFilesystem | PermissionDenied if doing != "read" => "; name a place that can be written",
+        AlreadyExists | NotADirectory => "; a file is where a folder should be",
+        NotFound if doing == "write" => "; the folder was moved or removed, or has not been made",
+        _ => "",
+    }
 }
 
 fn line_suffix(line: &Option<u64>) -> String {
@@ -131,5 +153,15 @@ mod tests {
         assert_eq!(e.to_string(), "a.csv:7: column `age`: `x` is not a number");
         let e = Error::data("a.csv", None, None, "the file is empty");
         assert_eq!(e.to_string(), "a.csv: the file is empty");
+    }
+
+    #[test]
+    fn a_system_error_says_what_to_do() {
+        use std::io::ErrorKind::{PermissionDenied, StorageFull};
+        let told = |doing, kind: std::io::ErrorKind| Error::io(doing, "run/model")(kind.into()).to_string();
+        assert!(told("write", StorageFull).starts_with("run/model: cannot write: "));
+        assert!(told("write", StorageFull).ends_with("; make room there"));
+        assert!(told("write", PermissionDenied).ends_with("; name a place that can be written"));
+        assert!(!told("read", PermissionDenied).contains(';'));
     }
 }

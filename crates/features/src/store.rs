@@ -5,7 +5,7 @@ use std::fmt::Write;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use manygate_core::{Error, Result};
+use manygate_core::{Error, Result, write_atomically};
 use serde::{Deserialize, Serialize};
 
 use crate::encode::Encoder;
@@ -39,12 +39,12 @@ impl Encoder {
                 text.push_str(&serde_json::Value::from(value).to_string());
                 text.push('\n');
             }
-            write(&vocabulary_path(folder, &table.name), &text)?;
+            write_atomically(&vocabulary_path(folder, &table.name), text.as_bytes())?;
         }
         let saved = Saved { version: VERSION, schema: self.schema.clone(), recipe: self.recipe.clone() };
         let path = folder.join("schema.json");
         let text = serde_json::to_string_pretty(&saved).map_err(|e| Error::format(&path, e.to_string()))?;
-        write(&path, &(text + "\n"))
+        write_atomically(&path, (text + "\n").as_bytes())
     }
 
     /// Loads what [`save`](Encoder::save) wrote.
@@ -117,10 +117,6 @@ fn damaged(path: &Path, what: impl std::fmt::Display) -> Error {
 fn read(path: &Path) -> Result<String> {
     let bytes = fs::read(path).map_err(Error::io("read", path))?;
     String::from_utf8(bytes).map_err(|e| damaged(path, e.utf8_error()))
-}
-
-fn write(path: &Path, text: &str) -> Result<()> {
-    fs::write(path, text).map_err(Error::io("write", path))
 }
 
 #[cfg(test)]

@@ -103,7 +103,13 @@ impl Model {
         check_folder(folder)?;
         let encoder = Encoder::load(&folder.join(VOCAB_FOLDER))?;
         let plan = evaluation_plan(architecture, &encoder)?;
-        let file = TensorFile::read(&folder.join(MODEL_FILE), "model")?;
+        let path = folder.join(MODEL_FILE);
+        if !path.exists() {
+            let message = "there is no model yet: training writes it at its first validation; let the run go on, or \
+                           resume it with `manygate train --resume`";
+            return Err(Error::format(path, message));
+        }
+        let file = TensorFile::read(&path, "model")?;
         let weights = Weights::read(&plan, &file)?;
         Model::over(name, encoder, plan, weights)
     }

@@ -1,14 +1,12 @@
-//! Writes models and checkpoints: temporary name, sync, rename, so that a file is either whole or the one before.
+//! Writes models and checkpoints, and reads the latter back.
 
 use crate::learner::Learner;
 use crate::progress::Progress;
-use manygate_core::{Error, Result};
+use manygate_core::{Error, Result, write_atomically};
 use manygate_graph::Parameters;
 use manygate_runtime::TensorFile;
 use manygate_runtime::tensors::{CHECKSUM, KIND, VERSION, VERSION_KEY, checksum};
 use serde_json::{Map, Value, json};
-use std::fs::{self, File};
-use std::io::Write;
 use std::path::Path;
 
 /// File of the latest checkpoint in a run folder.
@@ -22,30 +20,6 @@ const BALANCE: &str = "manygate.balance";
 const FIRST: &str = "optimizer.first.";
 const SECOND: &str = "optimizer.second.";
 const ROWS: &str = "optimizer.rows.";
-
-/// Writes `bytes` to `path`: whole or not at all, also when the machine stops in between.
-///
-/// # Errors
-/// When the file system refuses.
-pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
-    let mut temporary = path.as_os_str().to_owned();
-    temporary.push(".tmp");
-    let write = || -> std::io::Result<()> {
-        let mut file = File::create(&temporary)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        fs::rename(&temporary, path)?;
-        // The parent of a bare name is the empty path.
-        match path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
-            Some(folder) => File::open(folder)?.sync_all(),
-            None => Ok(()),
-        }
-    };
-    write().map_err(|e| {
-        let _ = fs::remove_file(&temporary);
-        Error::io("write", path)(e)
-    })
-}
 
 /// Named tensors to be written.
 #[derive(Default)]
@@ -201,6 +175,7 @@ impl Checkpoint {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
 
     #[test]
     fn equal_tensors_are_equal_bytes_and_read_back() {

@@ -5,13 +5,12 @@
 //! `{"is_click": {"all": {"auc", "logloss", "gauc", "pcoc", "rows", "positives", "gauc_users"}, "tab=1": {..}}}`;
 //! an undefined metric is `null`, and `test` is `null` without test data.
 
-use crate::checkpoint::write_atomically;
 use crate::config::Config;
 use crate::evaluate::{evaluate_dataset, part, reliabilities};
 use crate::metrics::{Evaluation, Ordered};
 use crate::progress::Progress;
 use crate::report::{Floors, Part, ReportData, charts, html};
-use manygate_core::{Error, Executor, Result};
+use manygate_core::{Error, Executor, Result, write_atomically};
 use manygate_data::Splits;
 use manygate_kernels::Isa;
 use manygate_runtime::Model;

@@ -1,7 +1,11 @@
-//! Names of run folders: `runs/<configuration>-<number>`.
+//! Run folders: their names, `runs/<configuration>-<number>`, and how a run takes one over.
 
 use crate::checkpoint::CHECKPOINT_FILE;
-use manygate_core::{Error, Result};
+use crate::run_lock::RunLock;
+use manygate_core::{Error, Result, write_atomically};
+use manygate_features::Encoder;
+use manygate_runtime::{CONFIG_FILE, MODEL_FILE, VOCAB_FOLDER};
+use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Parent of the run folders that nobody named.
@@ -14,6 +18,61 @@ pub const RUNS: &str = "runs";
 pub fn default_folder(config: &Path, resume: bool) -> Result<PathBuf> {
     let stem = config.file_stem().map_or_else(|| "run".into(), |s| s.to_string_lossy().into_owned());
     choose(Path::new(RUNS), &stem, resume)
+}
+
+/// Locks the folder of a run that is to begin or to go on, where there is one by now.
+///
+/// # Errors
+/// When another process trains there, or a run is there and not to be resumed.
+pub(crate) fn claim(folder: &Path, resume: bool) -> Result<Option<RunLock>> {
+    let lock = RunLock::take_again(folder)?;
+    if !resume && has_run(folder) {
+        let message = "already holds a run; give another folder with --out, or go on with --resume";
+        return Err(Error::format(folder, message));
+    }
+    Ok(lock)
+}
+
+/// Makes the folder of a run and locks it, once its data is read: a run that cannot begin leaves nothing behind. `lock`
+/// is what [`claim`] gave.
+///
+/// A run that was killed before its first checkpoint leaves a folder without one, perhaps with a model: resuming starts
+/// it again, which gives the same result, as long as it is the same configuration.
+///
+/// # Errors
+/// As [`claim`], and when the folder is that of another configuration or cannot be written.
+pub(crate) fn prepare(
+    folder: &Path,
+    lock: Option<RunLock>,
+    resolved: &str,
+    encoder: &Encoder,
+    resume: bool,
+) -> Result<RunLock> {
+    fs::create_dir_all(folder).map_err(Error::io("create the folder", folder))?;
+    let lock = match lock {
+        Some(lock) => lock,
+        // Another process may have made it meanwhile.
+        None => match claim(folder, resume)? {
+            Some(lock) => lock,
+            None => RunLock::take(folder)?,
+        },
+    };
+    if folder.join(CHECKPOINT_FILE).exists() {
+        return Ok(lock);
+    }
+    let config = folder.join(CONFIG_FILE);
+    if has_run(folder) && fs::read_to_string(&config).map_err(Error::io("read", &config))? != resolved {
+        let message =
+            "belongs to a run with another configuration; resume with that one, or give another --out";
+        return Err(Error::format(&config, message));
+    }
+    write_atomically(&config, resolved.as_bytes())?;
+    encoder.save(&folder.join(VOCAB_FOLDER))?;
+    Ok(lock)
+}
+
+fn has_run(folder: &Path) -> bool {
+    folder.join(CHECKPOINT_FILE).exists() || folder.join(MODEL_FILE).exists()
 }
 
 fn choose(runs: &Path, stem: &str, resume: bool) -> Result<PathBuf> {

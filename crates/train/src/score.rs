@@ -1,11 +1,10 @@
 //! A trained model applied to files: metrics of labelled rows, predictions of any.
 
-use crate::checkpoint::write_atomically;
 use crate::config::Config;
 use crate::evaluate::{evaluate_dataset, part};
 use crate::report::{Floors, Part};
 use crate::results::label_rates;
-use manygate_core::{Error, Pool, Result};
+use manygate_core::{Error, Pool, Result, write_atomically};
 use manygate_data::encode_file;
 use manygate_runtime::predictor::CHUNK_ROWS;
 use manygate_runtime::{CONFIG_FILE, Model};
@@ -56,6 +55,14 @@ pub fn predict(folder: &Path, files: &[PathBuf], out: &Path, threads: usize) -> 
     if out.exists() && !out.is_file() {
         // A device or pipe would be replaced by the rename.
         return Err(Error::config("--out", format!("`{}` is not a regular file; name one", out.display())));
+    }
+    let same = |file: &PathBuf| {
+        file.canonicalize().is_ok_and(|file| out.canonicalize().is_ok_and(|out| file == out))
+    };
+    if files.iter().any(same) {
+        let message =
+            format!("`{}` is a file of the data, and would be replaced; name another", out.display());
+        return Err(Error::config("--out", message));
     }
     let model = Model::open(folder)?;
     let data = encode_file(&model.encoder, files, false, &mut |_| {})?;

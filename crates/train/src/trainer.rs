@@ -1,6 +1,7 @@
 //! A run: data in, a run folder with the chosen model and its report out.
 
-use crate::checkpoint::{CHECKPOINT_FILE, Checkpoint, write_atomically, write_checkpoint, write_model};
+use crate::cancel::Cancel;
+use crate::checkpoint::{CHECKPOINT_FILE, Checkpoint, write_checkpoint, write_model};
 use crate::config::{Config, Select};
 use crate::evaluate::{evaluate_dataset, label_rates};
 use crate::learner::Learner;
@@ -8,33 +9,36 @@ use crate::metrics::{ALL, Evaluation};
 use crate::progress::{Event, Observer, Progress};
 use crate::report::{Floors, TrainingPoint, ValidationPoint};
 use crate::results::{RunFacts, finish};
+use crate::run_folder;
 use crate::stage::Stage;
 use manygate_core::{Batch, Error, Executor, Pool, Result};
 use manygate_data::{EpochOrder, Splits};
 use manygate_graph::{Mode, Plan, PlanOptions};
 use manygate_models::Inputs;
-use manygate_runtime::{CONFIG_FILE, MODEL_FILE, Predictor, VOCAB_FOLDER, model_inputs};
-use std::fs;
+use manygate_runtime::{MODEL_FILE, Predictor, model_inputs};
 use std::path::Path;
 use std::time::Instant;
 
 pub use crate::results::Outcome;
 
 /// How a run is executed; nothing here changes its result.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct RunOptions {
     /// Threads; 0 means one for each core.
     pub threads: usize,
     /// Go on from the folder's checkpoint.
     pub resume: bool,
+    /// Stops the run when asked.
+    pub cancel: Cancel,
 }
 
 /// Trains as `config` says and leaves `config.toml`, `vocab/`, `model.safetensors`, `metrics.json`, `report.html` and
 /// the last checkpoint in `folder`.
 ///
 /// # Errors
-/// When data or configuration cannot be used, the loss is not finite, or the file system refuses. Everything up to
-/// the last checkpoint is kept, and the run can be resumed.
+/// When data or configuration cannot be used, another process trains in the folder, the loss is not finite, or the file
+/// system refuses; [`Error::Interrupted`] when it was asked to stop. Everything up to the last checkpoint is kept, and the
+/// run can be resumed.
 pub fn train(
     config: &Config,
     folder: &Path,
@@ -45,16 +49,17 @@ pub fn train(
     // Read again at the end; that one cannot be read should not come to light only there.
     config.report.floors.as_ref().map(Floors::load).transpose()?;
     let started = Instant::now();
+    let lock = run_folder::claim(folder, options.resume)?;
     let splits = manygate_data::load(&config.data, &config.features, &config.tasks, &mut |rows| {
         observer.event(&Event::Reading { rows });
     })?;
     let resolved = config.resolved()?;
-    prepare_folder(folder, &resolved, &splits, options.resume)?;
+    let _lock = run_folder::prepare(folder, lock, &resolved, &splits.encoder, options.resume)?;
     let pool = Pool::new(options.threads)?;
     pool.enter(|exec| {
         let mut run = Run::new(config, folder, resolved, &splits, exec, options.resume)?;
         run.start(observer);
-        run.train(observer)?;
+        run.train(observer, &options.cancel)?;
         let facts = RunFacts {
             config,
             folder,
@@ -69,32 +74,6 @@ pub fn train(
         };
         finish(&facts, exec)
     })
-}
-
-/// A run that was killed before its first checkpoint leaves a folder without one, perhaps with a model: resuming
-/// starts it again, which gives the same result, as long as it is the same configuration.
-fn prepare_folder(folder: &Path, resolved: &str, splits: &Splits, resume: bool) -> Result<()> {
-    let has_checkpoint = folder.join(CHECKPOINT_FILE).exists();
-    let has_run = has_checkpoint || folder.join(MODEL_FILE).exists();
-    if has_run && !resume {
-        let message = "already holds a run; give another folder with --out, or go on with --resume";
-        return Err(Error::format(folder, message));
-    }
-    let config = folder.join(CONFIG_FILE);
-    if has_run
-        && !has_checkpoint
-        && fs::read_to_string(&config).map_err(Error::io("read", &config))? != resolved
-    {
-        let message =
-            "belongs to a run with another configuration; resume with that one, or give another --out";
-        return Err(Error::format(&config, message));
-    }
-    fs::create_dir_all(folder).map_err(Error::io("create the folder", folder))?;
-    if !has_checkpoint {
-        write_atomically(&config, resolved.as_bytes())?;
-        splits.encoder.save(&folder.join(VOCAB_FOLDER))?;
-    }
-    Ok(())
 }
 
 /// A run in memory.
@@ -201,17 +180,33 @@ impl<'a> Run<'a> {
         });
     }
 
-    fn train(&mut self, observer: &mut dyn Observer) -> Result<()> {
+    fn train(&mut self, observer: &mut dyn Observer, cancel: &Cancel) -> Result<()> {
         loop {
             self.tell_stage(observer);
             while !self.stage_is_over() {
+                self.stop_if_asked(cancel)?;
                 self.step_and_validate(observer)?;
             }
             if self.is_last_stage() {
-                return Ok(());
+                return self.stop_if_asked(cancel);
             }
             self.next_stage()?;
         }
+    }
+
+    /// Between any two steps: the order of rows and all random numbers are functions of the position, which the
+    /// checkpoint holds.
+    fn stop_if_asked(&self, cancel: &Cancel) -> Result<()> {
+        if !cancel.is_requested() {
+            return Ok(());
+        }
+        self.write_checkpoint()?;
+        Err(Error::Interrupted { step: self.progress.step })
+    }
+
+    fn write_checkpoint(&self) -> Result<()> {
+        let path = self.folder.join(CHECKPOINT_FILE);
+        write_checkpoint(&path, &self.learner, &self.progress, &self.resolved)
     }
 
     fn tell_stage(&self, observer: &mut dyn Observer) {
@@ -259,8 +254,7 @@ impl<'a> Run<'a> {
         }
         if in_epoch || self.progress.stage_step == self.stage().steps {
             self.validate(observer)?;
-            let path = self.folder.join(CHECKPOINT_FILE);
-            write_checkpoint(&path, &self.learner, &self.progress, &self.resolved)?;
+            self.write_checkpoint()?;
         }
         Ok(())
     }

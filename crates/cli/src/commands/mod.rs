@@ -9,18 +9,20 @@ mod repeat;
 mod train;
 
 use crate::args::{Bench, Command};
-use manygate_core::Result;
+use crate::failure::Failure;
+use crate::interrupt::Interrupt;
 
 /// Runs a subcommand.
-pub(crate) fn run(command: Command) -> Result<()> {
-    match command {
-        Command::Train(args) => train::run(&args),
-        Command::Repeat(args) => repeat::run(&args),
+pub(crate) fn run(command: Command, interrupt: &Interrupt) -> Result<(), Failure> {
+    let done = match command {
+        Command::Train(args) => return train::run(&args, interrupt),
+        Command::Repeat(args) => repeat::run(&args, interrupt),
         Command::Eval(args) => eval::run(&args),
         Command::Predict(args) => predict::run(&args),
         Command::Models(args) => models::models(&args),
         Command::Methods(args) => models::methods(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Bench(Bench::Train(args)) => bench::run(&args),
-    }
+    };
+    Ok(done?)
 }

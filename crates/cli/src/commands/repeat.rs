@@ -2,6 +2,7 @@
 
 use super::train::load_config;
 use crate::args::{Part, Repeat};
+use crate::interrupt::Interrupt;
 use crate::output;
 use manygate_core::{Error, Result};
 use manygate_train::agreement::{self, Reference, Signs};
@@ -11,7 +12,7 @@ use manygate_train::report::agreement::agreement_table;
 use manygate_train::report::repeat::repetition_tables;
 use manygate_train::report::terminal::Look;
 
-pub(crate) fn run(args: &Repeat) -> Result<()> {
+pub(crate) fn run(args: &Repeat, interrupt: &Interrupt) -> Result<()> {
     let config = load_config(&args.training, None)?;
     if let Some(other) = args.require.iter().find(|r| !config.tasks.iter().any(|t| t.name == r.task)) {
         return Err(Error::config("--require", format!("there is no task `{}`", other.task)));
@@ -27,12 +28,15 @@ pub(crate) fn run(args: &Repeat) -> Result<()> {
         return Err(Error::config("--reference", "compares test rows over at least two seeds"));
     }
     let compared = |seeds: &[u64]| -> Result<Repetition> {
-        let threads = args.training.threads;
-        let mut repetition = repeat(&config, seeds, rows, threads, &mut |seed| output::say(&line(seed)))?;
+        let (threads, cancel) = (args.training.threads, interrupt.cancel());
+        let told = &mut |seed: &SeedResult| output::say(&line(seed));
+        let mut repetition = repeat(&config, seeds, rows, threads, cancel, told)?;
         repetition.agreement = reference.map(|reference| reference.compare(&repetition)).transpose()?;
         repetition.signs = repetition.agreement.as_deref().map(Signs::of);
         Ok(repetition)
     };
+    // The folders of its runs are temporary, and must not stay behind.
+    interrupt.listen();
     let mut repetition = compared(&args.seeds)?;
     if let Some(Err(miss)) = repetition.agreement.as_deref().map(agreement::check) {
         output::say(&format!(

@@ -1,6 +1,8 @@
 //! `manygate train`.
 
 use crate::args::{Train, Training};
+use crate::failure::Failure;
+use crate::interrupt::Interrupt;
 use crate::output;
 use crate::progress::Terminal;
 use manygate_core::{Error, Result};
@@ -8,6 +10,7 @@ use manygate_train::checkpoint::CHECKPOINT_FILE;
 use manygate_train::report::Part;
 use manygate_train::report::terminal::{Look, task_scenario_table};
 use manygate_train::{Config, Outcome, RunOptions, run_folder, train};
+use std::path::Path;
 
 /// Reads the configuration that a training command names.
 pub(crate) fn load_config(training: &Training, seed: Option<u64>) -> Result<Config> {
@@ -22,7 +25,7 @@ pub(crate) fn load_config(training: &Training, seed: Option<u64>) -> Result<Conf
     Ok(config)
 }
 
-pub(crate) fn run(args: &Train) -> Result<()> {
+pub(crate) fn run(args: &Train, interrupt: &Interrupt) -> std::result::Result<(), Failure> {
     let config = load_config(&args.training, args.seed)?;
     let folder = match &args.out {
         Some(folder) => folder.clone(),
@@ -31,11 +34,46 @@ pub(crate) fn run(args: &Train) -> Result<()> {
     if args.resume && !folder.join(CHECKPOINT_FILE).exists() {
         output::say(&format!("there is no checkpoint in {}: starting from the beginning", folder.display()));
     }
-    let options = RunOptions { threads: args.training.threads, resume: args.resume };
-    let mut terminal = Terminal::new(&folder);
+    let cancel = interrupt.cancel().clone();
+    let options = RunOptions { threads: args.training.threads, resume: args.resume, cancel };
+    let mut terminal = Terminal::new(&folder, interrupt);
     let outcome = train(&config, &folder, options, &mut terminal);
     terminal.finish(outcome.as_ref().err());
-    print_outcome(&outcome?)
+    let outcome = outcome.map_err(|error| {
+        // What the system refused it may allow later; other errors would come again.
+        let can_go_on = matches!(error, Error::Interrupted { .. } | Error::Io { .. });
+        let kept = folder.join(CHECKPOINT_FILE).exists();
+        let advice = || format!("go on from the last checkpoint with:\n  {}", resume_command(args, &folder));
+        Failure { error, advice: (can_go_on && kept).then(advice) }
+    })?;
+    Ok(print_outcome(&outcome)?)
+}
+
+/// The command that goes on with the run in `folder`.
+fn resume_command(args: &Train, folder: &Path) -> String {
+    let mut words =
+        vec!["manygate".to_owned(), "train".to_owned(), args.training.config.display().to_string()];
+    let mut option = |name: &str, value: String| words.extend([name.to_owned(), value]);
+    args.training.overrides.iter().for_each(|text| option("--set", text.clone()));
+    if args.training.threads > 0 {
+        option("--threads", args.training.threads.to_string());
+    }
+    if let Some(seed) = args.seed {
+        option("--seed", seed.to_string());
+    }
+    option("--out", folder.display().to_string());
+    words.push("--resume".to_owned());
+    words.iter().map(|word| quoted(word)).collect::<Vec<_>>().join(" ")
+}
+
+/// A word as a shell takes it.
+fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_alphanumeric() || "_-./=:,+@%".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', r"'\''"))
+    }
 }
 
 fn print_outcome(outcome: &Outcome) -> Result<()> {

@@ -71,7 +71,7 @@ pub(crate) struct Finished {
 }
 
 impl Finished {
-    fn new(output: Output) -> Finished {
+    pub(crate) fn new(output: Output) -> Finished {
         let finished = Finished {
             code: output.status.code(),
             stdout: String::from_utf8(output.stdout).expect("stdout is UTF-8"),
@@ -177,6 +177,22 @@ impl Lab {
 
     pub(crate) fn read_json(&self, name: &str) -> Value {
         serde_json::from_slice(&self.read(name)).expect("the file is JSON")
+    }
+
+    /// Checks that two runs left the same, that of nothing but a longer time apart.
+    #[track_caller]
+    pub(crate) fn assert_same_run(&self, run: &str, whole: &str) {
+        for file in ["config.toml", "model.safetensors", "checkpoint.safetensors"] {
+            let same = self.read(&format!("{run}/{file}")) == self.read(&format!("{whole}/{file}"));
+            assert!(same, "{file} of {run} differs");
+        }
+        let metrics = |run: &str| {
+            let mut metrics = self.read_json(&format!("{run}/metrics.json"));
+            metrics["seconds"].take();
+            metrics
+        };
+        assert_eq!(metrics(run), metrics(whole), "{run}");
+        assert_eq!(entries(&self.path(run)), entries(&self.path(whole)), "{run}");
     }
 
     /// The program, to be run here.
