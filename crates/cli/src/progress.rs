@@ -149,6 +149,7 @@ impl Observer for Terminal {
                 self.line(&format!("weights of losses: {}", told.join(", ")));
             }
             Event::Step { step, steps, rows, loss } => self.step(*step, *steps, *rows, *loss),
+            Event::Warning { message } => self.line(&format!("warning: {message}")),
             Event::Validated { step, epochs, evaluation, best } => {
                 let mark = if *best { "  best so far" } else { "" };
                 self.line(&format!(

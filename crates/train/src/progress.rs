@@ -89,6 +89,11 @@ pub enum Event<'a> {
         /// Name and weight of each loss in the last step.
         weights: Vec<(String, f64)>,
     },
+    /// Something that does not stop the run and that its owner should know.
+    Warning {
+        /// What it is and what follows from it.
+        message: &'a str,
+    },
     /// A validation is done.
     Validated {
         /// Steps so far.

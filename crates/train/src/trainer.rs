@@ -5,7 +5,7 @@ use crate::checkpoint::{CHECKPOINT_FILE, Checkpoint, write_checkpoint, write_mod
 use crate::config::{Config, Select};
 use crate::evaluate::{evaluate_dataset, label_rates};
 use crate::learner::Learner;
-use crate::metrics::{ALL, Evaluation};
+use crate::metrics::{ALL, Evaluation, Metrics};
 use crate::progress::{Event, Observer, Progress};
 use crate::report::{Floors, TrainingPoint, ValidationPoint};
 use crate::results::{RunFacts, finish};
@@ -288,7 +288,10 @@ impl<'a> Run<'a> {
         let mut predictor = Predictor::new(&self.evaluation, params, state, tables, self.exec, capacity)?;
         let schema = self.splits.encoder.schema();
         let (evaluation, _) = evaluate_dataset(&mut predictor, self.exec, schema, &self.splits.valid)?;
-        let score = self.score(&evaluation);
+        let (score, fallback) = self.score(&evaluation);
+        if let Some(message) = fallback.filter(|_| self.progress.validation.is_empty()) {
+            observer.event(&Event::Warning { message });
+        }
         let improves = |best: Option<f64>| best.is_none_or(|b| score.is_some_and(|s| s > b));
         // What earlier stages train is not what is served.
         let best = self.is_last_stage() && improves(self.progress.best_score);
@@ -313,18 +316,29 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// What the choice of the checkpoint maximises; [`None`] when no selected task has the metric.
-    fn score(&self, evaluation: &Evaluation) -> Option<f64> {
+    /// What the choice of the checkpoint maximises; where the validation rows do not define it, what takes its place, and
+    /// a warning.
+    fn score(&self, evaluation: &Evaluation) -> (Option<f64>, Option<&'static str>) {
         let selected = &self.config.train.select_tasks;
         let tasks = self.splits.encoder.schema().tasks.iter().map(|t| &t.name);
-        let scores: Vec<f64> = tasks
-            .filter(|name| selected.is_empty() || selected.contains(name))
-            .filter_map(|name| evaluation.get(name, ALL))
-            .filter_map(|m| match self.config.train.select {
-                Select::Auc => m.auc,
-                Select::Logloss => m.logloss.map(|l| -l),
-            })
-            .collect();
-        (!scores.is_empty()).then(|| scores.iter().sum::<f64>() / scores.len() as f64)
+        let chosen = tasks.filter(|name| selected.is_empty() || selected.contains(name));
+        let metrics: Vec<&Metrics> = chosen.filter_map(|name| evaluation.get(name, ALL)).collect();
+        let mean = |of: fn(&Metrics) -> Option<f64>| {
+            let values: Vec<f64> = metrics.iter().filter_map(|m| of(m)).collect();
+            (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
+        };
+        let by_auc = if self.config.train.select == Select::Auc { mean(|m| m.auc) } else { None };
+        let score = by_auc.or_else(|| mean(|m| m.logloss.map(|l| -l)));
+        let warning = match score {
+            None => {
+                Some("no validation row counts for a selected task: the last checkpoint is the chosen one")
+            }
+            Some(_) if self.config.train.select == Select::Auc && by_auc.is_none() => Some(
+                "no selected task has both labels in the validation rows, so that no AUC is defined: the checkpoint is \
+                 chosen by log loss",
+            ),
+            Some(_) => None,
+        };
+        (score, warning)
     }
 }
