@@ -34,6 +34,13 @@ impl Weights {
     /// # Errors
     /// When a tensor is missing, has another shape, or is one too many.
     pub fn read(plan: &Plan, file: &TensorFile) -> Result<Weights> {
+        // Before memory is asked for: the configuration may be that of a far larger model.
+        for (block, _) in plan.layout().blocks().chain(plan.state_layout().blocks()) {
+            file.tensor(&block.name, &block.shape)?;
+        }
+        for spec in plan.tables() {
+            file.tensor(&spec.name, &[spec.rows, spec.dim])?;
+        }
         let mut known = 0;
         let mut fill = |set: &mut Parameters| -> Result<()> {
             let layout = set.layout().clone();

@@ -7,6 +7,7 @@ use manygate_core::{Error, Result};
 use safetensors::{Dtype, SafeTensors};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 /// The version of the format that is written and read.
 pub const VERSION: &str = "1";
@@ -17,12 +18,18 @@ pub const VERSION_KEY: &str = "manygate.version";
 /// Metadata key of the checksum.
 pub const CHECKSUM: &str = "manygate.checksum";
 
-/// Checksum of tensors, by name and contents, in any order.
-pub fn checksum<'a>(tensors: impl Iterator<Item = (&'a str, &'a [u8])>) -> String {
-    let one = |(name, data): (&str, &[u8])| {
-        xxhash_rust::xxh3::xxh3_64_with_seed(data, xxhash_rust::xxh3::xxh3_64(name.as_bytes()))
+/// Checksum of tensors, by name, shape and contents, and of metadata (without the checksum's own entry), in any order.
+pub fn checksum<'a>(
+    tensors: impl Iterator<Item = (&'a str, &'a [usize], &'a [u8])>,
+    metadata: impl Iterator<Item = (&'a str, &'a str)>,
+) -> String {
+    let of_tensor = |(name, shape, data): (&str, &[usize], &[u8])| {
+        let key = format!("tensor {name} {shape:?}");
+        xxh3_64_with_seed(data, xxh3_64(key.as_bytes()))
     };
-    format!("{:016x}", tensors.map(one).fold(0u64, u64::wrapping_add))
+    let of_entry = |(key, value): (&str, &str)| xxh3_64_with_seed(value.as_bytes(), xxh3_64(key.as_bytes()));
+    let sums = tensors.map(of_tensor).chain(metadata.map(of_entry));
+    format!("{:016x}", sums.fold(0u64, u64::wrapping_add))
 }
 
 /// A tensor file in memory.
@@ -70,7 +77,13 @@ impl TensorFile {
         }
         let file = SafeTensors::deserialize(bytes).map_err(|e| damaged(&e))?;
         let views = file.tensors();
-        let actual = checksum(views.iter().map(|(name, view)| (name.as_str(), view.data())));
+        let actual = checksum(
+            views.iter().map(|(name, view)| (name.as_str(), view.shape(), view.data())),
+            metadata
+                .iter()
+                .filter(|(key, _)| *key != CHECKSUM)
+                .map(|(key, value)| (key.as_str(), value.as_str())),
+        );
         if metadata.get(CHECKSUM) != Some(&actual) {
             return Err(Error::format(
                 path,
@@ -133,17 +146,19 @@ impl TensorFile {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+    use proptest::sample::Index;
     use safetensors::tensor::TensorView;
     use std::collections::HashMap;
 
     fn file(kind: &str) -> Vec<u8> {
         let data: Vec<u8> = [1.0f32, 2.0, 3.0].iter().flat_map(|v| v.to_le_bytes()).collect();
-        let sum = checksum([("a", data.as_slice())].into_iter());
-        let metadata = HashMap::from([
-            (KIND.to_owned(), kind.to_owned()),
-            (VERSION_KEY.to_owned(), VERSION.to_owned()),
-            (CHECKSUM.to_owned(), sum),
-        ]);
+        let entries = [(KIND, kind), (VERSION_KEY, VERSION), ("progress", "step 12 of 30")];
+        let sum = checksum([("a", &[3][..], data.as_slice())].into_iter(), entries.into_iter());
+        let entries = entries.into_iter().chain([(CHECKSUM, sum.as_str())]);
+        let metadata: HashMap<String, String> =
+            entries.map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
         let view = TensorView::new(Dtype::F32, vec![3], &data).unwrap();
         safetensors::serialize([("a", view)], Some(metadata)).unwrap()
     }
@@ -179,5 +194,69 @@ mod tests {
         let view = TensorView::new(Dtype::F32, vec![1], &data).unwrap();
         let foreign = safetensors::serialize([("a", view)], None).unwrap();
         assert!(message(&foreign).contains("not written by manygate"));
+    }
+
+    /// What a reader sees of a file.
+    fn contents(file: &TensorFile) -> impl PartialEq + std::fmt::Debug {
+        (file.metadata.clone(), file.tensors.clone())
+    }
+
+    #[test]
+    fn no_flipped_bit_goes_unnoticed() {
+        let good = file("model");
+        let read = contents(&TensorFile::parse(Path::new("m"), &good, "model").unwrap());
+        for bit in 0..good.len() * 8 {
+            let mut flipped = good.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            if let Ok(file) = TensorFile::parse(Path::new("m"), &flipped, "model") {
+                assert_eq!(contents(&file), read, "bit {bit}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_header_cannot_claim_more_than_the_file_has() {
+        let with_header = |length: u64, header: &str| [&length.to_le_bytes()[..], header.as_bytes()].concat();
+        for length in [1, 1 << 20, 1 << 40, u64::MAX] {
+            assert!(message(&with_header(length, "{}")).contains("damaged"), "{length}");
+        }
+        let metadata = r#""__metadata__":{"manygate.kind":"model","manygate.version":"1"}"#;
+        for (shape, end) in
+            [("[4294967296,4294967296]", 4u64), ("[1099511627776]", 1 << 42), ("[1]", u64::MAX)]
+        {
+            let tensor = format!(r#"{{"dtype":"F32","shape":{shape},"data_offsets":[0,{end}]}}"#);
+            let header = format!(r#"{{{metadata},"a":{tensor}}}"#);
+            assert!(message(&with_header(header.len() as u64, &header)).contains("damaged"), "{shape}");
+        }
+        let deep = "[".repeat(1 << 20);
+        assert!(message(&with_header(deep.len() as u64, &deep)).contains("damaged"));
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_read_or_refused(bytes in vec(any::<u8>(), 0..200), length in 0..300u64) {
+            let _ = TensorFile::parse(Path::new("m"), &bytes, "model");
+            let headed = [&length.to_le_bytes()[..], &bytes].concat();
+            let _ = TensorFile::parse(Path::new("m"), &headed, "model");
+        }
+
+        #[test]
+        fn a_damaged_file_is_refused(
+            cut in any::<Index>(),
+            splices in vec((any::<Index>(), any::<u8>()), 1..8),
+        ) {
+            let good = file("model");
+            let whole = contents(&TensorFile::parse(Path::new("m"), &good, "model").unwrap());
+            let mut spoilt = good.clone();
+            for (at, byte) in splices {
+                let at = at.index(spoilt.len());
+                spoilt[at] = byte;
+            }
+            if let Ok(file) = TensorFile::parse(Path::new("m"), &spoilt, "model") {
+                prop_assert_eq!(contents(&file), whole);
+            }
+            let cut = cut.index(good.len());
+            prop_assert!(TensorFile::parse(Path::new("m"), &good[..cut], "model").is_err());
+        }
     }
 }

@@ -49,10 +49,14 @@ impl Tensors {
     }
 
     fn write(self, path: &Path, kind: &str, extra: Vec<(&str, String)>) -> Result<()> {
-        let sum = checksum(self.all.iter().map(|(name, _, data)| (name.as_str(), data.as_slice())));
-        let own = [(KIND, kind.to_owned()), (VERSION_KEY, VERSION.to_owned()), (CHECKSUM, sum)];
-        let metadata =
-            own.into_iter().chain(extra).map(|(key, value)| (key.to_owned(), value.into())).collect();
+        let mut metadata = vec![(KIND, kind.to_owned()), (VERSION_KEY, VERSION.to_owned())];
+        metadata.extend(extra);
+        let sum = checksum(
+            self.all.iter().map(|(name, shape, data)| (name.as_str(), shape.as_slice(), data.as_slice())),
+            metadata.iter().map(|(key, value)| (*key, value.as_str())),
+        );
+        metadata.push((CHECKSUM, sum));
+        let metadata = metadata.into_iter().map(|(key, value)| (key.to_owned(), value.into())).collect();
         write_atomically(path, &self.serialise(metadata))
     }
 

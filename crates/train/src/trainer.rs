@@ -114,8 +114,16 @@ impl<'a> Run<'a> {
         let checkpoint =
             if resume && path.exists() { Some(Checkpoint::read(&path, &resolved)?) } else { None };
         let progress = checkpoint.as_ref().map(|c| c.progress.clone()).unwrap_or_default();
-        let Some(stage) = stages.get(progress.stage as usize) else {
-            return Err(Error::format(&path, "is in a stage that the configuration does not have"));
+        let exists = |stage: &&Stage| {
+            progress.batch < order.batches() as u64
+                && progress.stage_step <= progress.step.min(stage.steps)
+                && progress.epoch <= progress.step
+        };
+        let Some(stage) = stages.get(progress.stage as usize).filter(exists) else {
+            return Err(Error::format(
+                &path,
+                "is in a place that no run of this configuration comes to; use a copy",
+            ));
         };
         let graph = stage.graph(&inputs, Mode::Training)?;
         let (options, capacity) = (stage.options(&graph)?, batch_size.min(fit.rows));
