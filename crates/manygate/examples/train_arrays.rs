@@ -38,7 +38,8 @@ fn main() -> Result<()> {
 fn rows(schema: &Schema, from: u32, rows: usize) -> Result<Batch> {
     // A number from 0 to 1 for row and column, always the same.
     let noise = |row: usize, column: u32| {
-        let mixed = (from + row as u32).wrapping_mul(0x9e37_79b9).wrapping_add(column.wrapping_mul(0x85eb_ca6b));
+        let mixed =
+            (from + row as u32).wrapping_mul(0x9e37_79b9).wrapping_add(column.wrapping_mul(0x85eb_ca6b));
         f64::from((mixed ^ mixed >> 15).wrapping_mul(0x2c1b_3c6d) >> 8) / f64::from(1 << 24)
     };
     let below = |row, column, count: u32| (noise(row, column) * f64::from(count)) as u32;

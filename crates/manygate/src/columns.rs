@@ -94,12 +94,7 @@ impl<'s> Columns<'s> {
     /// # Errors
     /// When there is no such list, offsets do not rise from 0 to the number of ids, or with row and value of the first id
     /// that is none.
-    pub fn list<I: Copy + Into<u64>>(
-        self,
-        name: &str,
-        offsets: &[usize],
-        ids: &[I],
-    ) -> Result<Columns<'s>> {
+    pub fn list<I: Copy + Into<u64>>(self, name: &str, offsets: &[usize], ids: &[I]) -> Result<Columns<'s>> {
         let rises = offsets.is_sorted() && offsets.first() == Some(&0) && offsets.last() == Some(&ids.len());
         if !rises {
             let message = format!("its offsets do not rise from 0 to {}, the number of its ids", ids.len());
@@ -148,7 +143,8 @@ impl<'s> Columns<'s> {
             let surplus = (bag.ids.len() - start).saturating_sub(spec.max_length.unwrap_or(usize::MAX));
             bag.ids.drain(start..start + surplus);
             let end = u32::try_from(bag.ids.len());
-            bag.offsets.push(end.map_err(|_| wrong_in(row, "list", name, "more than 4294967295 ids".into()))?);
+            bag.offsets
+                .push(end.map_err(|_| wrong_in(row, "list", name, "more than 4294967295 ids".into()))?);
         }
         self.given.lists[index] = true;
         Ok(self)
@@ -210,7 +206,8 @@ impl<'s> Columns<'s> {
     /// When a column of the schema was not given; labels may be missing.
     pub fn finish(mut self) -> Result<Batch> {
         let schema = self.schema;
-        let missing = |what: String| Err(Error::graph("columns", format!("{what} of the schema are missing")));
+        let missing =
+            |what: String| Err(Error::graph("columns", format!("{what} of the schema are missing")));
         if !self.given.ids && !schema.fields.is_empty() {
             return missing("the ids".into());
         }

@@ -1,13 +1,13 @@
 //! Run folders of models that were trained in memory.
 
 use crate::trainer::{Options, Trainer};
-use manygate_core::{Error, Result};
+use manygate_core::{Error, Result, write_atomically};
 use manygate_features::{ID_SEPARATOR, ListKind, Schema};
 use manygate_models::Architecture;
 use manygate_runtime::{CONFIG_FILE, MODEL_FILE, VOCAB_FOLDER};
 use manygate_train::Config;
 use manygate_train::balance::Balance;
-use manygate_train::checkpoint::{CHECKPOINT_FILE, write_atomically, write_model};
+use manygate_train::checkpoint::{CHECKPOINT_FILE, write_model};
 use std::path::Path;
 use toml::{Table, Value};
 

@@ -50,7 +50,7 @@ pub use manygate_runtime::{Model, Predictor, Weights};
 #[cfg(feature = "train")]
 pub use manygate_train::{
     metrics::{Evaluation, Metrics},
-    optim::{DenseConfig, DenseMethod, GroupConfig, OptimizerConfig, RowsConfig, RowsMethod},
+    optim::{GroupConfig, Method, OptimizerConfig},
 };
 pub use ndarray;
 pub use session::Session;

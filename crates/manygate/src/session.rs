@@ -94,7 +94,8 @@ impl Session {
     pub fn predict(&mut self, batch: &Batch) -> Result<ArrayView2<'_, f32>> {
         let len = batch.rows.saturating_mul(self.width);
         let Some(out) = self.outputs.get_mut(..len) else {
-            let message = format!("{} rows, the session was made for {}", batch.rows, self.predictor.capacity());
+            let message =
+                format!("{} rows, the session was made for {}", batch.rows, self.predictor.capacity());
             return Err(Error::graph("predict", message));
         };
         self.predictor.predict_into(self.exec.as_ref(), batch, out)?;

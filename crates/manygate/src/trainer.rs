@@ -190,7 +190,8 @@ impl Trainer {
             keys => Some(Balance::from_table(&table("balance", keys)?)?),
         };
         let encoder = Encoder::by_ids(schema)?;
-        let config = folder::config(name, architecture.as_ref(), encoder.schema(), &options, balance.as_ref())?;
+        let config =
+            folder::config(name, architecture.as_ref(), encoder.schema(), &options, balance.as_ref())?;
         limits::check(&config)?;
         let config = folder::text(&config)?;
         let inputs = model_inputs(encoder.schema())?;

@@ -197,7 +197,7 @@ mod tests {
     }
 
     /// What a reader sees of a file.
-    fn contents(file: &TensorFile) -> impl PartialEq + std::fmt::Debug {
+    fn contents(file: &TensorFile) -> impl PartialEq + std::fmt::Debug + use<> {
         (file.metadata.clone(), file.tensors.clone())
     }
 
