@@ -65,12 +65,26 @@ fn places(case: &mut Case, name: &str) -> Vec<usize> {
         let labels = floats(case, &format!("label.{space}"));
         return (0..labels.len()).filter(|&row| labels[row] == 1.0).collect();
     }
+    if let Some(before) = name.strip_prefix("label.").and_then(|task| events_before(case, task)) {
+        let labels: Vec<Vec<f32>> =
+            before.iter().map(|task| floats(case, &format!("label.{task}")).clone()).collect();
+        let rows = floats(case, name).len();
+        return (0..rows).filter(|&row| labels.iter().all(|of| of[row] == 1.0)).collect();
+    }
     if name == "input.dense" {
         let width = case.tensors[name].shape[1];
         return (0..width).map(|column| most_wrong(case) * width + column).collect();
     }
     let last = floats(case, name).len() - 1;
     Vec::from_iter(BTreeSet::from([0, last / 2, last]))
+}
+
+/// The tasks without which an event of a chain does not happen, whatever its label.
+fn events_before(case: &Case, task: &str) -> Option<Vec<String>> {
+    let is_chain = ["esmm", "mtms"].contains(&case.config.get("model")?.as_str()?);
+    let tasks = case.config.get("tasks")?.as_array()?.iter();
+    let before = tasks.filter_map(|name| name.as_str().map(str::to_owned)).take_while(|name| name != task);
+    is_chain.then(|| before.collect())
 }
 
 /// The row with the largest |p - y| of any task.

@@ -19,6 +19,8 @@ fn inputs(model: &str) -> Inputs {
         model if model.contains("mtms") => 2,
         _ => 3,
     };
+    // It trains all tasks over all rows.
+    let space = (!model.contains("esmm")).then_some(0);
     let table = |name: &str| inputs::Table { name: name.into(), rows: IDS, dim: None };
     let task = |name: &str, weight, space| inputs::Task { name: name.into(), weight, space };
     Inputs {
@@ -35,8 +37,7 @@ fn inputs(model: &str) -> Inputs {
         }],
         dense: 2,
         scenarios: 3,
-        tasks: [task("click", 1.0, None), task("like", 0.5, None), task("buy", 2.0, Some(0))][..tasks]
-            .to_vec(),
+        tasks: [task("click", 1.0, None), task("like", 0.5, None), task("buy", 2.0, space)][..tasks].to_vec(),
     }
 }
 
@@ -68,6 +69,19 @@ fn configurations(model: &str) -> Vec<String> {
             "experts = 3\nexpert_units = [6, 5]\ntower_units = [4]",
             "experts = 2\nexpert_units = [7]\ntower_units = []\ngate_bias = true\ngate_units = [3]",
         ],
+        "moe" => vec![
+            "experts = 3\nexpert_units = [6, 5]\ntower_units = [4]",
+            "experts = 2\nexpert_units = [7]\ntower_units = []\ngate_bias = true\ngate_units = [3]",
+        ],
+        "cgc" => vec![
+            "task_experts = 2\nshared_experts = 1\nexpert_units = [6, 5]\ntower_units = [4]",
+            "shared_experts = 2\nexpert_units = [7]\ntower_units = []\ngate_bias = true\ngate_units = [3]",
+        ],
+        "ple" => vec![
+            "task_experts = 2\nexpert_units = [[6, 5], [4]]\ntower_units = [4]",
+            "levels = 3\nexpert_units = [5]\ntower_units = []\ngate_bias = true\ngate_units = [3]",
+        ],
+        "esmm" => vec!["tower_units = [6, 4]", "tower_units = []\nconditional = [\"a\", \"b\", \"c\"]"],
         "shared_bottom" => {
             vec!["bottom_units = [6, 5]\ntower_units = [4]", "bottom_units = [6]\ntower_units = []"]
         }

@@ -59,6 +59,8 @@ fn inputs(model: &str) -> Inputs {
     };
     let table = |name: &str, rows| inputs::Table { name: name.into(), rows, dim: None };
     let field = |name: &str, table| inputs::Field { name: name.into(), table };
+    // It trains all tasks over all rows.
+    let space = (!model.contains("esmm")).then_some(0);
     let task = |name: &str, space| inputs::Task { name: name.into(), weight: 1.0, space };
     Inputs {
         tables: vec![table("user", USERS), table("item", ITEMS)],
@@ -71,7 +73,7 @@ fn inputs(model: &str) -> Inputs {
         }],
         dense: 3,
         scenarios: 3,
-        tasks: [task("click", None), task("like", None), task("buy", Some(0))][..tasks].to_vec(),
+        tasks: [task("click", None), task("like", None), task("buy", space)][..tasks].to_vec(),
     }
 }
 
@@ -175,6 +177,10 @@ fn a_warm_step_allocates_nothing() {
     let with_norms =
         models.iter().flat_map(|m| ["none", "batch"].map(|norm| format!("{m}\nnorm = \"{norm}\"")));
     let others = [
+        "name = \"moe\"\nexperts = 3\nexpert_units = [24, 16]",
+        "name = \"cgc\"\nshared_experts = 2\nexpert_units = [24, 16]",
+        "name = \"ple\"\nexpert_units = [24, 16]\ngate_units = [8]",
+        "name = \"esmm\"\ntower_units = [24, 16]",
         "name = \"star\"\nunits = [24, 16]\nauxiliary_units = [8]",
         "name = \"causalint\"\nunits = [24, 16]\ntransfer = 4\nmeta = \"parameter\"",
         "name = \"mtms\"\nstage = \"represent\"\ntower_units = [24, 16]",

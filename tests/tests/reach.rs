@@ -61,6 +61,25 @@ fn gates_and_towers_of_mmoe_are_a_tasks_own() {
 }
 
 #[test]
+fn experts_gates_and_towers_of_cgc_are_a_tasks_own() {
+    for norm in ["none", "batch"] {
+        let sizes = "task_experts = 2\nexpert_units = [6, 5]\ntower_units = [4]";
+        let keys = format!("name = \"cgc\"\nnorm = \"{norm}\"\n{sizes}");
+        expect_shared_beside(&plan(&keys), &["experts", "gates", "towers"]);
+    }
+}
+
+#[test]
+fn the_last_level_of_ple_is_a_tasks_own() {
+    let keys = "name = \"ple\"\nexpert_units = [6, 5]\ntower_units = [4]";
+    let own = ["levels.1.experts", "levels.1.gates", "levels.0.gates", "towers"];
+    let plan = plan(keys);
+    assert!(plan.reaches(0, "levels.0.experts.like.0.0.weight"), "through the shared state");
+    assert!(names(&plan).iter().all(|name| !name.starts_with("levels.1.gates.shared")));
+    expect_shared_beside(&plan, &own);
+}
+
+#[test]
 fn towers_of_shared_bottom_are_a_tasks_own() {
     for (norm, towers) in [("none", "[4]"), ("batch", "[4, 3]"), ("none", "[]")] {
         let sizes = format!("bottom_units = [6]\ntower_units = {towers}");

@@ -114,6 +114,7 @@ const OWN_KEYS: [Key; 9] = [
 /// Registry entry.
 pub const ENTRY: Entry = Entry {
     name: "causalint",
+    aliases: &[],
     summary: "invariant and scenario-aware representations, an inner step, transfer from the other scenarios' experts",
     paper: "Y. Wang et al., \"CausalInt: Causal Inspired Intervention for Multi-Scenario Recommendation\", KDD 2022",
     own_keys: &OWN_KEYS,

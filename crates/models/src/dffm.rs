@@ -160,6 +160,7 @@ const OWN_KEYS: [Key; 19] = [
 /// Registry entry.
 pub const ENTRY: Entry = Entry {
     name: "dffm",
+    aliases: &[],
     summary: "fields and attention over behaviours are transformed by weights of the scenario",
     paper: "W. Guo et al., \"DFFM: Domain Facilitated Feature Modeling for CTR Prediction\", CIKM 2023",
     own_keys: &OWN_KEYS,

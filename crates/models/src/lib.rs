@@ -1,13 +1,17 @@
 //! Layers, architectures and their registry.
 
 pub mod causalint;
+pub mod cgc;
 pub mod config;
 pub mod dffm;
+pub mod esmm;
 pub mod inputs;
 pub mod layers;
 pub mod m2m;
 pub mod mmoe;
+pub mod moe;
 pub mod mtms;
+pub mod ple;
 pub mod registry;
 pub mod shared_bottom;
 pub mod star;

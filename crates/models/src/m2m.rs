@@ -119,6 +119,7 @@ const OWN_KEYS: [Key; 15] = [
 /// Registry entry.
 pub const ENTRY: Entry = Entry {
     name: "m2m",
+    aliases: &[],
     summary: "the scenario generates the weights of expert attention and of residual towers; attention over sequences",
     paper: "Q. Zhang et al., \"Leaving No One Behind: A Multi-Scenario Multi-Task Meta Learning Approach for Advertiser Modeling\", WSDM 2022",
     own_keys: &OWN_KEYS,

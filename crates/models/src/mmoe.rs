@@ -19,7 +19,7 @@
 use crate::config::{self, ActivationName, COMMON_KEYS, Common, Key, NormName};
 use crate::inputs::Inputs;
 use crate::layers::mlp::{MlpInput, MlpStyle};
-use crate::layers::moe::{GateStyle, mixtures};
+use crate::layers::moe::{GateStyle, all_see_all, mixtures};
 use crate::layers::{tasks, towers, trunk};
 use crate::registry::{Architecture, Entry};
 use manygate_core::{Error, Result};
@@ -67,6 +67,7 @@ const OWN_KEYS: [Key; 4] = [
 /// Registry entry.
 pub const ENTRY: Entry = Entry {
     name: "mmoe",
+    aliases: &[],
     summary: "shared experts, one softmax gate per task, a tower per task",
     paper: "J. Ma et al., \"Modeling Task Relationships in Multi-task Learning with Multi-gate Mixture-of-Experts\", KDD 2018",
     own_keys: &OWN_KEYS,
@@ -81,11 +82,12 @@ impl Architecture for Mmoe {
         }
         let common = Common::new(self.embedding_dim, self.embedding_deviation, self.activation, self.norm);
         let x0 = trunk::trunk(g, inputs, common.embedding)?;
-        let experts: Vec<String> = (0..self.experts).map(|e| format!("experts.{e}")).collect();
-        let gates: Vec<String> = inputs.task_names().map(|t| format!("gates.{t}")).collect();
+        let experts = (0..self.experts).map(|e| format!("experts.{e}")).collect();
+        let gates = inputs.task_names().map(|t| format!("gates.{t}")).collect();
         let hidden = MlpStyle { batch_norm: false, ..common.mlp(&self.gate_units) };
         let gate = GateStyle { bias: self.gate_bias, hidden };
-        let h = mixtures(g, &experts, &gates, x0, common.mlp(&self.expert_units), gate)?;
+        let readers = [all_see_all(x0, experts, gates)];
+        let h = mixtures(g, &readers, common.mlp(&self.expert_units), gate)?;
         let logits = towers::towers(g, inputs, MlpInput::Each(h), common.mlp(&self.tower_units))?;
         tasks::binary_tasks(g, inputs, logits)
     }

@@ -12,7 +12,7 @@
 //! p_t     = sigmoid(z_t)                               a a click, b a conversion after it
 //! L_ctr   = Σ_s mean over rows of s of BCE(p_a, y_a)
 //! L_cvr   = Σ_s mean over clicked rows of s of BCE(p_b, y_b)
-//! L_ctcvr = Σ_s mean over rows of s of BCE(p_a p_b, y_b)
+//! L_ctcvr = Σ_s mean over rows of s of BCE(p_a p_b, y_a & y_b)
 //! L       = represent: L_ctr + L_cvr;  ctcvr: L_ctcvr;  finetune: all three
 //! ```
 //!
@@ -81,6 +81,7 @@ const OWN_KEYS: [Key; 3] = [
 /// Registry entry.
 pub const ENTRY: Entry = Entry {
     name: "mtms",
+    aliases: &[],
     summary: "tables and towers of each scenario and task; trained apart, then joined and frozen under new towers",
     paper: "S. Tan et al., \"Multi-Task and Multi-Scene Unified Ranking Model for Online Advertising\", IEEE Big Data 2021",
     own_keys: &OWN_KEYS,
@@ -244,7 +245,7 @@ impl Mtms {
         g.add("loss.cvr", BceWithLogits::new(loss, 1, Some(0)), &[u])?;
         let [z, u] = of(g, through);
         let loss = part(g, "ctcvr", weight(through, 1.0), None)?;
-        g.add("loss.ctcvr", BceOfProduct::new(loss, 1), &[z, u]).map(|_| ())
+        g.add("loss.ctcvr", BceOfProduct::new(loss, 0..2), &[z, u]).map(|_| ())
     }
 }
 

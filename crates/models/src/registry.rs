@@ -2,7 +2,7 @@
 
 use crate::config::Key;
 use crate::inputs::Inputs;
-use crate::{causalint, dffm, m2m, mmoe, mtms, shared_bottom, star};
+use crate::{causalint, cgc, dffm, esmm, m2m, mmoe, moe, mtms, ple, shared_bottom, star};
 use manygate_core::{Error, Result};
 use manygate_graph::{Graph, Mode, Parameters};
 
@@ -32,6 +32,8 @@ pub trait Architecture: std::fmt::Debug + Send + Sync {
 pub struct Entry {
     /// Name under `[model]`.
     pub name: &'static str,
+    /// Other names that it goes by.
+    pub aliases: &'static [&'static str],
     /// One line.
     pub summary: &'static str,
     /// Citation.
@@ -48,15 +50,26 @@ pub struct Entry {
 const MAX_SIZE: i64 = 1 << 16;
 
 /// Every architecture, by name.
-pub const MODELS: [Entry; 7] =
-    [causalint::ENTRY, dffm::ENTRY, m2m::ENTRY, mmoe::ENTRY, mtms::ENTRY, shared_bottom::ENTRY, star::ENTRY];
+pub const MODELS: [Entry; 11] = [
+    causalint::ENTRY,
+    cgc::ENTRY,
+    dffm::ENTRY,
+    esmm::ENTRY,
+    m2m::ENTRY,
+    mmoe::ENTRY,
+    moe::ENTRY,
+    mtms::ENTRY,
+    ple::ENTRY,
+    shared_bottom::ENTRY,
+    star::ENTRY,
+];
 
-/// The entry called `name`.
+/// The entry called `name`, by its own name or an alias.
 ///
 /// # Errors
 /// [`Error::Config`] that lists the names.
 pub fn find(name: &str) -> Result<&'static Entry> {
-    MODELS.iter().find(|m| m.name == name).ok_or_else(|| {
+    MODELS.iter().find(|m| m.name == name || m.aliases.contains(&name)).ok_or_else(|| {
         let names: Vec<&str> = MODELS.iter().map(|m| m.name).collect();
         Error::config("model.name", format!("there is no model `{name}`; use one of: {}", names.join(", ")))
     })
@@ -82,10 +95,14 @@ pub fn from_table(model: &toml::Table) -> Result<(&'static Entry, Box<dyn Archit
 /// That no width and no count is one that nobody means: a mistyped number ends in a message, not in a product that
 /// overflows or in as many names. Widths of tables have a limit of their own, where they are declared.
 fn check_sizes(keys: &toml::Table) -> Result<()> {
+    fn largest(value: &toml::Value) -> Option<i64> {
+        match value {
+            toml::Value::Array(list) => list.iter().filter_map(largest).max(),
+            other => other.as_integer(),
+        }
+    }
     for (key, value) in keys.iter().filter(|(key, _)| *key != "embedding_dim") {
-        let numbers = value.as_array().map_or(std::slice::from_ref(value), Vec::as_slice);
-        let largest = numbers.iter().filter_map(toml::Value::as_integer).max();
-        if let Some(number) = largest.filter(|&number| number > MAX_SIZE) {
+        if let Some(number) = largest(value).filter(|&number| number > MAX_SIZE) {
             let message = format!("{number} is more than {MAX_SIZE}, the most that is possible");
             return Err(Error::config(format!("model.{key}"), message));
         }
@@ -130,10 +147,9 @@ mod tests {
     fn unknown_names_and_keys_are_told() {
         let table =
             |text: &str| from_table(&toml::from_str(text).unwrap()).map(|_| ()).unwrap_err().to_string();
-        assert!(
-            table("name = \"mmoo\"")
-                .contains("use one of: causalint, dffm, m2m, mmoe, mtms, shared_bottom, star")
-        );
+        assert!(table("name = \"mmoo\"").contains(
+            "use one of: causalint, cgc, dffm, esmm, m2m, mmoe, moe, mtms, ple, shared_bottom, star"
+        ));
         assert!(table("name = \"mmoe\"\nexpert = 3").contains("unknown field `expert`"));
         assert!(table("name = \"mmoe\"\nexperts = \"three\"").contains("invalid type"));
         assert!(table("experts = 3").contains("model.name: is missing"));
@@ -141,5 +157,16 @@ mod tests {
         assert!(experts.contains("model.experts: 1000000000 is more than 65536"), "{experts}");
         let units = table("name = \"dffm\"\ndomain_units = [4, 9223372036854775807]");
         assert!(units.contains("model.domain_units: 9223372036854775807"), "{units}");
+        let nested = table("name = \"ple\"\nexpert_units = [[4], [8, 70000]]");
+        assert!(nested.contains("model.expert_units: 70000 is more than 65536"), "{nested}");
+    }
+
+    #[test]
+    fn every_name_and_alias_is_of_one_model() {
+        let mut names: Vec<&str> =
+            MODELS.iter().flat_map(|m| m.aliases.iter().chain([&m.name])).copied().collect();
+        assert_eq!(find("omoe").unwrap().name, "moe");
+        names.sort_unstable();
+        assert!(names.windows(2).all(|pair| pair[0] != pair[1]), "{names:?}");
     }
 }

@@ -51,6 +51,7 @@ const OWN_KEYS: [Key; 1] =
 /// Registry entry.
 pub const ENTRY: Entry = Entry {
     name: "shared_bottom",
+    aliases: &[],
     summary: "one network under all tasks, a tower per task",
     paper: "R. Caruana, \"Multitask Learning\", Machine Learning 28, 1997",
     own_keys: &OWN_KEYS,

@@ -113,6 +113,7 @@ const OWN_KEYS: [Key; 8] = [
 /// Registry entry.
 pub const ENTRY: Entry = Entry {
     name: "star",
+    aliases: &[],
     summary: "weights of a scenario are shared ones times its own, normalisation by scenario, an auxiliary network",
     paper: "X.-R. Sheng et al., \"One Model to Serve All: Star Topology Adaptive Recommender for Multi-Domain CTR Prediction\", CIKM 2021",
     own_keys: &OWN_KEYS,

@@ -112,7 +112,7 @@ impl Reference {
     /// # Errors
     /// When there are none, none that count, or for a task that `config` does not have.
     pub fn of(&self, config: &Config) -> Result<&ModelReference> {
-        let name = config.model.get("name").and_then(toml::Value::as_str).unwrap_or_default();
+        let name = manygate_models::from_table(&config.model)?.0.name;
         let wrong = |message: String| Error::config("--reference", message);
         let model = self.models.get(name);
         let model = model.ok_or_else(|| wrong(format!("it has no figures for the model `{name}`")))?;

@@ -181,10 +181,10 @@ pub fn repeat(
         finished(&result);
         results.push(result);
     }
-    let model = config.model.get("name").and_then(toml::Value::as_str).unwrap_or_default();
+    let (model, _) = manygate_models::from_table(&config.model)?;
     Ok(Repetition {
         version: 1,
-        model: model.to_owned(),
+        model: model.name.to_owned(),
         part: match rows {
             Rows::Test => "test",
             Rows::Valid => "valid",

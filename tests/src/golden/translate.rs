@@ -24,7 +24,7 @@ struct Translation {
 /// A key of the reference, and of the engine.
 type Key = (&'static str, &'static str);
 
-const TRANSLATIONS: [Translation; 7] = [
+const TRANSLATIONS: [Translation; 11] = [
     Translation {
         model: "dffm",
         required: &[("scene_dim", "scenario_dim"), ("dffi", "dffi_units"), ("fusion", "fusion_units")],
@@ -76,6 +76,45 @@ const TRANSLATIONS: [Translation; 7] = [
         optional: &[("gate_bias", "gate_bias"), ("gate_units", "gate_units")],
         special: norm_and_towers,
         without_effect: &[],
+    },
+    Translation {
+        model: "moe",
+        required: &[("act", "activation"), ("experts", "experts"), ("expert_units", "expert_units")],
+        optional: &[("gate_bias", "gate_bias"), ("gate_units", "gate_units")],
+        special: norm_and_towers,
+        without_effect: &[],
+    },
+    Translation {
+        model: "cgc",
+        required: &[
+            ("act", "activation"),
+            ("task_experts", "task_experts"),
+            ("shared_experts", "shared_experts"),
+            ("expert_units", "expert_units"),
+        ],
+        optional: &[("gate_bias", "gate_bias"), ("gate_units", "gate_units")],
+        special: norm_and_towers,
+        without_effect: &[],
+    },
+    Translation {
+        model: "ple",
+        required: &[
+            ("act", "activation"),
+            ("levels", "levels"),
+            ("task_experts", "task_experts"),
+            ("shared_experts", "shared_experts"),
+            ("expert_units", "expert_units"),
+        ],
+        optional: &[("gate_bias", "gate_bias"), ("gate_units", "gate_units")],
+        special: norm_and_towers,
+        without_effect: &[],
+    },
+    Translation {
+        model: "esmm",
+        required: &[("act", "activation"), ("conditional", "conditional")],
+        optional: &[],
+        special: norm_and_towers,
+        without_effect: &["gate_bias", "gate_units"],
     },
     Translation {
         model: "mtms",

@@ -1,58 +1,82 @@
-//! Binary cross-entropy of a product of two probabilities: `ℓ = −y ln(p q) − (1 − y) ln(1 − p q)`.
+//! Binary cross-entropy of a product of probabilities: `ℓ = −y ln(q_1 … q_k) − (1 − y) ln(1 − q_1 … q_k)`.
 //!
-//! z, u `[batch, 1]` the logits of p and q (a click, and a conversion after it), y the label column of a task. In logs,
-//! `m = ln(p q) = −softplus(−z) − softplus(−u)` and `ln(1 − p q) = ln(−expm1(m))`, which stays exact where the product is
-//! close to 0 or to 1. Never `ln(1 − p) + …`, which is another function.
+//! x_j `[batch, 1]` the logit of q_j, the probability of an event given the one before it (a click, a conversion after
+//! it); y is the product of the labels, so that a conversion without its click is none. X. Ma et al., *Entire Space
+//! Multi-Task Model*, SIGIR 2018, equation 3 (k = 2). In logs, with `s(x) = ln σ(x)` and `p_j = q_1 … q_j`:
 //!
-//! Backward: `dm = −y + (1 − y) e^m / (1 − e^m)`, `dz = scale · dm · (1 − p)`, `du = scale · dm · (1 − q)`.
+//! ```text
+//! ln p_j       = ln p_{j−1} + s(x_j)
+//! ln (1 − p_j) = logaddexp(ln (1 − p_{j−1}), ln p_{j−1} + s(−x_j))
+//! ```
+//!
+//! which is exact for logits of any size: a product of rounded probabilities loses 1 − p where all of them are close to
+//! 1. Never `ln(1 − q_1) + …`, which is another function.
+//!
+//! Backward: `dx_j = scale · (−y (1 − q_j) + (1 − y) p (1 − q_j) / (1 − p))`, the quotient taken in logs.
 
 use crate::check::Case;
 use crate::graph::{Graph, LossId, LossPart, Over, Value};
 use crate::op::{Backward, Forward, Matrix, Op, Reads, Saved};
 use crate::shape::Shape;
 use manygate_core::Batch;
+use std::ops::Range;
 
-/// The loss of two events in a row, see the [module](self). Inputs: both logits.
+/// The loss of several events in a row, see the [module](self). Inputs: the logits, in order.
 #[derive(Clone, Debug)]
 pub struct BceOfProduct {
     loss: LossId,
-    task: usize,
+    labels: Range<usize>,
 }
 
 impl BceOfProduct {
-    /// The loss of `labels[task]`, over all rows, added to the part `loss`.
-    pub fn new(loss: LossId, task: usize) -> BceOfProduct {
-        BceOfProduct { loss, task }
+    /// Over all rows, added to the part `loss`; of each event its label column.
+    pub fn new(loss: LossId, labels: Range<usize>) -> BceOfProduct {
+        BceOfProduct { loss, labels }
+    }
+
+    fn label(&self, batch: &Batch, row: usize) -> f64 {
+        batch.labels[self.labels.clone()].iter().map(|labels| f64::from(labels[row])).product()
     }
 }
 
-/// ln(1 + e^x).
-fn softplus(x: f64) -> f64 {
-    x.max(0.0) + (-x.abs()).exp().ln_1p()
+/// ln σ(x); NaN where x is not finite, so that it shows.
+fn log_sigmoid(x: f64) -> f64 {
+    x.min(0.0) - (-x.abs()).exp().ln_1p() + 0.0 * x
 }
 
-/// ln(p q).
-fn log_product(z: f64, u: f64) -> f64 {
-    -softplus(-z) - softplus(-u)
+/// ln p and ln (1 − p) of the product p.
+#[derive(Clone, Copy)]
+struct Product {
+    log: f64,
+    log_rest: f64,
 }
 
-fn loss(z: f64, u: f64, y: f64) -> f64 {
-    let m = log_product(z, u);
-    let positive = if y > 0.0 { -y * m } else { 0.0 };
-    // Beyond e^−745 the difference from 1 is no number any more.
-    let rest = (-m.exp_m1()).max(f64::MIN_POSITIVE);
-    positive + if y < 1.0 { -(1.0 - y) * rest.ln() } else { 0.0 }
-}
+impl Product {
+    fn of(logits: impl Iterator<Item = f64>) -> Product {
+        let mut product = Product { log: 0.0, log_rest: f64::NEG_INFINITY };
+        for x in logits {
+            let missed = product.log + log_sigmoid(-x);
+            // In this order a NaN comes through.
+            let (high, low) = match product.log_rest > missed {
+                true => (product.log_rest, missed),
+                false => (missed, product.log_rest),
+            };
+            product.log_rest = high + (low - high).exp().ln_1p();
+            product.log += log_sigmoid(x);
+        }
+        product
+    }
 
-/// The slopes at z and at u.
-fn slopes(z: f64, u: f64, y: f64) -> [f64; 2] {
-    let m = log_product(z, u);
-    let rest = (-m.exp_m1()).max(f64::MIN_POSITIVE);
-    // 1 − p and 1 − q over 1 − p q are at most 1: the quotient first, so that nothing large is formed.
-    [z, u].map(|logit| {
-        let complement = 1.0 / (1.0 + logit.exp());
-        -y * complement + (1.0 - y) * m.exp() * (complement / rest).min(1.0)
-    })
+    fn loss(self, label: f64) -> f64 {
+        -label * self.log - (1.0 - label) * self.log_rest
+    }
+
+    /// The slope at one of the logits.
+    fn slope(self, x: f64, label: f64) -> f64 {
+        let log_complement = log_sigmoid(-x);
+        let of_rest = (self.log + log_complement - self.log_rest).exp();
+        -label * log_complement.exp() + (1.0 - label) * of_rest
+    }
 }
 
 impl Op for BceOfProduct {
@@ -61,18 +85,19 @@ impl Op for BceOfProduct {
     }
 
     fn output(&self, inputs: &[Shape]) -> Result<Shape, String> {
-        if inputs != [Shape::batch(1); 2] {
-            return Err(format!("two logits a row are needed, not {inputs:?}"));
+        let events = self.labels.len();
+        if events == 0 || inputs.len() != events || inputs.iter().any(|&input| input != Shape::batch(1)) {
+            return Err(format!("one logit a row for each of {events} events is needed, not {inputs:?}"));
         }
         Ok(Shape::batch(0))
     }
 
     fn saved(&self) -> Saved {
-        Saved { inputs: 0b11, output: false }
+        Saved { inputs: u64::MAX, output: false }
     }
 
     fn reads(&self) -> Reads {
-        Reads { labels: self.task + 1, ..Reads::default() }
+        Reads { labels: self.labels.end, ..Reads::default() }
     }
 
     fn loss(&self) -> Option<LossId> {
@@ -80,34 +105,38 @@ impl Op for BceOfProduct {
     }
 
     fn forward(&self, tile: &mut Forward<'_>) {
-        let (z, u) = (tile.input(0), tile.input(1));
-        let labels = &tile.at.batch.labels[self.task][tile.at.range()];
-        let sum = tile.take_loss(self.loss.index());
-        for (r, &y) in labels.iter().enumerate() {
-            *sum += loss(z.row(r)[0].into(), u.row(r)[0].into(), y.into());
+        let (at, sum) = (tile.at, tile.take_loss(self.loss.index()));
+        for r in 0..at.rows {
+            let logits = (0..self.labels.len()).map(|j| f64::from(tile.input(j).row(r)[0]));
+            *sum += Product::of(logits).loss(self.label(at.batch, at.first_row + r));
         }
     }
 
     fn backward(&self, tile: &mut Backward<'_>) {
-        let (z, u, scale) = (tile.input(0), tile.input(1), tile.at.scale(self.loss));
-        let labels = &tile.at.batch.labels[self.task][tile.at.range()];
-        for i in 0..2 {
+        let (at, scale) = (tile.at, tile.at.scale(self.loss));
+        for i in 0..self.labels.len() {
             let Some(mut gradient) = tile.take_gradient(i) else { continue };
-            for (r, &y) in labels.iter().enumerate() {
-                let slope = slopes(z.row(r)[0].into(), u.row(r)[0].into(), y.into())[i];
+            for r in 0..at.rows {
+                let logit = |j: usize| f64::from(tile.input(j).row(r)[0]);
+                let product = Product::of((0..self.labels.len()).map(logit));
+                let slope = product.slope(logit(i), self.label(at.batch, at.first_row + r));
                 gradient.put(r, std::iter::once(scale * slope as f32));
             }
         }
     }
 
     fn reference(&self, inputs: &[Matrix], _tables: &[Matrix], batch: &Batch) -> Matrix {
-        let (z, u) = (&inputs[0], &inputs[1]);
-        let mut terms = Matrix::zeros(z.rows, 1);
-        for r in 0..z.rows {
-            let (z, u, y) = (z.at(r, 0), u.at(r, 0), f64::from(batch.labels[self.task][r]));
-            let (p, q) = (1.0 / (1.0 + (-z).exp()), 1.0 / (1.0 + (-u).exp()));
-            let complement = (1.0 - p) + p * (1.0 / (1.0 + u.exp()));
-            terms.set(r, 0, -y * (p * q).ln() - (1.0 - y) * complement.ln());
+        let sigmoid = |x: f64| 1.0 / (1.0 + (-x).exp());
+        let mut terms = Matrix::zeros(inputs[0].rows, 1);
+        for r in 0..inputs[0].rows {
+            // 1 − p as a sum of what each event loses, which cancels nothing.
+            let (mut product, mut rest) = (1.0, 0.0);
+            for x in inputs.iter().map(|logits| logits.at(r, 0)) {
+                rest += product * sigmoid(-x);
+                product *= sigmoid(x);
+            }
+            let y = self.label(batch, r);
+            terms.set(r, 0, -y * product.ln() - (1.0 - y) * rest.ln());
         }
         terms
     }
@@ -115,14 +144,20 @@ impl Op for BceOfProduct {
 
 /// Instances for the check of every op, see [`check`](crate::check).
 pub fn cases() -> Vec<Case> {
-    let case = |name: &str, range: f32| {
+    let case = |name: &str, events: usize, range: f32| {
         let declare = move |g: &mut Graph, x: &[Value]| {
             let loss = g.loss(LossPart { name: "product".into(), weight: 0.7, over: Over::Rows })?;
-            g.add("op", BceOfProduct::new(loss, 0), x)
+            g.add("op", BceOfProduct::new(loss, 0..events), x)
         };
-        Case::new(name, declare).rows(1).between(-range, range).rows(1).between(-range, range)
+        (0..events).fold(Case::new(name, declare), |case, _| case.rows(1).between(-range, range))
     };
-    vec![case("bce_of_product", 3.0), case("bce_of_product/large", 12.0)]
+    vec![
+        case("bce_of_product", 2, 3.0),
+        case("bce_of_product/one", 1, 3.0),
+        case("bce_of_product/four", 4, 3.0),
+        case("bce_of_product/large", 2, 12.0),
+        case("bce_of_product/saturated", 3, 80.0),
+    ]
 }
 
 #[cfg(test)]
@@ -132,13 +167,28 @@ mod tests {
     #[test]
     fn logits_of_any_size_stay_finite() {
         for (z, u) in [(900.0, 900.0), (-900.0, 900.0), (-900.0, -900.0), (60.0, -60.0), (60.0, 60.0)] {
-            for y in [0.0, 1.0] {
-                let [dz, du] = slopes(z, u, y);
-                assert!(loss(z, u, y).is_finite() && dz.abs() <= 1.0 && du.abs() <= 1.0, "{z} {u} {y}");
+            for label in [0.0, 0.3, 1.0] {
+                let product = Product::of([z, u].into_iter());
+                let slopes = [z, u].map(|x| product.slope(x, label));
+                assert!(product.loss(label).is_finite(), "{z} {u} {label}");
+                assert!(slopes.iter().all(|slope| slope.abs() <= 1.0 + 1e-12), "{z} {u} {label}: {slopes:?}");
             }
         }
         // 1 − p² is 2 (1 − p) there: each logit has half of the slope.
-        assert!((slopes(40.0, 40.0, 0.0)[0] - 0.5).abs() < 1e-9);
-        assert!((loss(40.0, 40.0, 0.0) - (40.0 - 2f64.ln())).abs() < 1e-9);
+        for large in [40.0, 80.0, 900.0] {
+            let product = Product::of([large, large].into_iter());
+            assert!((product.slope(large, 0.0) - 0.5).abs() < 1e-9, "{large}");
+            assert!((product.loss(0.0) - (large - 2f64.ln())).abs() < 1e-9, "{large}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_finite_shows() {
+        for wrong in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
+            for logits in [[wrong, 0.5], [0.5, wrong]] {
+                let product = Product::of(logits.into_iter());
+                assert!(product.loss(0.0).is_nan() && product.loss(1.0).is_nan(), "{logits:?}");
+            }
+        }
     }
 }

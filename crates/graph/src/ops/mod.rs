@@ -17,6 +17,7 @@ pub mod concat;
 pub mod descend;
 pub mod fold;
 pub mod gate_combine;
+pub mod gate_combine_seen;
 pub mod gradient_conflict;
 pub mod grouped_linear;
 pub mod layer_norm;
@@ -62,6 +63,7 @@ pub use concat::Concat;
 pub use descend::Descend;
 pub use fold::Fold;
 pub use gate_combine::GateCombine;
+pub use gate_combine_seen::GateCombineSeen;
 pub use gradient_conflict::GradientConflict;
 pub use grouped_linear::GroupedLinear;
 pub use layer_norm::LayerNorm;
@@ -112,6 +114,7 @@ pub fn cases() -> Vec<Case> {
         descend::cases,
         fold::cases,
         gate_combine::cases,
+        gate_combine_seen::cases,
         gradient_conflict::cases,
         grouped_linear::cases,
         layer_norm::cases,

@@ -230,13 +230,16 @@ fn bias(prefix: &str, out: usize) -> Block {
     Block::vector(format!("{prefix}.bias"), out, Init::Constant(0.0))
 }
 
-/// `experts.*.0` for several networks, `bottom.0` for one.
+/// `experts.*.0` for several networks, `bottom.0` for one: what all names begin with.
 fn layer_name(prefixes: &[String], index: usize) -> String {
-    match prefixes {
-        [one] => format!("{one}.{index}"),
-        _ => {
-            let family = prefixes[0].rsplit_once('.').map_or(prefixes[0].as_str(), |(head, _)| head);
-            format!("{family}.*.{index}")
+    let [first, rest @ ..] = prefixes else { return index.to_string() };
+    let mut family = first.as_str();
+    let is_in = |family: &str, name: &String| name.strip_prefix(family).is_some_and(|n| n.starts_with('.'));
+    while !rest.is_empty() && !rest.iter().chain([first]).all(|name| is_in(family, name)) {
+        match family.rsplit_once('.') {
+            Some((head, _)) => family = head,
+            None => return format!("*.{index}"),
         }
     }
+    format!("{family}{}.{index}", if rest.is_empty() { "" } else { ".*" })
 }

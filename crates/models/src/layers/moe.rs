@@ -1,13 +1,16 @@
 //! Experts and the gates that mix them.
 //!
-//! Experts: MLPs `experts.<e>`. A gate with prefix G: softmax over the experts of `G.weight` x (+ `G.bias`), or of
-//! the last layer of a hidden MLP `G.hidden.<i>` of x.
+//! Experts: MLPs of one shape, which stand side by side as a bank `[batch, experts · last unit]`. A gate with prefix G:
+//! softmax over the experts that it sees of `G.weight` x (+ `G.bias`), or of the last layer of a hidden MLP
+//! `G.hidden.<i>` of x.
 
+use super::concat::concat;
 use super::mlp::{Head, MlpInput, MlpStyle, linears_named, mlps, mlps_with_heads};
-use manygate_core::Result;
-use manygate_graph::ops::GateCombine;
+use manygate_core::{Error, Result};
+use manygate_graph::ops::{GateCombine, GateCombineSeen};
 use manygate_graph::{Graph, Value};
 use manygate_kernels::activation::Activation;
+use manygate_kernels::gate::Seen;
 
 /// How gates see their input.
 #[derive(Clone, Copy, Debug)]
@@ -18,27 +21,91 @@ pub struct GateStyle<'a> {
     pub hidden: MlpStyle<'a>,
 }
 
-/// A bank of experts over `x`, mixed by each gate: `[batch, gates · last unit]`.
+/// A gate.
+#[derive(Clone, Debug)]
+pub struct Gate {
+    /// Prefix of its parameters.
+    pub prefix: String,
+    /// The experts of the bank that it sees, in the order of its logits.
+    pub sees: Vec<usize>,
+}
+
+/// Experts and gates that read the same value.
+#[derive(Clone, Debug)]
+pub struct Readers {
+    /// The value, `[batch, width]`.
+    pub input: Value,
+    /// Prefixes of the experts.
+    pub experts: Vec<String>,
+    /// The gates.
+    pub gates: Vec<Gate>,
+}
+
+/// All experts over `x`, all of which every gate sees.
+pub fn all_see_all(input: Value, experts: Vec<String>, gates: Vec<String>) -> Readers {
+    let sees: Vec<usize> = (0..experts.len()).collect();
+    let gates = gates.into_iter().map(|prefix| Gate { prefix, sees: sees.clone() }).collect();
+    Readers { input, experts, gates }
+}
+
+/// The bank of all experts, in order, mixed by each gate, in order: `[batch, gates · last unit]`. The first layer of
+/// what reads one value is one product.
 ///
 /// # Errors
-/// When the experts have no layer, a width is 0 or a name is taken.
+/// When the experts have no layer, an expert is seen by no gate, a width is 0 or a name is taken.
 pub fn mixtures(
     g: &mut Graph,
-    experts: &[String],
-    gates: &[String],
-    x: Value,
+    readers: &[Readers],
     expert: MlpStyle<'_>,
     gate: GateStyle<'_>,
 ) -> Result<Value> {
-    let count = experts.len();
-    let (bank, logits) = if gate.hidden.units.is_empty() {
-        let heads: Vec<Head> = gates.iter().map(|p| Head { prefix: p.clone(), out: count }).collect();
-        mlps_with_heads(g, experts, x, expert, &heads, gate.bias)?
-    } else {
-        let bank = mlps(g, experts, MlpInput::Shared(x), expert)?;
-        let hidden: Vec<String> = gates.iter().map(|p| format!("{p}.hidden")).collect();
-        let hidden = mlps(g, &hidden, MlpInput::Shared(x), gate.hidden)?;
-        (bank, linears_named(g, "gates", gates, hidden, count, gate.bias, Activation::Identity)?)
-    };
-    g.add("mixtures", GateCombine::new(gates.len(), count), &[logits, bank])
+    let (mut banks, mut logits) = (Vec::new(), Vec::new());
+    for readers in readers {
+        let (bank, own) = bank_and_logits(g, readers, expert, gate)?;
+        banks.push(bank);
+        logits.extend(own);
+    }
+    let bank = concat(g, "bank", &banks)?;
+    let logits = concat(g, "gates", &logits)?;
+    let experts = readers.iter().map(|r| r.experts.len()).sum();
+    let gates: Vec<&Gate> = readers.iter().flat_map(|r| &r.gates).collect();
+    if gates.iter().all(|gate| gate.sees.iter().copied().eq(0..experts)) {
+        return g.add("mixtures", GateCombine::new(gates.len(), experts), &[logits, bank]);
+    }
+    let sees: Vec<Vec<usize>> = gates.iter().map(|gate| gate.sees.clone()).collect();
+    let seen = Seen::new(experts, &sees).map_err(|message| Error::graph("mixtures", message))?;
+    g.add("mixtures", GateCombineSeen::new(seen), &[logits, bank])
+}
+
+/// The experts `[batch, experts · last unit]`, and the logits of the gates, of several gates in one value or not.
+fn bank_and_logits(
+    g: &mut Graph,
+    readers: &Readers,
+    expert: MlpStyle<'_>,
+    gate: GateStyle<'_>,
+) -> Result<(Value, Vec<Value>)> {
+    let Readers { input, experts, gates } = readers;
+    if gate.hidden.units.is_empty() && !gates.is_empty() {
+        let heads: Vec<Head> =
+            gates.iter().map(|gate| Head { prefix: gate.prefix.clone(), out: gate.sees.len() }).collect();
+        let (bank, logits) = mlps_with_heads(g, experts, *input, expert, &heads, gate.bias)?;
+        return Ok((bank, vec![logits]));
+    }
+    let bank = mlps(g, experts, MlpInput::Shared(*input), expert)?;
+    if gates.is_empty() {
+        return Ok((bank, Vec::new()));
+    }
+    let hidden: Vec<String> = gates.iter().map(|gate| format!("{}.hidden", gate.prefix)).collect();
+    let hidden = mlps(g, &hidden, MlpInput::Shared(*input), gate.hidden)?;
+    let width = g.cols(hidden) / gates.len();
+    let (mut logits, mut from) = (Vec::new(), 0);
+    // Maps of one width are one product.
+    for alike in gates.chunk_by(|a, b| a.sees.len() == b.sees.len()) {
+        let prefixes: Vec<String> = alike.iter().map(|gate| gate.prefix.clone()).collect();
+        let x = g.columns(hidden, from, alike.len() * width)?;
+        from += alike.len() * width;
+        let out = alike[0].sees.len();
+        logits.push(linears_named(g, "gates", &prefixes, x, out, gate.bias, Activation::Identity)?);
+    }
+    Ok((bank, logits))
 }

@@ -4,6 +4,10 @@
 //! the bank, by far the largest operand, is read once a row: in groups of up to four gates, whose sums stay in
 //! registers. Banks with more gates are read again from the first-level cache.
 
+mod subset;
+
+pub use subset::{Seen, gate_combine_seen, gate_combine_seen_dx};
+
 use crate::dispatch;
 use crate::lanes::{Span, load_span, spans, store_span};
 use crate::math;

@@ -1,0 +1,155 @@
+//! Softmax gates that see a part of a bank of experts each: `h_t = Σ_{e seen by t} softmax(logits_t)_e · expert_e`.
+//!
+//! logits `[batch, Σ experts seen]`, gate after gate, bank `[batch, experts · width]`, output `[batch, gates · width]`.
+//! H. Tang, J. Liu, M. Zhao, X. Gong, *Progressive Layered Extraction (PLE)*, RecSys 2020, equations 1 to 3: a task's
+//! gate sees its own experts and the shared ones, never another task's.
+//!
+//! Backward as [`gate_combine`](super::gate_combine), over what a gate sees.
+
+use crate::check::Case;
+use crate::graph::{Graph, Value};
+use crate::op::{Backward, Forward, Matrix, Op, Saved};
+use crate::shape::{Shape, Space};
+use manygate_core::{Batch, Error};
+use manygate_kernels::MatMut;
+use manygate_kernels::gate::{self, Seen};
+
+/// Gates over parts of a bank and the mixtures, see the [module](self). Inputs: logits, bank.
+#[derive(Clone, Debug)]
+pub struct GateCombineSeen {
+    seen: Seen,
+}
+
+impl GateCombineSeen {
+    /// Gates that see these experts.
+    pub fn new(seen: Seen) -> GateCombineSeen {
+        GateCombineSeen { seen }
+    }
+
+    /// Number, first logit and experts of each gate.
+    fn gates(&self) -> impl Iterator<Item = (usize, usize, &[usize])> {
+        (0..self.seen.gates()).map(|t| {
+            let (from, own) = self.seen.of(t);
+            (t, from, own)
+        })
+    }
+}
+
+impl Op for GateCombineSeen {
+    fn name(&self) -> &'static str {
+        "gate_combine_seen"
+    }
+
+    fn output(&self, inputs: &[Shape]) -> Result<Shape, String> {
+        let [logits, bank] = inputs else {
+            return Err(format!("{} inputs, 2 are needed", inputs.len()));
+        };
+        if logits != &Shape::batch(self.seen.logits()) {
+            return Err(format!("these gates have {} logits, not {logits}", self.seen.logits()));
+        }
+        if bank.space != Space::Batch || !bank.cols.is_multiple_of(self.seen.experts()) {
+            return Err(format!("the bank {bank} does not divide into {} experts", self.seen.experts()));
+        }
+        Ok(Shape::batch(bank.cols / self.seen.experts() * self.seen.gates()))
+    }
+
+    fn saved(&self) -> Saved {
+        Saved { inputs: 0b10, output: false }
+    }
+
+    fn extra(&self, _inputs: &[Shape]) -> usize {
+        self.seen.logits()
+    }
+
+    fn scratch(&self, rows: usize, inputs: &[Shape]) -> usize {
+        rows * (inputs[0].cols + inputs[1].cols)
+    }
+
+    fn multiply_adds(&self, inputs: &[Shape]) -> usize {
+        self.seen.logits() * (inputs[1].cols / self.seen.experts())
+    }
+
+    fn reach(&self, inputs: &[Shape], i: usize, output: &[bool], reached: &mut [bool]) {
+        let width = inputs[1].cols / self.seen.experts();
+        for (t, from, own) in self.gates() {
+            let mixed = &output[t * width..][..width];
+            if i == 0 {
+                reached[from..from + own.len()].fill(mixed.contains(&true));
+                continue;
+            }
+            for &e in own {
+                let expert = &mut reached[e * width..][..width];
+                expert.iter_mut().zip(mixed).for_each(|(to, &marked)| *to |= marked);
+            }
+        }
+    }
+
+    fn forward(&self, tile: &mut Forward<'_>) {
+        let (logits, bank) = (tile.input(0), tile.input(1));
+        let (weights, mixed) = (tile.take_extra(), tile.take_output());
+        gate::gate_combine_seen(tile.at.isa, &self.seen, logits, bank, weights, mixed);
+    }
+
+    fn backward(&self, tile: &mut Backward<'_>) {
+        let bank = tile.input(1);
+        let (weights, d_mixed) = (tile.take_extra(), tile.take_output_gradient());
+        let (logits, experts) = (tile.take_gradient(0), tile.take_gradient(1));
+        // The kernel gives both gradients in one pass; one that nobody wants goes to scratch.
+        let (rows, cols) = (tile.at.rows, self.seen.logits());
+        let (spare_logits, spare_bank) = tile.take_scratch().split_at_mut(rows * cols);
+        let (add_logits, d_logits) = match logits {
+            Some(g) => (g.accumulate, g.to),
+            None => (false, MatMut::new(spare_logits, rows, cols)),
+        };
+        let (add_bank, d_bank) = match experts {
+            Some(g) => (g.accumulate, g.to),
+            None => (false, MatMut::new(spare_bank, rows, bank.cols())),
+        };
+        let (weights, d_mixed) = (weights.as_mat(), d_mixed.as_mat());
+        gate::gate_combine_seen_dx(
+            tile.at.isa,
+            &self.seen,
+            weights,
+            bank,
+            d_mixed,
+            add_logits,
+            d_logits,
+            add_bank,
+            d_bank,
+        );
+    }
+
+    fn reference(&self, inputs: &[Matrix], _tables: &[Matrix], _batch: &Batch) -> Matrix {
+        let (logits, bank) = (&inputs[0], &inputs[1]);
+        let width = bank.cols / self.seen.experts();
+        let mut y = Matrix::zeros(bank.rows, self.seen.gates() * width);
+        for (r, (t, from, own)) in (0..bank.rows).flat_map(|r| self.gates().map(move |gate| (r, gate))) {
+            let terms: Vec<f64> = (from..from + own.len()).map(|i| logits.at(r, i).exp()).collect();
+            let sum: f64 = terms.iter().sum();
+            for c in 0..width {
+                let mixed = own.iter().zip(&terms).map(|(&e, term)| term / sum * bank.at(r, e * width + c));
+                y.set(r, t * width + c, mixed.sum());
+            }
+        }
+        y
+    }
+}
+
+/// Instances for the check of every op, see [`check`](crate::check).
+pub fn cases() -> Vec<Case> {
+    let case = |name: &str, experts: usize, width: usize, gates: &[&[usize]]| {
+        let gates: Vec<Vec<usize>> = gates.iter().map(|own| own.to_vec()).collect();
+        let logits = gates.iter().map(Vec::len).sum();
+        let declare = move |g: &mut Graph, x: &[Value]| {
+            let seen =
+                Seen::new(experts, &gates).map_err(|message| Error::graph("gate_combine_seen", message))?;
+            g.add("op", GateCombineSeen::new(seen), x)
+        };
+        Case::new(name, declare).rows(logits).rows(experts * width)
+    };
+    vec![
+        case("gate_combine_seen/own_and_shared", 5, 17, &[&[0, 1, 4], &[2, 3, 4]]),
+        case("gate_combine_seen/one_sees_all", 3, 5, &[&[0, 2], &[1, 2], &[0, 1, 2]]),
+        case("gate_combine_seen/apart", 2, 3, &[&[1], &[0]]),
+    ]
+}
