@@ -139,8 +139,29 @@ const GROUPS: &str = r#"
     rate = 0.01
     [[group]]
     names = ["embedding.item.weight"]
-    method = "adagrad"
+    method = "rowwise_adagrad"
     every = 3
+"#;
+
+/// Every other method, a schedule, and gradients that are clipped.
+const METHODS_OF_MOVING: &str = r#"
+    clip_norm = 0.01
+    clip_tables = true
+    [schedule]
+    kind = "cosine"
+    warmup_steps = 2
+    steps = 5
+    [dense]
+    method = "momentum"
+    nesterov = true
+    [tables]
+    method = "ftrl"
+    [[group]]
+    names = ["towers.*"]
+    method = "adamw"
+    [[group]]
+    names = ["experts.0.*", "embedding.item.weight"]
+    method = "adagrad"
 "#;
 
 /// Blocks that steps ask for from the second batch on. The whole is repeated from nothing: what a step asks for shows
@@ -190,11 +211,13 @@ fn a_warm_step_allocates_nothing() {
     ];
     let plain = with_norms.chain(others.map(str::to_owned)).map(|model| Job { model, ..Job::default() });
     let mmoe = || Job { model: models[0].to_owned(), ..Job::default() };
-    let grouped = Job { optimizer: GROUPS, ..mmoe() };
+    let optimizers = [GROUPS, METHODS_OF_MOVING, "clip_value = 0.01\nclip_tables = true"];
+    let grouped = optimizers.map(|optimizer| Job { optimizer, ..mmoe() });
+    let clipped = Job { optimizer: METHODS_OF_MOVING, method: "pcgrad", ..mmoe() };
     let balanced = METHODS.iter().map(|method| Job { method: method.name, ..mmoe() });
     let on_each_set = Isa::available().into_iter().map(|isa| Job { isa: Some(isa), ..mmoe() });
     let pool = Pool::new(2).unwrap();
-    for job in plain.chain([grouped]).chain(balanced).chain(on_each_set) {
+    for job in plain.chain(grouped).chain([clipped]).chain(balanced).chain(on_each_set) {
         assert_eq!(least_blocks(&job, &Serial), 0, "one thread: {job:?}");
         assert_eq!(pool.enter(|exec| least_blocks(&job, exec)), 0, "two threads: {job:?}");
     }

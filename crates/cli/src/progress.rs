@@ -77,7 +77,7 @@ impl Terminal {
         }
     }
 
-    fn step(&mut self, step: u64, steps: u64, rows: usize, loss: f64) {
+    fn step(&mut self, step: u64, steps: u64, rows: usize, loss: f64, rate_factor: f64) {
         let (since, first) = self.stepping;
         self.rows += rows as u64;
         let smooth = self.loss.map_or(loss, |old| 0.9 * old + 0.1 * loss);
@@ -96,7 +96,8 @@ impl Terminal {
                 "step {step}/{steps}  {rate:.0} rows/s  loss {smooth:.4}  {left:.0} s left"
             ));
         }
-        self.log_line(&format!("step {step}/{steps} loss {loss:.6} {rate:.0} rows/s"));
+        let factor = if rate_factor == 1.0 { String::new() } else { format!(" rates x {rate_factor:.4}") };
+        self.log_line(&format!("step {step}/{steps} loss {loss:.6}{factor} {rate:.0} rows/s"));
     }
 }
 
@@ -148,7 +149,9 @@ impl Observer for Terminal {
                 let told: Vec<String> = weights.iter().map(|(name, w)| format!("{name} {w:.3}")).collect();
                 self.line(&format!("weights of losses: {}", told.join(", ")));
             }
-            Event::Step { step, steps, rows, loss } => self.step(*step, *steps, *rows, *loss),
+            Event::Step { step, steps, rows, loss, rate_factor } => {
+                self.step(*step, *steps, *rows, *loss, *rate_factor);
+            }
             Event::Warning { message } => self.line(&format!("warning: {message}")),
             Event::Validated { step, epochs, evaluation, best } => {
                 let mark = if *best { "  best so far" } else { "" };

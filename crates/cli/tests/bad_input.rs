@@ -122,6 +122,24 @@ fn a_group_of_the_optimiser_that_fits_nothing_is_told() {
         lab.configure("[report]", &group(keys));
         refused(&lab, 2, words);
     }
+    let sections: [(&str, &[&str]); 5] = [
+        ("[optimizer.dense]\nrates = 1.0", &["config.toml", "line 21", "rates", "rate", "momentum"]),
+        (
+            "[optimizer.dense]\nweight_decay = 0.1",
+            &["optimizer.dense.weight_decay", "adam does not", "adamw"],
+        ),
+        ("[optimizer]\nclip_norm = 0.0", &["optimizer.clip_norm", "above 0"]),
+        ("[optimizer.schedule]\nkind = \"cosine\"\nwarmup_steps = 1000000", &["warmup_steps", "1000000"]),
+        (
+            "[[stage]]\nname = \"one\"\n\n[[stage]]\nname = \"two\"\nsteps = 5\n\n\
+             [stage.optimizer.schedule]\nkind = \"linear\"\nwarmup_steps = 5",
+            &["optimizer.schedule.warmup_steps", "5 steps leave none of 5"],
+        ),
+    ];
+    for (section, words) in sections {
+        lab.configure("[report]", &format!("{section}\n\n[report]"));
+        refused(&lab, 2, words);
+    }
 }
 
 /// What a later stage has wrong is told before the first one begins.

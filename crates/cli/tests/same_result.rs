@@ -10,8 +10,9 @@ use support::{Lab, MODEL, SECOND_TASK, csv};
 type Job = (&'static str, &'static str);
 
 /// Models with state, an order of rows, or values between phases beside the plain one.
-const MODELS: [Job; 9] = [
+const MODELS: [Job; 10] = [
     (MODEL, ""),
+    (OPTIMIZERS, ""),
     (STAR, ""),
     (M2M, ""),
     ("name = \"dffm\"\nembedding_dim = 4\ndffi_units = [8]\nfusion_units = [4]", ""),
@@ -33,6 +34,41 @@ names = ["star.click.*", "embedding.user.weight"]
 method = "sgd"
 rate = 0.01
 every = 3"#;
+
+/// A method each for experts, gates, towers and two tables, whose gradients are clipped together; rates rise and fall.
+const OPTIMIZERS: &str = r#"name = "mmoe"
+embedding_dim = 4
+experts = 2
+expert_units = [16, 8]
+tower_units = [8]
+
+[optimizer]
+clip_norm = 0.05
+clip_tables = true
+
+[optimizer.schedule]
+kind = "cosine"
+warmup_steps = 10
+final_fraction = 0.1
+
+[optimizer.dense]
+method = "momentum"
+rate = 0.05
+nesterov = true
+
+[optimizer.tables]
+method = "ftrl"
+l1 = 1e-5
+
+[[optimizer.group]]
+names = ["gates.*"]
+method = "adamw"
+
+[[optimizer.group]]
+names = ["towers.*", "embedding.user.weight"]
+method = "adagrad"
+every = 2
+"#;
 
 const M2M: &str =
     "name = \"m2m\"\nembedding_dim = 4\nexperts = 2\nexpert_units = [8]\nprofile_fields = [\"user\"]";

@@ -79,6 +79,17 @@ pub enum Error {
         /// The first op in plan order with an output that is not finite.
         op: String,
     },
+    /// Training met an infinite or undefined gradient of finite losses; parameters are those before the step.
+    #[error(
+        "the gradient of `{tensor}` is not finite at step {step}. Lower the learning rate, or look for extreme values \
+         in the inputs"
+    )]
+    NonFiniteGradient {
+        /// Step, counted from 1.
+        step: u64,
+        /// The first tensor with such a gradient.
+        tensor: String,
+    },
 }
 
 /// What to do where the system's words do not say it.

@@ -8,6 +8,7 @@ use crate::table::Table;
 use manygate_core::Executor;
 use manygate_graph::{Plan, Workspace};
 use manygate_kernels::embedding::{GradientSources, RowOptimizer, TableMut, update_rows};
+use manygate_kernels::optim::sum_squares;
 use manygate_kernels::{Isa, Mat, MatMut};
 use std::sync::{PoisonError, RwLock};
 
@@ -119,6 +120,25 @@ impl GradientsByLoss {
             let terms = rows.iter().zip(weights).map(|(rows, weight)| weight * f64::from(rows[at]));
             *to = terms.sum::<f64>() as f32;
         }
+    }
+
+    /// Sum of the squares of what [`combine`](Self::combine) made of table `t`, f64; the unknown row does not count.
+    ///
+    /// # Panics
+    /// When there is no such table.
+    pub fn sum_squares(&self, t: usize) -> f64 {
+        let table = self.tables[t].read().unwrap_or_else(PoisonError::into_inner);
+        sum_squares(self.isa, &table.sum[table.known()])
+    }
+
+    /// Changes the values that [`combine`](Self::combine) made of table `t`.
+    ///
+    /// # Panics
+    /// When there is no such table.
+    pub fn change_sum(&self, t: usize, change: impl FnOnce(&mut [f32])) {
+        let mut table = self.tables[t].write().unwrap_or_else(PoisonError::into_inner);
+        let range = table.known();
+        change(&mut table.sum[range]);
     }
 
     /// Moves the rows by the sums that [`combine`](Self::combine) made; [`None`] leaves a table as it is.

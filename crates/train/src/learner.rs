@@ -3,9 +3,9 @@
 use crate::balance::Balance;
 use crate::balancer::Balancer;
 use crate::limits;
-use crate::optim::OptimizerConfig;
 use crate::optim::dense::DenseOptimizer;
 use crate::optim::rows::RowOptimizers;
+use crate::optim::{Clip, Gradients, OptimizerConfig, Schedule};
 use manygate_core::{Batch, Error, Executor, Result};
 use manygate_embedding::{SparseGradients, Table, Tables};
 use manygate_graph::{Graph, Input, Parameters, Plan, PlanOptions, RowOrder, Workspace};
@@ -27,6 +27,8 @@ pub struct Learner {
     /// Steps taken.
     pub step: u64,
     rows: RowOptimizers,
+    clip: Option<Clip>,
+    schedule: Schedule,
     sparse: SparseGradients,
     seeds: Vec<f32>,
     balancer: Option<Balancer>,
@@ -62,6 +64,8 @@ impl Learner {
             dense: DenseOptimizer::new(&plan, optimizer)?,
             step: 0,
             rows,
+            clip: Clip::new(&plan, optimizer),
+            schedule: optimizer.schedule.schedule()?,
             sparse: SparseGradients::new(&plan, capacity),
             seeds: vec![1.0; plan.losses().len()],
             balancer: None,
@@ -96,6 +100,8 @@ impl Learner {
         optimizer.check_groups(&plan)?;
         self.rows = RowOptimizers::new(&plan, optimizer)?;
         self.dense = DenseOptimizer::new(&plan, optimizer)?;
+        self.clip = Clip::new(&plan, optimizer);
+        self.schedule = optimizer.schedule.schedule()?;
         for (t, table) in self.tables.0.iter_mut().enumerate() {
             table.begin_state(self.rows.state_width(t, table.spec().dim));
         }
@@ -154,13 +160,17 @@ impl Learner {
         if let Some(balancer) = &mut self.balancer {
             balancer.reserve_for(&self.sparse, &self.plan);
         }
+        if let Some(clip) = &mut self.clip {
+            clip.reserve_for(&self.sparse, &self.plan);
+        }
         self.order.reserve_for(&self.plan, data, self.ws.capacity());
     }
 
     /// One step on `batch`; returns the loss of each part, unweighted.
     ///
     /// # Errors
-    /// When the batch does not fit, or a loss is not finite: then nothing has moved.
+    /// When the batch does not fit, a loss is not finite, or a gradient that is to be clipped is not: then nothing has
+    /// moved.
     pub fn step(&mut self, exec: &dyn Executor, batch: &Batch) -> Result<&[f64]> {
         self.plan.pack(exec, &mut self.ws, &self.params);
         let batch = self.order.arrange(&self.plan, batch)?;
@@ -176,14 +186,21 @@ impl Learner {
             self.plan.check_losses(&mut self.ws, &input, step)?;
             self.sparse.sort(exec, batch);
         }
+        let combined = self.balancer.as_ref().and_then(Balancer::gradients);
+        let mut gradients = match combined {
+            Some(combined) => Gradients { dense: combined.sum(), tables: Some(combined.sparse()) },
+            None => Gradients { dense: self.plan.gradients(&self.ws), tables: None },
+        };
+        if let Some(clip) = &mut self.clip {
+            gradients = clip.clip(exec, &self.plan, &self.ws, &self.sparse, gradients, step)?;
+        }
         self.step = step;
-        let rows = self.rows.at_step(step);
-        if let Some(combined) = self.balancer.as_ref().and_then(Balancer::gradients) {
-            self.dense.apply(exec, &mut self.params, combined.sum(), step);
-            combined.sparse().apply(exec, &mut self.tables.0, rows);
-        } else {
-            self.dense.apply(exec, &mut self.params, self.plan.gradients(&self.ws), step);
-            self.sparse.apply(exec, &self.plan, &self.ws, &mut self.tables.0, rows);
+        let factor = self.schedule.factor(step);
+        let rows = self.rows.at_step(step, factor);
+        self.dense.apply(exec, &mut self.params, gradients.dense, step, factor);
+        match gradients.tables {
+            Some(summed) => summed.apply(exec, &mut self.tables.0, rows),
+            None => self.sparse.apply(exec, &self.plan, &self.ws, &mut self.tables.0, rows),
         }
         if let Some(balancer) = &mut self.balancer {
             // With the state as the step found it: only the parameters have moved.
@@ -193,6 +210,11 @@ impl Learner {
         }
         self.plan.update_state(&self.ws, &mut self.state);
         Ok(self.ws.part_losses())
+    }
+
+    /// The factor of all learning rates in the last step.
+    pub fn rate_factor(&self) -> f64 {
+        self.schedule.factor(self.step)
     }
 
     /// Number of learnt values: dense, and in tables.

@@ -83,6 +83,8 @@ pub enum Event<'a> {
         rows: usize,
         /// Weighted loss of the step.
         loss: f64,
+        /// Factor of all learning rates in it.
+        rate_factor: f64,
     },
     /// How a method weighs the losses, told beside each validation.
     Balanced {

@@ -72,12 +72,15 @@ impl Stage {
         check(config)?;
         let stages = listed.iter().enumerate().map(|(i, stage)| {
             let epochs = stage.epochs.unwrap_or(config.train.epochs);
+            let steps = stage.steps.unwrap_or(epochs * batches);
+            let mut optimizer = stage.optimizer.clone().unwrap_or_else(|| config.optimizer.clone());
+            optimizer.schedule.end_with(steps);
             Ok(Stage {
                 name: stage.name.clone(),
                 architecture: manygate_models::from_table(&model(config, stage))?.1,
-                optimizer: stage.optimizer.clone().unwrap_or_else(|| config.optimizer.clone()),
+                optimizer,
                 patience: stage.patience,
-                steps: stage.steps.unwrap_or(epochs * batches),
+                steps,
                 freeze: config.train.freeze.iter().chain(&stage.freeze).cloned().collect(),
                 losses: stage.losses.clone(),
                 section: if config.stage.is_empty() { "train".into() } else { format!("stage.{i}") },
@@ -140,6 +143,7 @@ impl Stage {
         }
         limits::check_lookups(&plan, capacity)?;
         self.optimizer.check_groups(&plan)?;
+        self.optimizer.schedule.schedule()?;
         let factors = self.seeds(plan.losses())?;
         if let Some(balance) = config.balance.as_ref().map(Balance::from_table).transpose()? {
             let tasks: Vec<&str> = inputs.task_names().collect();

@@ -276,6 +276,7 @@ impl<'a> Run<'a> {
         let of_run = self.progress.step + 1;
         let losses = self.learner.step(self.exec, &self.batch).map_err(|e| match e {
             Error::NonFinite { task, loss, op, .. } => Error::NonFinite { step: of_run, task, loss, op },
+            Error::NonFiniteGradient { tensor, .. } => Error::NonFiniteGradient { step: of_run, tensor },
             other => other,
         })?;
         let point = TrainingPoint { step: self.progress.step + 1, loss: losses.to_vec() };
@@ -286,7 +287,8 @@ impl<'a> Run<'a> {
         self.progress.stage_step += 1;
         self.progress.training.push(point);
         let (step, steps) = (self.progress.step, self.steps());
-        observer.event(&Event::Step { step, steps, rows: self.batch.rows, loss });
+        let rate_factor = self.learner.rate_factor();
+        observer.event(&Event::Step { step, steps, rows: self.batch.rows, loss, rate_factor });
         Ok(())
     }
 

@@ -29,6 +29,15 @@ pub struct DenseOptimizer {
     group_of: Vec<usize>,
 }
 
+/// The parameters of `plan` that learn, cut at names and into pieces for threads: name and range of each.
+pub(super) fn pieces(plan: &Plan) -> impl Iterator<Item = (&str, Range<usize>)> {
+    let learning = plan.layout().blocks().filter(|(block, _)| plan.learns(&block.name));
+    learning.flat_map(|(block, range)| {
+        let end = range.end;
+        range.step_by(PIECE).map(move |from| (block.name.as_str(), from..end.min(from + PIECE)))
+    })
+}
+
 /// The constants of a group's update.
 #[derive(Clone, Copy, Debug)]
 enum DenseStep {
@@ -39,12 +48,14 @@ enum DenseStep {
 }
 
 impl DenseStep {
-    /// The constants of update number `update` (from 1); [`None`] of a method that does not move dense parameters.
-    fn at_update(moves: &Moves, update: u64) -> Option<DenseStep> {
+    /// The constants of update number `update` (from 1), with the rate times `factor`; [`None`] of a method that does not
+    /// move dense parameters.
+    fn at_update(moves: &Moves, update: u64, factor: f64) -> Option<DenseStep> {
         let config = &moves.config;
         let number = |value: Option<f64>| value.unwrap_or_default();
-        let [rate, epsilon, l2, weight_decay] =
-            [config.rate, config.epsilon, config.l2, config.weight_decay].map(|value| number(value) as f32);
+        let rate = (number(config.rate) * factor) as f32;
+        let [epsilon, l2, weight_decay] =
+            [config.epsilon, config.l2, config.weight_decay].map(|value| number(value) as f32);
         let correction = |beta: Option<f64>| (1.0 - number(beta).powf(update as f64)) as f32;
         Some(match moves.method {
             Method::Adagrad => DenseStep::Adagrad(AdagradStep { rate, epsilon, l2 }),
@@ -78,24 +89,31 @@ impl DenseOptimizer {
     /// When a parameter cannot move as its group says.
     pub fn new(plan: &Plan, config: &OptimizerConfig) -> Result<DenseOptimizer> {
         let (mut groups, mut pieces, mut group_of) = (Vec::new(), Vec::new(), Vec::new());
-        for (block, range) in plan.layout().blocks().filter(|(block, _)| plan.learns(&block.name)) {
-            let moves = config.moves(&block.name, Kind::Dense)?;
+        for (name, piece) in self::pieces(plan) {
+            let moves = config.moves(name, Kind::Dense)?;
             let group = groups.iter().position(|known| *known == moves).unwrap_or_else(|| {
                 groups.push(moves);
                 groups.len() - 1
             });
-            pieces.extend(range.clone().step_by(PIECE).map(|from| from..range.end.min(from + PIECE)));
-            group_of.resize(pieces.len(), group);
+            pieces.push(piece);
+            group_of.push(group);
         }
         let moments = || Buffer::zeroed(plan.layout().len());
         let (first, second, now) = (moments(), moments(), vec![None; groups.len()]);
         Ok(DenseOptimizer { isa: plan.isa(), first, second, groups, now, pieces, group_of })
     }
 
-    /// Step number `step` (from 1), with gradients `[lanes, parameters]`.
-    pub fn apply(&mut self, exec: &dyn Executor, params: &mut Parameters, gradients: Mat<'_>, step: u64) {
+    /// Step number `step` (from 1), with gradients `[lanes, parameters]` and all rates times `factor`.
+    pub fn apply(
+        &mut self,
+        exec: &dyn Executor,
+        params: &mut Parameters,
+        gradients: Mat<'_>,
+        step: u64,
+        factor: f64,
+    ) {
         for (now, group) in self.now.iter_mut().zip(&self.groups) {
-            *now = group.update(step).and_then(|update| DenseStep::at_update(group, update));
+            *now = group.update(step).and_then(|update| DenseStep::at_update(group, update, factor));
         }
         let (isa, pieces) = (self.isa, &self.pieces);
         let (now, group_of) = (&self.now, &self.group_of);

@@ -16,7 +16,7 @@ pub enum Method {
     /// Loshchilov and Hutter, ICLR 2019: Adam with decoupled weight decay.
     Adamw,
     /// McMahan et al., KDD 2013: FTRL-Proximal, whose `rate` is the paper's α. No schedule applies to it: weights are
-    /// computed from sums of gradients and α, and shrank with it.
+    /// computed from sums of gradients and α, and would shrink with it.
     Ftrl,
     /// Polyak's heavy ball, or with `nesterov` Nesterov's accelerated gradient.
     Momentum,

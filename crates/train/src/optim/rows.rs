@@ -7,11 +7,13 @@ use manygate_core::Result;
 use manygate_embedding::RowOptimizer;
 use manygate_graph::Plan;
 
-/// The row optimiser at update number `update` (from 1) of a table; [`None`] of a method that does not move tables.
-fn at_update(moves: &Moves, update: u64) -> Option<RowOptimizer> {
+/// The row optimiser at update number `update` (from 1) of a table, with the rate times `factor`; [`None`] of a method
+/// that does not move tables.
+fn at_update(moves: &Moves, update: u64, factor: f64) -> Option<RowOptimizer> {
     let config = &moves.config;
     let number = |value: Option<f64>| value.unwrap_or_default() as f32;
-    let [rate, epsilon, l2] = [config.rate, config.epsilon, config.l2].map(number);
+    let rate = (config.rate.unwrap_or_default() * factor) as f32;
+    let [epsilon, l2] = [config.epsilon, config.l2].map(number);
     Some(match moves.method {
         Method::Adagrad => RowOptimizer::Adagrad { rate, epsilon, l2 },
         Method::Adam => {
@@ -20,7 +22,13 @@ fn at_update(moves: &Moves, update: u64) -> Option<RowOptimizer> {
             RowOptimizer::LazyAdam { rate, beta1, beta2, epsilon, correction, l2 }
         }
         Method::Ftrl => {
-            RowOptimizer::Ftrl { alpha: rate, beta: number(config.beta), l1: number(config.l1), l2 }
+            // Weights are computed from α: a smaller one would shrink what is learnt.
+            RowOptimizer::Ftrl {
+                alpha: number(config.rate),
+                beta: number(config.beta),
+                l1: number(config.l1),
+                l2,
+            }
         }
         Method::RowwiseAdagrad => RowOptimizer::RowwiseAdagrad { rate, epsilon, l2 },
         Method::Sgd => RowOptimizer::Sgd { rate, l2 },
@@ -53,14 +61,15 @@ impl RowOptimizers {
 
     /// Values of state beside a row of `dim` weights of table `table`: its own method says.
     pub fn state_width(&self, table: usize, dim: usize) -> usize {
-        at_update(&self.moves[table], 1).map_or(0, |optimizer| optimizer.state_width(dim))
+        at_update(&self.moves[table], 1, 1.0).map_or(0, |optimizer| optimizer.state_width(dim))
     }
 
-    /// The optimiser of each table at step `step` (from 1); [`None`] where a table does not move.
-    pub fn at_step(&mut self, step: u64) -> &[Option<RowOptimizer>] {
+    /// The optimiser of each table at step `step` (from 1), with all rates times `factor`; [`None`] where a table does not
+    /// move.
+    pub fn at_step(&mut self, step: u64, factor: f64) -> &[Option<RowOptimizer>] {
         for ((now, moves), &learns) in self.now.iter_mut().zip(&self.moves).zip(&self.learns) {
             let update = moves.update(step).filter(|_| learns);
-            *now = update.and_then(|update| at_update(moves, update));
+            *now = update.and_then(|update| at_update(moves, update, factor));
         }
         &self.now
     }
