@@ -9,8 +9,13 @@ use manygate_kernels::embedding::Rows;
 pub struct Table {
     spec: TableSpec,
     state_width: usize,
+    /// The rows, and behind them room for more: zeros.
     data: Buffer,
 }
+
+/// Random numbers of initial values: keyed by row, or by id in a table that grows.
+const BY_ROW: u64 = 0;
+const BY_ID: u64 = 1;
 
 impl Table {
     /// A table of zeros with room for `state_width` values of optimiser state beside each row.
@@ -19,36 +24,52 @@ impl Table {
         Table { spec, state_width, data }
     }
 
-    /// A table with the initial values of `seed`: a function of the seed, the table's name and the row alone, so a
-    /// table may grow.
+    /// A table with the initial values of `seed`: a function of the seed, the table's name and the row alone.
     pub fn initial(spec: TableSpec, state_width: usize, seed: u64, exec: &dyn Executor) -> Table {
         const ROWS_A_PIECE: usize = 4096;
         let mut table = Table::zeroed(spec, state_width);
-        let stream = Stream::new(seed, 0, name_hash(&table.spec.name));
+        let stream = Stream::new(seed, BY_ROW, name_hash(&table.spec.name));
         let (rows, dim, stride) = (table.spec.rows, table.spec.dim, table.stride());
-        let init = table.spec.init.clone();
-        let xavier = |fan: usize, uniform: f32| (6.0 / fan as f32).sqrt() * (2.0 * uniform - 1.0);
-        let value = |row: usize, column: usize| {
-            let (row, column) = (row as u64, column as u64);
-            match &init {
-                Init::Constant(c) => *c,
-                Init::Normal(deviation) => deviation * stream.normal(row, column),
-                Init::XavierUniform => xavier(rows + dim, stream.uniform(row, column)),
-                Init::XavierOf { out, input } => xavier(out + input, stream.uniform(row, column)),
-                // Pieces of a row are for weights that rows hold; tables hold embeddings.
-                Init::Rows(_) => 0.0,
-            }
-        };
+        let (init, fan) = (&table.spec.init, rows + dim);
         let piece = |i: usize| i * ROWS_A_PIECE * stride..rows.min((i + 1) * ROWS_A_PIECE) * stride;
         let pieces: Vec<_> = (0..rows.div_ceil(ROWS_A_PIECE)).map(piece).collect();
         run_parts(exec, &pieces, [&mut table.data], |i, [part]| {
             for (r, row) in part.chunks_exact_mut(stride).enumerate() {
-                for (column, w) in row[..dim].iter_mut().enumerate() {
-                    *w = value(i * ROWS_A_PIECE + r, column);
-                }
+                initialise(init, &stream, fan, (i * ROWS_A_PIECE + r) as u64, &mut row[..dim]);
             }
         });
         table
+    }
+
+    /// Appends a row for each of `ids`, with zero optimiser state. Its initial values are a function of `seed`, the
+    /// table's name and the id alone: they depend neither on the row nor on when the id came.
+    ///
+    /// # Errors
+    /// When rows start in a way that depends on their number, or there would be more than a u32 can tell apart.
+    pub fn grow(&mut self, ids: &[u64], seed: u64) -> Result<()> {
+        let (rows, stride, dim) = (self.spec.rows + ids.len(), self.stride(), self.spec.dim);
+        if self.spec.init == Init::XavierUniform {
+            let message =
+                "its rows start by their number, which changes as it grows; let them start otherwise";
+            return Err(Error::graph(&self.spec.name, message));
+        }
+        if u32::try_from(rows).is_err() {
+            let message = format!("would grow to {rows} rows, more than {}", u32::MAX);
+            return Err(Error::graph(&self.spec.name, message));
+        }
+        if rows * stride > self.data.len() {
+            let mut data = Buffer::zeroed(rows.max(2 * self.spec.rows) * stride);
+            let live = self.values();
+            data[..live.len()].copy_from_slice(live);
+            self.data = data;
+        }
+        let stream = Stream::new(seed, BY_ID, name_hash(&self.spec.name));
+        let new = self.data[self.spec.rows * stride..].chunks_exact_mut(stride);
+        for (&id, row) in ids.iter().zip(new) {
+            initialise(&self.spec.init, &stream, 0, id, &mut row[..dim]);
+        }
+        self.spec.rows = rows;
+        Ok(())
     }
 
     /// Room for `state_width` values of optimiser state beside each row, all zero: that of another optimiser, or of one
@@ -56,11 +77,11 @@ impl Table {
     pub fn begin_state(&mut self, state_width: usize) {
         if state_width == self.state_width {
             let (dim, stride) = (self.spec.dim, self.stride());
-            self.data.chunks_exact_mut(stride).for_each(|row| row[dim..].fill(0.0));
+            self.values_mut().chunks_exact_mut(stride).for_each(|row| row[dim..].fill(0.0));
         } else {
             let mut table = Table::zeroed(self.spec.clone(), state_width);
             let strides = [table.stride(), self.stride()];
-            let rows = table.data.chunks_exact_mut(strides[0]).zip(self.data.chunks_exact(strides[1]));
+            let rows = table.data.chunks_exact_mut(strides[0]).zip(self.values().chunks_exact(strides[1]));
             rows.for_each(|(to, from)| to[..self.spec.dim].copy_from_slice(&from[..self.spec.dim]));
             *self = table;
         }
@@ -88,12 +109,13 @@ impl Table {
 
     /// All values: row after row, weights and state.
     pub fn values(&self) -> &[f32] {
-        &self.data
+        &self.data[..self.spec.rows * self.stride()]
     }
 
     /// All values, for writing.
     pub fn values_mut(&mut self) -> &mut [f32] {
-        &mut self.data
+        let len = self.spec.rows * self.stride();
+        &mut self.data[..len]
     }
 
     pub(crate) fn shared_ptr(&self) -> *mut f32 {
@@ -111,7 +133,7 @@ impl Table {
     }
 
     fn columns(&self, from: usize, count: usize) -> Vec<f32> {
-        self.data.chunks_exact(self.stride()).flat_map(|row| &row[from..from + count]).copied().collect()
+        self.values().chunks_exact(self.stride()).flat_map(|row| &row[from..from + count]).copied().collect()
     }
 
     /// Overwrites the weights with `[rows, dim]` values.
@@ -145,7 +167,8 @@ impl Table {
             return Err(Error::graph(&own.name, message));
         }
         let (stride, target_stride, dim) = (self.stride(), target.stride(), own.dim);
-        let rows = self.data.chunks_exact_mut(stride).zip(target.data.chunks_exact(target_stride));
+        let rows =
+            self.values_mut().chunks_exact_mut(stride).zip(target.values().chunks_exact(target_stride));
         for (row, target) in rows {
             for (weight, target) in row[..dim].iter_mut().zip(target) {
                 *weight = (1.0 - share) * *weight + share * target;
@@ -162,11 +185,26 @@ impl Table {
         }
         let stride = self.stride();
         if count > 0 {
-            for (row, new) in self.data.chunks_exact_mut(stride).zip(values.chunks_exact(count)) {
+            for (row, new) in self.values_mut().chunks_exact_mut(stride).zip(values.chunks_exact(count)) {
                 row[from..from + count].copy_from_slice(new);
             }
         }
         Ok(())
+    }
+}
+
+/// The initial values of one row, with `key` for its random numbers; `fan` is the number of rows and columns.
+fn initialise(init: &Init, stream: &Stream, fan: usize, key: u64, row: &mut [f32]) {
+    let xavier = |fan: usize, uniform: f32| (6.0 / fan as f32).sqrt() * (2.0 * uniform - 1.0);
+    for (w, column) in row.iter_mut().zip(0..) {
+        *w = match init {
+            Init::Constant(c) => *c,
+            Init::Normal(deviation) => deviation * stream.normal(key, column),
+            Init::XavierUniform => xavier(fan, stream.uniform(key, column)),
+            Init::XavierOf { out, input } => xavier(out + input, stream.uniform(key, column)),
+            // Pieces of a row are for weights that rows hold; tables hold embeddings.
+            Init::Rows(_) => 0.0,
+        };
     }
 }
 
@@ -214,6 +252,38 @@ mod tests {
         assert_eq!(small.weights(), large.weights()[..30]);
         assert!(large.state().iter().all(|&s| s == 0.0));
         assert_ne!(small.weights(), Table::initial(spec(10), 0, 6, &Serial).weights());
+    }
+
+    #[test]
+    fn rows_that_come_later_start_by_their_ids() {
+        let ids = [7, u64::MAX, 0, 3, 8, 9, 10];
+        let mut at_once = Table::initial(spec(1), 2, 5, &Serial);
+        at_once.grow(&ids, 5).unwrap();
+        let mut step_by_step = Table::initial(spec(1), 2, 5, &Serial);
+        for id in ids {
+            let before = step_by_step.values().to_vec();
+            step_by_step.grow(&[id], 5).unwrap();
+            assert_eq!(step_by_step.values()[..before.len()], before, "rows that are there stay");
+            // What the optimiser leaves behind in a row is not that of the next.
+            step_by_step.values_mut().iter_mut().skip(4).step_by(5).for_each(|s| *s = 1.0);
+        }
+        assert_eq!(step_by_step.weights(), at_once.weights());
+        assert!(at_once.state().iter().all(|&s| s == 0.0));
+        assert_eq!((at_once.spec().rows, at_once.rows().rows()), (8, 8));
+        let mut backwards = Table::initial(spec(1), 0, 5, &Serial);
+        let reversed: Vec<u64> = ids.into_iter().rev().collect();
+        backwards.grow(&reversed, 5).unwrap();
+        for row in 1..8 {
+            assert_eq!(backwards.rows().row(8 - row), at_once.rows().row(row));
+        }
+        assert_ne!(at_once.rows().row(0), at_once.rows().row(3), "the unknown row is not id 0");
+    }
+
+    #[test]
+    fn a_table_whose_start_depends_on_its_rows_does_not_grow() {
+        let mut table = Table::zeroed(TableSpec { init: Init::XavierUniform, ..spec(1) }, 0);
+        let told = table.grow(&[1], 5).unwrap_err().to_string();
+        assert!(told.contains("embedding.user.weight: its rows start by their number"), "{told}");
     }
 
     #[test]
