@@ -80,7 +80,8 @@ impl Joins {
 }
 
 // SAFETY: pieces are divided by halves, so each runs once; a thread of the pool runs one at a time, because work does
-// not join, and the thread's number is its worker number.
+// not join, and the thread's number is its worker number: in a pool with more threads than this was made for, or in
+// none, one thread does it all.
 unsafe impl Executor for Joins {
     fn threads(&self) -> usize {
         self.threads
@@ -97,7 +98,8 @@ unsafe impl Executor for Joins {
                 }
             }
         }
-        if self.threads == 1 {
+        let in_pool = rayon::current_thread_index().is_some() && rayon::current_num_threads() <= self.threads;
+        if self.threads == 1 || !in_pool {
             Serial.run(pieces, work);
         } else {
             split(0, pieces, work);
@@ -109,6 +111,23 @@ unsafe impl Executor for Joins {
 mod tests {
     use super::*;
     use std::sync::atomic::{AtomicUsize, Ordering};
+
+    #[test]
+    fn worker_numbers_stay_below_the_threads_wherever_it_runs() {
+        let two = Pool::new(2).unwrap().enter(|_| Joins::here()).unwrap();
+        let run = || {
+            let pieces = AtomicUsize::new(0);
+            two.run(40, &|_, worker| {
+                assert!(worker < 2);
+                pieces.fetch_add(1, Ordering::Relaxed);
+            });
+            pieces.into_inner()
+        };
+        assert_eq!(
+            [run(), Pool::new(5).unwrap().enter(|_| run()), Pool::new(1).unwrap().enter(|_| run())],
+            [40; 3]
+        );
+    }
 
     #[test]
     fn every_piece_runs_once() {

@@ -22,7 +22,8 @@ fn main() -> Result<()> {
     let (fit, valid) = (rows(&schema, 0, 4000)?, rows(&schema, 4000, 1000)?);
 
     let keys = "experts = 2\nexpert_units = [16]\ntower_units = [8]\nembedding_dim = 4";
-    let options = Options { epochs: 4, batch_size: 128, ..Options::default() };
+    let mut options = Options { epochs: 4, batch_size: 128, ..Options::default() };
+    (options.optimizer.dense.rate, options.optimizer.tables.rate) = (0.01, 0.01);
     let mut trainer = Trainer::new("mmoe", keys, schema, options)?;
     let fitted = trainer.fit(&fit, &valid)?;
     for (number, epoch) in fitted.epochs.iter().enumerate() {
@@ -34,7 +35,7 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// Rows whose labels follow from user, item, the last item seen, and age.
+/// Rows whose labels follow from the item, the last item seen, and age.
 fn rows(schema: &Schema, from: u32, rows: usize) -> Result<Batch> {
     // A number from 0 to 1 for row and column, always the same.
     let noise = |row: usize, column: u32| {
@@ -49,7 +50,7 @@ fn rows(schema: &Schema, from: u32, rows: usize) -> Result<Batch> {
     let age = Array2::from_shape_fn((rows, 1), |(r, _)| (2.0 * noise(r, 10) - 1.0) as f32);
     let tab: Array1<u32> = (0..rows).map(|r| below(r, 11, 2)).collect();
     let labels = Array2::from_shape_fn((rows, 2), |(r, task)| {
-        let likes = (ids[[r, 0]] + ids[[r, 1]]) % 3 == 0;
+        let likes = ids[[r, 1]] % 3 == 0;
         let again = history[r].last() == Some(&ids[[r, 1]]);
         let click = 0.15 + 0.4 * f64::from(u8::from(likes)) + 0.3 * f64::from(u8::from(again));
         let clicks = noise(r, 12) < click;

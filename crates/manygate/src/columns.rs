@@ -1,7 +1,7 @@
 //! From arrays to batches, with every value checked.
 
 use manygate_core::{Bag, Batch, Error, Result};
-use manygate_features::{ListKind, Schema};
+use manygate_features::Schema;
 use ndarray::{ArrayView2, Axis};
 use std::fmt::Display;
 use std::ops::Range;
@@ -313,7 +313,7 @@ pub(crate) fn check_labelled(schema: &Schema, batch: &Batch) -> Result<()> {
             let message = format!("row {} of its table, which has {rows}", bag.ids[at]);
             return Err(wrong_in(row, "list", &list.name, message));
         }
-        let longest = list.max_length.filter(|_| list.kind == ListKind::Sequence).unwrap_or(usize::MAX);
+        let longest = list.max_length.unwrap_or(usize::MAX);
         if let Some(row) = (0..batch.rows).find(|&row| bag.row(row).len() > longest) {
             let message = format!("{} ids, at most {longest} are possible", bag.row(row).len());
             return Err(wrong_in(row, "list", &list.name, message));

@@ -91,7 +91,8 @@ fn features(schema: &Schema) -> Vec<Value> {
         feature.insert("columns".into(), Value::Array(vec![column.into()]));
         feature
     };
-    let number = |number: usize| Value::Integer(number as i64);
+    // A number beyond what TOML holds is beyond every limit.
+    let number = |number: usize| Value::Integer(i64::try_from(number).unwrap_or(i64::MAX));
     let fields = schema.fields.iter().map(|field| {
         let mut table = feature("categorical", &field.name);
         table.insert("ids".into(), number(field.rows.saturating_sub(1)));

@@ -136,7 +136,8 @@ pub struct Epoch {
 /// trainer.save(folder.path())?; // a run folder, as `manygate train` leaves one
 /// let mut session = Session::new(Arc::new(Model::open(folder.path())?), 100)?;
 /// let request = Columns::new(&schema).ids(array![[3_u32, 7], [4, 0]].view())?.finish()?;
-/// println!("{:?}: {:.3}", session.output_names().collect::<Vec<_>>(), session.predict(&request)?);
+/// let outputs = session.predict(&request)?.to_owned(); // [rows, outputs]
+/// println!("{:?}: {outputs:.3}", session.output_names().collect::<Vec<_>>());
 /// # Ok::<(), manygate::Error>(())
 /// ```
 pub struct Trainer {
