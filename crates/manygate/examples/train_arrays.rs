@@ -23,7 +23,7 @@ fn main() -> Result<()> {
 
     let keys = "experts = 2\nexpert_units = [16]\ntower_units = [8]\nembedding_dim = 4";
     let mut options = Options { epochs: 4, batch_size: 128, ..Options::default() };
-    (options.optimizer.dense.rate, options.optimizer.tables.rate) = (0.01, 0.01);
+    (options.optimizer.dense.rate, options.optimizer.tables.rate) = (Some(0.01), Some(0.01));
     let mut trainer = Trainer::new("mmoe", keys, schema, options)?;
     let fitted = trainer.fit(&fit, &valid)?;
     for (number, epoch) in fitted.epochs.iter().enumerate() {
