@@ -20,7 +20,7 @@ const SCENARIOS: usize = 4;
 fn inputs(model: &str) -> Inputs {
     // It predicts one task.
     let tasks = if model == "causalint" { 1 } else { 2 };
-    let task = |name: &str| Task { name: name.into(), weight: 1.0, space: None };
+    let task = |name: &str| Task::binary(name);
     Inputs {
         tables: ["user", "item"].map(|name| TableInput { name: name.into(), rows: IDS, dim: None }).to_vec(),
         fields: vec![Field { name: "user".into(), table: 0 }, Field { name: "item".into(), table: 1 }],
@@ -167,6 +167,34 @@ fn the_order_of_tasks_changes_no_prediction() {
             names.into_iter().zip(columns).collect::<BTreeMap<_, _>>()
         };
         assert_eq!(outputs(false), outputs(true), "{name}");
+    }
+}
+
+/// An auxiliary task costs a plan that serves nothing, and changes no bit of the other's predictions.
+#[test]
+fn what_is_not_served_is_not_computed() {
+    let batch = batch(30);
+    for name in ["m2m", "mmoe", "shared_bottom", "star"] {
+        let keys = toml::Table::from_iter([("name".to_owned(), name.into())]);
+        let (_, architecture) = manygate_models::from_table(&keys).unwrap();
+        let mut inputs = inputs(name);
+        inputs.tasks[0].auxiliary = true;
+        let served = |all: bool| {
+            let mut graph = build(architecture.as_ref(), &inputs, Mode::Evaluation).unwrap();
+            graph.retain_outputs(|output| all || output == "buy");
+            let plan = Plan::compile(graph, PlanOptions::default()).unwrap();
+            let params = Parameters::initial(Arc::clone(plan.layout()), 1);
+            let state = Parameters::initial(Arc::clone(plan.state_layout()), 1);
+            let specs = plan.tables().iter();
+            let tables = Tables(specs.map(|t| Table::initial(t.clone(), 0, 1, &Serial)).collect());
+            Model { plan, params, state, tables }
+        };
+        let (all, primary) = (served(true), served(false));
+        assert_eq!(primary.plan.output_names().collect::<Vec<_>>(), ["buy"]);
+        assert!(primary.plan.multiply_adds() < all.plan.multiply_adds(), "{name}");
+        // A file of all parameters fits both.
+        assert_eq!(primary.plan.layout(), all.plan.layout());
+        assert_eq!(predict(&primary, &Serial, &batch)[0], predict(&all, &Serial, &batch)[1], "{name}");
     }
 }
 

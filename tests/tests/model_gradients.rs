@@ -6,7 +6,7 @@ use manygate_graph::check::check_plan;
 use manygate_graph::{Input, Mode, Parameters, Plan, PlanOptions, RowOrder, Workspace};
 use manygate_kernels::embedding::Pooling;
 use manygate_kernels::{Isa, Mat};
-use manygate_models::inputs::{self, Inputs};
+use manygate_models::inputs::{self, Inputs, TaskKind};
 use manygate_models::registry::MODELS;
 use std::ops::Range;
 use std::sync::Arc;
@@ -22,7 +22,7 @@ fn inputs(model: &str) -> Inputs {
     // It trains all tasks over all rows.
     let space = (!model.contains("esmm")).then_some(0);
     let table = |name: &str| inputs::Table { name: name.into(), rows: IDS, dim: None };
-    let task = |name: &str, weight, space| inputs::Task { name: name.into(), weight, space };
+    let task = |name: &str, weight, space| inputs::Task { weight, space, ..inputs::Task::binary(name) };
     Inputs {
         tables: vec![table("user"), table("item")],
         fields: vec![
@@ -39,6 +39,20 @@ fn inputs(model: &str) -> Inputs {
         scenarios: 3,
         tasks: [task("click", 1.0, None), task("like", 0.5, None), task("buy", 2.0, space)][..tasks].to_vec(),
     }
+}
+
+/// The same with tasks of every kind, where the model has three, one that is not served, and scenarios that count unlike.
+fn of_every_kind(model: &str) -> Inputs {
+    let mut inputs = inputs(model);
+    let kinds = [TaskKind::Binary, TaskKind::Regression, TaskKind::Poisson];
+    let several = inputs.tasks.len() == kinds.len();
+    for (task, kind) in inputs.tasks.iter_mut().zip(kinds) {
+        task.scenario_weights = vec![2.0, 1.0, 0.5];
+        if several {
+            (task.kind, task.auxiliary) = (kind, kind == TaskKind::Regression);
+        }
+    }
+    inputs
 }
 
 fn batch(rows: usize) -> Batch {
@@ -132,7 +146,7 @@ fn configurations(model: &str) -> Vec<String> {
                          scenario_units = [3]\ntask_dim = 2\ntask_units = [3]\nattention_meta = [4]";
             let kinds = [
                 "ffn = 4\ntower_meta = [3]\nprofile_fields = [\"item\"]",
-                "tower_layers = 2\nmeta_per_task = false\nloss = \"poisson\"",
+                "tower_layers = 2\nmeta_per_task = false",
             ];
             let keys = |kind: &&str| {
                 format!("name = \"m2m\"\nembedding_dim = 3\nactivation = \"tanh\"\n{sizes}\n{kind}")
@@ -156,9 +170,9 @@ struct Model {
 }
 
 impl Model {
-    fn new(keys: &str, mode: Mode, options: PlanOptions) -> Model {
+    fn new(keys: &str, inputs: &Inputs, mode: Mode, options: PlanOptions) -> Model {
         let (_, architecture) = manygate_models::from_table(&toml::from_str(keys).unwrap()).unwrap();
-        let graph = manygate_models::build(architecture.as_ref(), &inputs(keys), mode).unwrap();
+        let graph = manygate_models::build(architecture.as_ref(), inputs, mode).unwrap();
         let plan = Plan::compile(graph, options).unwrap();
         // No value stays at the 0 or 1 that it starts with: a unit at exactly 0 has no derivative.
         let mut params = Parameters::initial(Arc::clone(plan.layout()), 1);
@@ -185,8 +199,8 @@ impl Model {
     }
 }
 
-fn check(keys: &str, mode: Mode, rows: usize, options: PlanOptions) -> Result<(), String> {
-    let model = Model::new(keys, mode, options);
+fn check(keys: &str, inputs: &Inputs, mode: Mode, rows: usize, options: PlanOptions) -> Result<(), String> {
+    let model = Model::new(keys, inputs, mode, options);
     let seeds = vec![1.0; model.plan.losses().len()];
     let (mut order, batch) = (RowOrder::default(), batch(rows));
     let input = model.input(order.arrange(&model.plan, &batch).unwrap(), &seeds);
@@ -220,11 +234,23 @@ fn every_architecture_agrees_with_its_references() {
                         ..PlanOptions::default()
                     };
                     for mode in [Mode::Training, Mode::Evaluation] {
-                        check(&model, mode, rows, options.clone())
+                        check(&model, &inputs(&model), mode, rows, options.clone())
                             .unwrap_or_else(|m| panic!("{model}\n{mode}, {isa}, {rows} rows: {m}"));
                     }
                 }
             }
+        }
+    }
+}
+
+#[test]
+fn every_architecture_trains_tasks_of_every_kind() {
+    for model in MODELS.iter().flat_map(|entry| configurations(entry.name)) {
+        for mode in [Mode::Training, Mode::Evaluation] {
+            let options =
+                PlanOptions { tile_rows: 8, lane_rows: 16, outputs: true, ..PlanOptions::default() };
+            check(&model, &of_every_kind(&model), mode, 40, options)
+                .unwrap_or_else(|m| panic!("{model}\n{mode}: {m}"));
         }
     }
 }
@@ -236,7 +262,7 @@ fn a_part_of_the_loss_gives_gradients_to_what_it_reaches_and_to_nothing_else() {
     batch.scenario = (0..60).map(|r| r % 3).collect();
     for keys in MODELS.iter().flat_map(|entry| configurations(entry.name)) {
         let options = PlanOptions { lane_rows: 16, ..PlanOptions::default() };
-        let model = Model::new(&keys, Mode::Training, options);
+        let model = Model::new(&keys, &inputs(&keys), Mode::Training, options);
         let mut order = RowOrder::default();
         let batch = order.arrange(&model.plan, &batch).unwrap();
         let mut ws = Workspace::new(&model.plan, 1, batch.rows);

@@ -61,7 +61,7 @@ fn inputs(model: &str) -> Inputs {
     let field = |name: &str, table| inputs::Field { name: name.into(), table };
     // It trains all tasks over all rows.
     let space = (!model.contains("esmm")).then_some(0);
-    let task = |name: &str, space| inputs::Task { name: name.into(), weight: 1.0, space };
+    let task = |name: &str, space| inputs::Task { space, ..inputs::Task::binary(name) };
     Inputs {
         tables: vec![table("user", USERS), table("item", ITEMS)],
         fields: vec![field("user", 0), field("item", 1)],
@@ -120,8 +120,8 @@ fn learner(job: &Job, exec: &dyn Executor, data: &Batch) -> Learner {
     let mut learner = Learner::new(graph(), options, &optimizer, 1, exec, ROWS).unwrap();
     if !method.is_empty() {
         let table = toml::Table::from_iter([("method".to_owned(), (*method).into())]);
-        let tasks: Vec<&str> = inputs.task_names().collect();
-        learner.balance_by(&Balance::from_table(&table).unwrap(), graph(), &tasks, 1, exec).unwrap();
+        let balance = Balance::from_table(&table).unwrap();
+        learner.balance_by(&balance, graph(), &inputs.tasks, 1, exec).unwrap();
     }
     assert!(learner.plan.lanes(ROWS) > 1, "several lanes");
     learner.reserve_for(data);
@@ -207,7 +207,7 @@ fn a_warm_step_allocates_nothing() {
         "name = \"mtms\"\nstage = \"represent\"\ntower_units = [24, 16]",
         "name = \"mtms\"\nstage = \"finetune\"\ntower_units = [24, 16]",
         "name = \"dffm\"\ndffi_units = [24]\nhistory = \"history\"\ntarget = \"item\"",
-        "name = \"m2m\"\nexpert_units = [24, 16]\nffn = 8\nprofile_fields = [\"item\"]\nloss = \"poisson\"",
+        "name = \"m2m\"\nexpert_units = [24, 16]\nffn = 8\nprofile_fields = [\"item\"]",
     ];
     let plain = with_norms.chain(others.map(str::to_owned)).map(|model| Job { model, ..Job::default() });
     let mmoe = || Job { model: models[0].to_owned(), ..Job::default() };

@@ -4,7 +4,7 @@ use manygate_graph::{Mode, Plan, PlanOptions};
 use manygate_models::inputs::{Field, Inputs, Table, Task};
 
 fn plan_of(keys: &str, mode: Mode, frozen: &[&str]) -> Plan {
-    let task = |name: &str| Task { name: name.into(), weight: 1.0, space: None };
+    let task = |name: &str| Task::binary(name);
     let inputs = Inputs {
         tables: ["user", "item"].map(|name| Table { name: name.into(), rows: 5, dim: None }).to_vec(),
         fields: vec![Field { name: "user".into(), table: 0 }, Field { name: "item".into(), table: 1 }],

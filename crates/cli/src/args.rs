@@ -24,7 +24,7 @@ pub(crate) enum Command {
     Repeat(Repeat),
     /// Score a trained model on labelled data.
     Eval(Eval),
-    /// Write a probability column a task for each row of a file.
+    /// Write a column a task, its probability, value or rate, for each row of a file.
     Predict(Predict),
     /// List the architectures, or describe one.
     #[command(after_help = "Example:\n  manygate models mmoe")]

@@ -5,7 +5,6 @@ use crate::interrupt::Interrupt;
 use crate::output;
 use indicatif::{ProgressBar, ProgressStyle};
 use manygate_core::Error;
-use manygate_train::metrics::{ALL, Evaluation};
 use manygate_train::{Event, Observer};
 use std::fs::{File, OpenOptions};
 use std::io::{IsTerminal, Write};
@@ -153,21 +152,17 @@ impl Observer for Terminal {
                 self.step(*step, *steps, *rows, *loss, *rate_factor);
             }
             Event::Warning { message } => self.line(&format!("warning: {message}")),
-            Event::Validated { step, epochs, evaluation, best } => {
+            Event::Validated { step, epochs, evaluation, score: (name, score), best } => {
                 let mark = if *best { "  best so far" } else { "" };
+                let score = score.map_or_else(|| "-".to_owned(), |score| format!("{score:.4}"));
+                let figures = output::figures(evaluation);
                 self.line(&format!(
-                    "epoch {epochs:.1}, step {step}: validation {}{mark}",
-                    summary(evaluation)
+                    "epoch {epochs:.1}, step {step}: validation {figures}, mean {name} {score}{mark}"
                 ));
+            }
+            Event::Violated { violations } => {
+                violations.iter().for_each(|violation| self.line(&violation.to_string()));
             }
         }
     }
-}
-
-/// AUC of every task.
-fn summary(evaluation: &Evaluation) -> String {
-    let auc = |m: Option<f64>| m.map_or_else(|| "-".to_owned(), |v| format!("{v:.4}"));
-    let tasks = evaluation.tasks.iter().filter_map(|(task, slices)| Some((task, slices.get(ALL)?)));
-    let parts: Vec<String> = tasks.map(|(task, m)| format!("{task} {}", auc(m.auc))).collect();
-    format!("AUC {}, mean {}", parts.join(" "), auc(evaluation.mean_auc()))
 }

@@ -62,6 +62,59 @@ fn a_value_that_a_key_cannot_have_is_named() {
 }
 
 #[test]
+fn a_task_that_cannot_be_is_told() {
+    let lab = Lab::new();
+    let second = |keys: &str| format!("\n[[tasks]]\nname = \"buy\"\n{keys}\n");
+    let cases: [(&str, &[&str]); 10] = [
+        ("kind = \"count\"", &["config.toml", "`count`", "`regression`", "`poisson`"]),
+        ("role = \"helper\"", &["config.toml", "`helper`", "`auxiliary`"]),
+        (
+            "role = \"auxiliary\"\n[[tasks]]\nname = \"x\"\nrole = \"auxiliary\"\nspace = \"y\"",
+            &["tasks[2].space", "`y`"],
+        ),
+        ("after = \"clik\"", &["tasks[1].after", "`clik`", "did you mean `click`"]),
+        ("after = \"buy\"", &["tasks[1].after", "cannot come after itself"]),
+        ("scenario_weights = { 0 = -2.0 }", &["tasks[1].scenario_weights", "-2", "finite number from 0"]),
+        (
+            "scenario_weights = { 7 = 2.0 }",
+            &["tasks[1].scenario_weights", "`7`", "the scenarios are: ", "`0`", "`1`"],
+        ),
+        (
+            "kind = \"regression\"\n[train]\nselect = \"auc\"\nselect_tasks = [\"buy\"]",
+            &["train.select", "`buy` is no binary task", "\"loss\""],
+        ),
+        (
+            "role = \"auxiliary\"\n[train]\nselect_tasks = [\"buy\"]",
+            &["train.select_tasks", "`buy` is auxiliary"],
+        ),
+        ("role = \"auxiliary\"\n[train]\nselect = \"rmse\"", &["config.toml", "`rmse`", "`logloss`, `loss`"]),
+    ];
+    for (keys, words) in cases {
+        let train = if keys.contains("[train]") { "[train]\nepochs = 2\nbatch_size = 64\n" } else { "" };
+        lab.configure_all(&[(SECOND_TASK, &second(keys)), (train, "")]);
+        refused(&lab, 2, words);
+    }
+    lab.configure_all(&[
+        ("[train]\nepochs = 2\nbatch_size = 64", "[train]\nepochs = 2\nselect = \"logloss\""),
+        ("name = \"click\"", "name = \"click\"\nkind = \"poisson\""),
+        ("name = \"buy\"", "name = \"buy\"\nkind = \"regression\""),
+    ]);
+    refused(&lab, 2, &["train.select", "no task that decides is binary", "log loss", "\"loss\""]);
+    lab.configure("scenario = \"tab\"", "scenario = \"tab\"\nscenario_weights = { 2 = 1.0 }");
+    refused(&lab, 2, &["data.scenario_weights", "`2`", "the scenarios are: "]);
+    for model in ["mtms", "causalint"] {
+        let left_out = if model == "causalint" { SECOND_TASK } else { "" };
+        let name = format!("name = \"{model}\"");
+        lab.configure_all(&[
+            (MODEL, &name),
+            (left_out, ""),
+            ("name = \"click\"", "name = \"click\"\nkind = \"regression\""),
+        ]);
+        refused(&lab, 2, &["tasks[0].kind", model, "`click` is a regression task"]);
+    }
+}
+
+#[test]
 fn a_value_beyond_its_limit_is_named_with_the_limit() {
     let lab = Lab::new();
     let cases: [(&str, &str, &[&str]); 9] = [
@@ -199,6 +252,18 @@ fn a_value_that_cannot_be_used_is_named_with_line_and_column() {
         lab.spoil(7, column, value);
         refused(&lab, 1, words);
     }
+    lab.configure("name = \"buy\"", "name = \"buy\"\nkind = \"regression\"");
+    for value in ["", "NaN", "1e99", "much"] {
+        lab.spoil(7, "buy", value);
+        refused(
+            &lab,
+            1,
+            &["train.csv:8", "column `buy`", "regression task `buy`", "finite", "leave the row out"],
+        );
+    }
+    lab.configure("name = \"buy\"", "name = \"buy\"\nkind = \"poisson\"");
+    lab.spoil(7, "buy", "-1");
+    refused(&lab, 1, &["train.csv:8", "column `buy`", "`-1`", "poisson task `buy`", "from 0 up"]);
     lab.spoil(7, "user", "u1,u2");
     refused(&lab, 1, &["train.csv:8", "8 values", "7", "double quotes"]);
 }

@@ -1,5 +1,6 @@
 //! The `[data]` section of a configuration.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -23,6 +24,10 @@ pub struct DataConfig {
     /// The scenario that stands in for values which no fit row has. Without it such a value is an error.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unknown_scenario: Option<String>,
+    /// How much the rows of a scenario count in the losses of all tasks beside those of the others, by value of its
+    /// column; 1 where it is not named. See `scenario_weights` of a task for those of one task.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub scenario_weights: BTreeMap<String, f32>,
     /// The column that groups rows for the grouped AUC.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,

@@ -11,9 +11,11 @@ mod lines;
 mod load;
 mod order;
 mod text;
+mod violation;
 mod zst;
 
 pub use config::{DataConfig, ValidConfig};
 pub use csv::CsvReader;
 pub use load::{Dataset, Splits, encode_file, load};
 pub use order::EpochOrder;
+pub use violation::Violation;

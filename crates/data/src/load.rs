@@ -8,6 +8,7 @@ use manygate_features::{Encoder, FeatureConfig, Fitter, Numbering, Roles, TaskCo
 use crate::config::{DataConfig, ValidConfig};
 use crate::csv::{CsvReader, count_rows};
 use crate::files::expand;
+use crate::violation::{self, Violation};
 
 /// Rows between two calls of a progress function.
 const PROGRESS_STEP: u64 = 8192;
@@ -20,6 +21,8 @@ pub struct Dataset {
     /// Group number of each row for the grouped AUC: distinct users numbered by first appearance, those that no fit
     /// row has included. Empty without a user column or without labels.
     pub users: Vec<u32>,
+    /// Rows whose labels contradict `after` of a task, by file and task.
+    pub violations: Vec<Violation>,
 }
 
 /// The splits of a `[data]` section and the encoder that was fitted on the first of them.
@@ -50,6 +53,7 @@ pub fn load(
     let roles = Roles {
         scenario: config.scenario.as_deref(),
         unknown_scenario: config.unknown_scenario.as_deref(),
+        scenario_weights: Some(&config.scenario_weights),
         user: config.user.as_deref(),
     };
     let mut fitter = Fitter::new(roles, features, tasks)?;
@@ -128,9 +132,17 @@ pub fn encode_file(
     Ok(dataset)
 }
 
+impl Splits {
+    /// What the labels of all splits violate, by file and task.
+    pub fn violations(&self) -> Vec<Violation> {
+        let parts = [Some(&self.fit), Some(&self.valid), self.test.as_ref()];
+        violation::merged(parts.into_iter().flatten().flat_map(|part| &part.violations))
+    }
+}
+
 impl Dataset {
     fn new(encoder: &Encoder, rows: usize, labels: bool) -> Dataset {
-        Dataset { batch: encoder.empty_batch(rows, labels), users: Vec::new() }
+        Dataset { batch: encoder.empty_batch(rows, labels), users: Vec::new(), violations: Vec::new() }
     }
 
     fn push(&mut self, encoder: &Encoder, row: &Row<'_>, users: &mut Numbering) -> Result<()> {
@@ -141,6 +153,7 @@ impl Dataset {
         encoder.encode(&row.inputs()?, &mut self.batch).map_err(|error| error.at(path, line))?;
         let labels = row.reader.cells(&row.found.labels)?;
         encoder.encode_labels(&labels, &mut self.batch).map_err(|error| error.at(path, line))?;
+        violation::note(&mut self.violations, encoder.schema(), &self.batch, path, row.reader.line());
         if let Some(column) = row.found.user {
             self.users.push(users.number(row.reader.cell(column)?));
         }

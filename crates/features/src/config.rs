@@ -1,5 +1,7 @@
 //! The `[[features]]` and `[[tasks]]` sections of a configuration.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 /// One `[[features]]` section: how some columns become inputs.
@@ -164,34 +166,64 @@ pub struct TaskConfig {
     /// Weight of its loss.
     #[serde(default = "one")]
     pub weight: f32,
-    /// Another task: the loss counts only rows whose label of that task is 1.
+    /// A binary task: the loss counts only rows whose label of that task is 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub space: Option<String>,
     /// Texts of the column that count as 1, where it does not hold 0 and 1: every other text counts as 0.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub positive: Vec<String>,
+    /// A binary task without whose event this one's cannot happen. Rows that say otherwise are counted and told; unlike
+    /// with `space`, all rows count in the loss. Models of cascades read it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<String>,
+    /// Whether it is served.
+    #[serde(default)]
+    pub role: TaskRole,
+    /// How much the rows of a scenario count in the loss beside those of the others, by value of the scenario column and
+    /// on top of `data.scenario_weights`; 1 where it is not named. The loss is the weighted mean over rows: a factor
+    /// that all scenarios have changes nothing, that is what `weight` is for.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub scenario_weights: BTreeMap<String, f32>,
 }
 
 fn one() -> f32 {
     1.0
 }
 
-/// What a label is.
+/// What a label is, and with it what is predicted and by which loss it is learnt.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum TaskKind {
-    /// 0 or 1, binary cross-entropy.
+    /// 0 or 1: a probability, binary cross-entropy.
     #[default]
     Binary,
+    /// Any finite number: its mean, the mean of (y - p)^2. Labels are learnt as they are, not standardised.
+    Regression,
+    /// A finite number from 0 up, as a rule a count: its rate e^z, the mean of e^z - y z.
+    Poisson,
+}
+
+/// Whether a task is served.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TaskRole {
+    /// It is.
+    #[default]
+    Primary,
+    /// It helps to train the others: it is neither predicted nor counted when a checkpoint is chosen. Where labels are
+    /// scored it is scored too.
+    Auxiliary,
 }
 
 /// Columns with a role beside being an input, from the `[data]` section.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Roles<'a> {
     /// The column whose values are the scenarios.
     pub scenario: Option<&'a str>,
     /// The scenario that stands in for values which no fit row has. Without it such a value is an error.
     pub unknown_scenario: Option<&'a str>,
+    /// How much the rows of a scenario count in the losses of all tasks, by its value; none is 1 for all.
+    pub scenario_weights: Option<&'a BTreeMap<String, f32>>,
     /// The column that groups rows for the grouped AUC.
     pub user: Option<&'a str>,
 }
@@ -259,6 +291,7 @@ mod tests {
         );
         assert_eq!(sections.tasks[0].weight, 1.0);
         assert_eq!(sections.tasks[1].space.as_deref(), Some("click"));
+        assert_eq!((sections.tasks[0].kind, sections.tasks[0].role), (TaskKind::Binary, TaskRole::Primary));
         let again: Sections = toml::from_str(&toml::to_string(&sections).unwrap()).unwrap();
         assert_eq!(again.features, sections.features);
         assert_eq!(again.tasks, sections.tasks);
@@ -270,7 +303,8 @@ mod tests {
             ("max_len", EVERY_KIND.replace("max_length", "max_len")),
             ("separator", EVERY_KIND.replace("transform = \"log1p\"", "separator = \",\"")),
             ("wieght", EVERY_KIND.replace("weight", "wieght")),
-            ("regression", EVERY_KIND.replace("\"binary\"", "\"regression\"")),
+            ("regresion", EVERY_KIND.replace("\"binary\"", "\"regresion\"")),
+            ("helper", EVERY_KIND.replace("space =", "role = \"helper\"\nspace =")),
             ("numerical", EVERY_KIND.replace("\"numeric\"", "\"numerical\"")),
         ] {
             let message = toml::from_str::<Sections>(&broken).unwrap_err().to_string();

@@ -62,6 +62,11 @@ pub(crate) fn declare(
     schema.tables = declared;
     (schema.tasks, recipe.labels) = declare_tasks(tasks)?;
     recipe.positive = tasks.iter().map(|task| task.positive.clone()).collect();
+    if let Some(t) = schema.task_after_itself() {
+        let message =
+            format!("`{}` comes after itself by way of other tasks: break the circle", tasks[t].name);
+        return Err(Error::config(format!("tasks[{t}].after"), message));
+    }
     refuse_labels_as_inputs(&schema, &recipe)?;
     schema.scenario_column = roles.scenario.map(str::to_owned);
     schema.user = roles.user.map(str::to_owned);
@@ -272,7 +277,6 @@ fn declare_tasks(tasks: &[TaskConfig]) -> Result<(Vec<Task>, Vec<String>)> {
     let mut resolved = Vec::new();
     let mut labels = Vec::new();
     for (t, task) in tasks.iter().enumerate() {
-        let TaskKind::Binary = task.kind;
         if !seen.insert(task.name.as_str()) {
             let message = format!("`{}` is already the name of a task: choose another", task.name);
             return Err(Error::config(format!("tasks[{t}].name"), message));
@@ -285,24 +289,42 @@ fn declare_tasks(tasks: &[TaskConfig]) -> Result<(Vec<Task>, Vec<String>)> {
             let message = format!("`{text}` is an empty label, which is always an error: name other texts");
             return Err(Error::config(format!("tasks[{t}].positive"), message));
         }
-        let space = task.space.as_deref().map(|space| label_space(t, space, tasks)).transpose()?;
-        resolved.push(Task { name: task.name.clone(), weight: task.weight, space });
+        if !task.positive.is_empty() && task.kind != TaskKind::Binary {
+            let message = "texts stand for the labels of a binary task alone: leave it out, or change `kind`";
+            return Err(Error::config(format!("tasks[{t}].positive"), message));
+        }
+        let other = |key: &str, name: &Option<String>, what: &str| {
+            name.as_deref().map(|name| other_binary_task(t, key, name, what, tasks)).transpose()
+        };
+        resolved.push(Task {
+            name: task.name.clone(),
+            kind: task.kind,
+            weight: task.weight,
+            scenario_weights: Vec::new(),
+            space: other("space", &task.space, "be its own label space")?,
+            after: other("after", &task.after, "come after itself")?,
+            role: task.role,
+        });
         labels.push(task.column.clone().unwrap_or_else(|| task.name.clone()));
+    }
+    if resolved.iter().all(Task::is_auxiliary) {
+        return Err(Error::config("tasks", "all are auxiliary, so that nothing is served: make one primary"));
     }
     Ok((resolved, labels))
 }
 
-fn label_space(t: usize, space: &str, tasks: &[TaskConfig]) -> Result<usize> {
-    let key = || format!("tasks[{t}].space");
-    match tasks.iter().position(|other| other.name == space) {
-        Some(other) if other == t => Err(Error::config(
-            key(),
-            format!("task `{space}` cannot be its own label space: name another task"),
+/// The number of the task that the key `key` of task `t` names.
+fn other_binary_task(t: usize, key: &str, name: &str, what: &str, tasks: &[TaskConfig]) -> Result<usize> {
+    let wrong = |message: String| Err(Error::config(format!("tasks[{t}].{key}"), message));
+    match tasks.iter().position(|other| other.name == name) {
+        Some(other) if other == t => wrong(format!("task `{name}` cannot {what}: name another task")),
+        Some(other) if tasks[other].kind != TaskKind::Binary => wrong(format!(
+            "task `{name}` is not binary, so that no row tells whether it happened: name one that is"
         )),
         Some(other) => Ok(other),
         None => {
-            let hint = did_you_mean(space, tasks.iter().map(|task| task.name.as_str()));
-            Err(Error::config(key(), format!("there is no task `{space}`{hint}")))
+            let hint = did_you_mean(name, tasks.iter().map(|task| task.name.as_str()));
+            wrong(format!("there is no task `{name}`{hint}"))
         }
     }
 }

@@ -2,7 +2,8 @@
 
 use manygate_core::{Bag, Batch, Error};
 
-use crate::recipe::{Layout, Recipe, binary_label};
+use crate::label::label;
+use crate::recipe::{Layout, Recipe};
 use crate::schema::Schema;
 use crate::text::shown;
 use crate::vocabulary::{Vocabulary, pieces};
@@ -186,11 +187,11 @@ impl Encoder {
     /// Appends the labels of the row that was encoded last: `cells[i]` is the value of `label_columns()[i]`.
     ///
     /// # Errors
-    /// The first label that is not 0 or 1, or is empty where texts stand for them.
+    /// The first label that is none of its task's kind, or is empty where texts stand for them.
     pub fn encode_labels(&self, cells: &[&str], batch: &mut Batch) -> Result<(), CellError> {
         let sources = self.recipe.labels.iter().zip(&self.recipe.positive).zip(&self.schema.tasks);
         for ((((column, positive), task), cell), labels) in sources.zip(cells).zip(&mut batch.labels) {
-            let label = binary_label(cell, positive, &task.name);
+            let label = label(task.kind, positive, cell, &task.name);
             labels.push(label.map_err(|message| CellError::new(column, message))?);
         }
         Ok(())

@@ -9,6 +9,7 @@ use crate::encode::{CellError, Encoder};
 use crate::number::read_number;
 use crate::numbering::Numbering;
 use crate::recipe::{Layout, Recipe, TableRows};
+use crate::scenario_weights::ScenarioWeights;
 use crate::schema::Schema;
 use crate::text::{did_you_mean, shown};
 use crate::vocabulary::{Counter, Vocabulary, pieces};
@@ -26,6 +27,7 @@ pub struct Fitter {
     numbers: Vec<Vec<f64>>,
     moments: Vec<Moments>,
     scenarios: Numbering,
+    scenario_weights: ScenarioWeights,
 }
 
 impl Fitter {
@@ -35,6 +37,7 @@ impl Fitter {
     /// [`Error::Config`] that names the first key which cannot be used.
     pub fn new(roles: Roles<'_>, features: &[FeatureConfig], tasks: &[TaskConfig]) -> Result<Fitter> {
         let declaration = declare(roles, features, tasks)?;
+        let scenario_weights = ScenarioWeights::new(roles, tasks)?;
         let (schema, recipe) = (declaration.schema, declaration.recipe);
         let layout = Layout::new(&schema, &recipe).map_err(|message| Error::config("features", message))?;
         Ok(Fitter {
@@ -42,6 +45,7 @@ impl Fitter {
             numbers: vec![Vec::new(); schema.tables.len()],
             moments: vec![Moments::default(); recipe.dense.len()],
             scenarios: Numbering::default(),
+            scenario_weights,
             fits: declaration.fits,
             layout,
             schema,
@@ -101,8 +105,8 @@ impl Fitter {
     /// The encoder of the rows seen.
     ///
     /// # Errors
-    /// [`Error::Config`] when no row was seen although there are scenarios, or when the scenario for unseen values is
-    /// none of theirs.
+    /// [`Error::Config`] when no row was seen although there are scenarios, or when the scenario for unseen values, or
+    /// one that has a weight, is none of theirs.
     pub fn finish(mut self) -> Result<Encoder> {
         let mut vocabularies = Vec::new();
         for ((table, counter), numbers) in self.counters.into_iter().enumerate().zip(self.numbers) {
@@ -136,6 +140,8 @@ impl Fitter {
                 format!("no fit row has the scenario {}{hint}: name one that occurs", shown(unknown));
             return Err(Error::config("data.unknown_scenario", message));
         }
+        let weights = self.scenario_weights.resolve(&scenarios)?;
+        self.schema.tasks.iter_mut().zip(weights).for_each(|(task, weights)| task.scenario_weights = weights);
         self.schema.scenarios = scenarios.into_iter().map(str::to_owned).collect();
         Encoder::new(self.schema, self.recipe, vocabularies)
             .map_err(|message| Error::config("features", message))

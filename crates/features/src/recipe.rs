@@ -113,32 +113,6 @@ impl DenseInput {
     }
 }
 
-/// Reads a binary label: 0 or 1, or whether the cell is one of the `positive` texts where there are some.
-pub(crate) fn binary_label(cell: &str, positive: &[String], task: &str) -> Result<f32, String> {
-    if !positive.is_empty() {
-        if cell.trim().is_empty() {
-            return Err(format!(
-                "the label of the task {} is empty: correct the file or leave the row out",
-                shown(task)
-            ));
-        }
-        return Ok(f32::from(positive.iter().any(|text| text == cell)));
-    }
-    match cell {
-        "0" => return Ok(0.0),
-        "1" => return Ok(1.0),
-        _ => {}
-    }
-    match cell.trim().parse::<f32>() {
-        Ok(label) if label == 0.0 || label == 1.0 => Ok(label.abs()),
-        _ => Err(format!(
-            "{} is not a label of the binary task {}, which must be 0 or 1: correct the file or leave the row out",
-            shown(cell),
-            shown(task)
-        )),
-    }
-}
-
 /// Which cell of a row feeds which column of a batch.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Layout {
@@ -240,31 +214,5 @@ mod tests {
         assert_eq!(input.name(), "history.length");
         assert_eq!(input.read("a|b|c"), Ok(Some(4f64.ln())));
         assert_eq!(input.read(""), Ok(Some(0.0)));
-    }
-
-    #[test]
-    fn labels_are_zero_or_one() {
-        assert_eq!(binary_label("1", &[], "click"), Ok(1.0));
-        assert_eq!(binary_label("0.0", &[], "click"), Ok(0.0));
-        for wrong in ["2", "", "yes", "NaN", "0.5"] {
-            let message = binary_label(wrong, &[], "click").unwrap_err();
-            assert!(
-                message.starts_with(&format!("`{wrong}` is not a label of the binary task `click`")),
-                "{message}"
-            );
-        }
-    }
-
-    #[test]
-    fn texts_may_stand_for_one() {
-        let positive = ["50000+.".to_owned(), "more".to_owned()];
-        let label = |cell| binary_label(cell, &positive, "rich");
-        for (cell, want) in [("50000+.", 1.0), ("more", 1.0), ("- 50000.", 0.0), ("1", 0.0), ("more ", 0.0)] {
-            assert_eq!(label(cell), Ok(want), "{cell}");
-        }
-        for empty in ["", " "] {
-            let message = label(empty).unwrap_err();
-            assert!(message.starts_with("the label of the task `rich` is empty"), "{message}");
-        }
     }
 }

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use manygate_core::{Error, Result};
 use serde::{Deserialize, Serialize};
 
-use crate::config::Pooling;
+use crate::config::{Pooling, TaskKind, TaskRole};
 
 /// What a batch holds, column by column. A plain value: a test or a benchmark can write one down without data.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -87,16 +87,41 @@ pub enum ListKind {
 pub struct Task {
     /// Its name.
     pub name: String,
+    /// What its label is.
+    #[serde(default)]
+    pub kind: TaskKind,
     /// Weight of its loss.
     pub weight: f32,
+    /// By number of the scenario: how much its rows count in the loss; empty where all count the same.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub scenario_weights: Vec<f32>,
     /// Label space: the loss counts only rows whose label of the task with this number is 1.
     pub space: Option<usize>,
+    /// The task with this number must have an event where this one has.
+    #[serde(default)]
+    pub after: Option<usize>,
+    /// Whether it is served.
+    #[serde(default)]
+    pub role: TaskRole,
 }
 
 impl Task {
-    /// A binary task of weight 1, over all rows.
+    /// A binary task that is served, of weight 1, over all rows.
     pub fn binary(name: impl Into<String>) -> Task {
-        Task { name: name.into(), weight: 1.0, space: None }
+        Task {
+            name: name.into(),
+            kind: TaskKind::Binary,
+            weight: 1.0,
+            scenario_weights: Vec::new(),
+            space: None,
+            after: None,
+            role: TaskRole::Primary,
+        }
+    }
+
+    /// Whether it only helps to train.
+    pub fn is_auxiliary(&self) -> bool {
+        self.role == TaskRole::Auxiliary
     }
 
     /// Checks a label that comes as a number.
@@ -104,10 +129,14 @@ impl Task {
     /// # Errors
     /// Why it is none of this task.
     pub fn check_label(&self, label: f32) -> std::result::Result<(), String> {
-        if label == 0.0 || label == 1.0 {
-            return Ok(());
+        let (kind, allowed) = self.kind.words();
+        match self.kind.has_label(label) {
+            true => Ok(()),
+            false => Err(format!(
+                "{label} is not a label of the {kind} task `{}`, which must be {allowed}",
+                self.name
+            )),
         }
-        Err(format!("{label} is not a label of the binary task `{}`, which must be 0 or 1", self.name))
     }
 }
 
@@ -144,18 +173,44 @@ impl Schema {
             }
         }
         self.check_inputs()?;
-        for (t, task) in self.tasks.iter().enumerate() {
-            if !(task.weight.is_finite() && task.weight >= 0.0) {
-                return Err(format!("task `{}` has the weight {}", task.name, task.weight));
-            }
-            if task.space.is_some_and(|space| space == t || space >= self.tasks.len()) {
-                return Err(format!("the label space of task `{}` is not another task", task.name));
-            }
-        }
+        self.check_tasks()?;
         if self.scenario_column.is_none() != self.scenarios.is_empty() {
             return Err("scenarios need a scenario column, and the other way round".into());
         }
         Ok(())
+    }
+
+    fn check_tasks(&self) -> std::result::Result<(), String> {
+        let is_binary = |t: usize| self.tasks.get(t).is_some_and(|task| task.kind == TaskKind::Binary);
+        for (t, task) in self.tasks.iter().enumerate() {
+            let name = &task.name;
+            let mut weights = task.scenario_weights.iter().chain([&task.weight]);
+            if let Some(weight) = weights.find(|w| !(w.is_finite() && **w >= 0.0)) {
+                return Err(format!("task `{name}` has the weight {weight}"));
+            }
+            if ![0, self.scenarios.len()].contains(&task.scenario_weights.len()) {
+                return Err(format!("task `{name}` has weights of other scenarios"));
+            }
+            if task.space.is_some_and(|space| space == t || !is_binary(space)) {
+                return Err(format!("the label space of task `{name}` is not another task that is binary"));
+            }
+            if task.after.is_some_and(|after| after == t || !is_binary(after)) {
+                return Err(format!("what task `{name}` comes after is not another task that is binary"));
+            }
+        }
+        match self.task_after_itself() {
+            Some(t) => Err(format!("task `{}` comes after itself", self.tasks[t].name)),
+            None => Ok(()),
+        }
+    }
+
+    /// A task that comes after itself by way of others.
+    pub(crate) fn task_after_itself(&self) -> Option<usize> {
+        let comes_back = |t: &usize| {
+            let before = std::iter::successors(self.tasks[*t].after, |&other| self.tasks[other].after);
+            before.take(self.tasks.len()).any(|other| other == *t)
+        };
+        (0..self.tasks.len()).find(comes_back)
     }
 
     fn check_inputs(&self) -> std::result::Result<(), String> {
@@ -212,8 +267,9 @@ mod tests {
                 max_length: Some(3),
             }],
             tasks: vec![
-                Task { name: "click".into(), weight: 1.0, space: None },
-                Task { name: "buy".into(), weight: 1.0, space: Some(0) },
+                Task::binary("click"),
+                Task { space: Some(0), ..Task::binary("buy") },
+                Task { after: Some(0), ..Task::binary("pay") },
             ],
             ..Schema::default()
         }
@@ -231,7 +287,7 @@ mod tests {
     #[test]
     fn contradictions_are_named() {
         type Breaker = fn(&mut Schema);
-        let breakers: [(&str, Breaker); 8] = [
+        let breakers: [(&str, Breaker); 13] = [
             ("table `user` appears twice", |s| s.tables[1].name = "user".into()),
             ("there is no table `shop`", |s| s.fields[0].table = "shop".into()),
             ("field `item` and its table `item` disagree", |s| s.fields[1].rows = 8),
@@ -239,6 +295,13 @@ mod tests {
             ("belongs to sequences only: `history`", |s| s.bags[0].kind = ListKind::Bag),
             ("task `buy` has the weight NaN", |s| s.tasks[1].weight = f32::NAN),
             ("the label space of task `click` is not another task", |s| s.tasks[0].space = Some(0)),
+            ("the label space of task `buy` is not another task that is binary", |s| {
+                s.tasks[0].kind = TaskKind::Regression;
+            }),
+            ("what task `pay` comes after is not another task", |s| s.tasks[2].after = Some(9)),
+            ("task `click` comes after itself", |s| s.tasks[0].after = Some(2)),
+            ("task `buy` has weights of other scenarios", |s| s.tasks[1].scenario_weights = vec![1.0]),
+            ("task `click` has the weight -1", |s| s.tasks[0].scenario_weights = vec![-1.0]),
             ("scenarios need a scenario column", |s| s.scenario_column = Some("tab".into())),
         ];
         for (want, break_it) in breakers {

@@ -65,11 +65,6 @@ impl Over {
         }
     }
 
-    /// The group of a row, where the batch names its scenario.
-    pub(crate) fn group_of(self, batch: &Batch, row: usize) -> usize {
-        if matches!(self, Over::EachScenario { .. }) { batch.scenario[row] as usize } else { 0 }
-    }
-
     /// The labels of a task that tell which rows count.
     pub(crate) fn labelled(self) -> Option<usize> {
         match self {
@@ -77,20 +72,6 @@ impl Over {
             Over::EachScenario { labelled, .. } => labelled,
             Over::Rows | Over::Once => None,
         }
-    }
-
-    /// What the sum of each group is divided by: the number of its rows, at least 1.
-    pub(crate) fn count(self, batch: &Batch, counted: &mut [usize]) {
-        counted.fill(0);
-        match (self, self.labelled()) {
-            (Over::Once, _) => {}
-            (Over::Rows, _) => counted[0] = batch.rows,
-            (_, labelled) => {
-                let counts = |row: &usize| labelled.is_none_or(|task| batch.labels[task][*row] > 0.0);
-                (0..batch.rows).filter(counts).for_each(|row| counted[self.group_of(batch, row)] += 1);
-            }
-        }
-        counted.iter_mut().for_each(|count| *count = (*count).max(1));
     }
 }
 
@@ -110,6 +91,66 @@ pub struct LossPart {
     pub weight: f32,
     /// The rows that count.
     pub over: Over,
+    /// By scenario: how much its rows count beside those of the others; empty where all count the same. A mean over rows
+    /// becomes the weighted mean `Σ ω ℓ / Σ ω`, a sum of means over scenarios `Σ ω_s mean_s`.
+    pub scenario_weights: Vec<f32>,
+}
+
+impl LossPart {
+    /// A part in which all scenarios count the same.
+    pub fn new(name: impl Into<String>, weight: f32, over: impl Into<Over>) -> LossPart {
+        LossPart { name: name.into(), weight, over: over.into(), scenario_weights: Vec::new() }
+    }
+
+    /// The same with [`scenario_weights`](LossPart::scenario_weights).
+    pub fn weighing(self, scenario_weights: &[f32]) -> LossPart {
+        LossPart { scenario_weights: scenario_weights.to_vec(), ..self }
+    }
+
+    /// Number of sums: of all rows, or of those of each scenario.
+    pub(crate) fn groups(&self) -> usize {
+        self.over.groups().max(self.scenario_weights.len())
+    }
+
+    /// The sum that a row adds to.
+    pub(crate) fn group_of(&self, batch: &Batch, row: usize) -> usize {
+        if self.groups() > 1 { batch.scenario[row] as usize } else { 0 }
+    }
+
+    /// What each sum is divided by before they are added up; infinite for a scenario without weight.
+    pub(crate) fn find_divisors(&self, batch: &Batch, divisors: &mut [f64]) {
+        divisors.fill(0.0);
+        match (self.over, self.over.labelled()) {
+            (Over::Once, _) => {}
+            (Over::Rows, _) if divisors.len() == 1 => divisors[0] = batch.rows as f64,
+            (_, labelled) => {
+                let counts = |row: &usize| labelled.is_none_or(|task| batch.labels[task][*row] > 0.0);
+                (0..batch.rows).filter(counts).for_each(|row| divisors[self.group_of(batch, row)] += 1.0);
+            }
+        }
+        if !self.scenario_weights.is_empty() && !matches!(self.over, Over::EachScenario { .. }) {
+            let weighted = divisors.iter().zip(&self.scenario_weights).map(|(n, &w)| n * f64::from(w));
+            let total: f64 = weighted.sum();
+            divisors.fill(if total > 0.0 { total } else { 1.0 });
+        }
+        // A mean over nothing is 0.
+        divisors.iter_mut().filter(|divisor| **divisor == 0.0).for_each(|divisor| *divisor = 1.0);
+        divisors.iter_mut().zip(&self.scenario_weights).for_each(|(divisor, &w)| *divisor /= f64::from(w));
+    }
+
+    fn check(&self) -> Checked {
+        if self.over.groups() == 0 {
+            return Err("a mean over each scenario needs at least one scenario".into());
+        }
+        if let Some(weight) = self.scenario_weights.iter().find(|w| !(w.is_finite() && **w >= 0.0)) {
+            return Err(format!("{weight} is no weight of a scenario"));
+        }
+        match (self.over, self.scenario_weights.len()) {
+            (_, 0) | (Over::Rows | Over::Labelled(_), _) => Ok(()),
+            (Over::EachScenario { scenarios, .. }, weights) if weights == scenarios => Ok(()),
+            (over, weights) => Err(format!("{weights} weights of scenarios do not fit {over:?}")),
+        }
+    }
 }
 
 /// A loss part of a graph.
@@ -404,14 +445,12 @@ impl Graph {
     /// Declares a part of the loss.
     ///
     /// # Errors
-    /// When the name is taken, or it is over no scenario.
+    /// When the name is taken, it is over no scenario, or the weights of scenarios do not fit.
     pub fn loss(&mut self, part: LossPart) -> Result<LossId> {
         if self.losses.iter().any(|l| l.name == part.name) {
             return Err(Error::graph(part.name, "two parts of the loss have this name"));
         }
-        if part.over.groups() == 0 {
-            return Err(Error::graph(part.name, "a mean over each scenario needs at least one scenario"));
-        }
+        part.check().map_err(|message| Error::graph(&part.name, message))?;
         self.losses.push(part);
         Ok(LossId(self.losses.len() - 1))
     }
@@ -419,6 +458,11 @@ impl Graph {
     /// Makes `value` an output of the model.
     pub fn output(&mut self, name: impl Into<String>, value: Value) {
         self.outputs.push((name.into(), value));
+    }
+
+    /// Keeps the outputs whose names `keep` accepts: an evaluation plan computes nothing for the others.
+    pub fn retain_outputs(&mut self, keep: impl Fn(&str) -> bool) {
+        self.outputs.retain(|(name, _)| keep(name));
     }
 
     /// The node whose buffer holds `value`, and the first column there.

@@ -244,8 +244,8 @@ pub struct Facts {
     /// Rows of the batch.
     pub rows: usize,
     /// By loss part and group of its rows: what the sum of losses is divided by.
-    pub(crate) counted: Vec<Vec<usize>>,
-    /// By loss part and group of its rows: seed · weight / counted, the factor of each row's gradient.
+    pub(crate) divisors: Vec<Vec<f64>>,
+    /// By loss part and group of its rows: seed · weight / divisor, the factor of each row's gradient.
     pub(crate) scale: Vec<Vec<f32>>,
     /// By scenario: its rows in the batch, where an op reads scenarios. An evaluation plan computes weights when they
     /// change and not for each batch: then every scenario has a row.
@@ -321,7 +321,7 @@ impl<'a> Rowset<'a> {
     }
 
     /// The factor of the gradient of every row of the tile that adds to a part of the loss: seed · weight / number of
-    /// rows that the part is the mean over.
+    /// rows that the part is the mean over, times the weight of the tile's scenario where the part has those.
     pub fn scale(&self, part: LossId) -> f32 {
         match &self.facts.scale[part.index()][..] {
             [scale] => *scale,

@@ -171,10 +171,10 @@ impl Plan {
         }
         if self.graph.is_training() {
             for (part, loss) in self.graph.losses.iter().enumerate() {
-                let Facts { counted, scale, .. } = &mut ws.facts;
-                loss.over.count(input.batch, &mut counted[part]);
-                for (scale, &counted) in scale[part].iter_mut().zip(&counted[part]) {
-                    *scale = input.seeds[part] * loss.weight / counted as f32;
+                let Facts { divisors, scale, .. } = &mut ws.facts;
+                loss.find_divisors(input.batch, &mut divisors[part]);
+                for (scale, &divisor) in scale[part].iter_mut().zip(&divisors[part]) {
+                    *scale = input.seeds[part] * loss.weight / divisor as f32;
                 }
             }
         }
@@ -340,9 +340,9 @@ impl Plan {
         }
         let len = self.loss_sums_len();
         for (part, sums) in self.loss_sums.iter().enumerate() {
-            let means = sums.clone().zip(&ws.facts.counted[part]).map(|(at, &counted)| {
+            let means = sums.clone().zip(&ws.facts.divisors[part]).map(|(at, &divisor)| {
                 let sum: f64 = (0..ws.last_lanes).map(|lane| ws.losses[lane * len + at]).sum();
-                sum / counted as f64
+                sum / divisor
             });
             ws.part_losses[part] = means.sum();
         }

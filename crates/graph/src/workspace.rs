@@ -101,8 +101,8 @@ impl Workspace {
             packed,
             facts: Facts {
                 rows: 0,
-                counted: plan.losses().iter().map(|loss| vec![1; loss.over.groups()]).collect(),
-                scale: plan.losses().iter().map(|loss| vec![0.0; loss.over.groups()]).collect(),
+                divisors: plan.losses().iter().map(|loss| vec![1.0; loss.groups()]).collect(),
+                scale: plan.losses().iter().map(|loss| vec![0.0; loss.groups()]).collect(),
                 scenario_rows: vec![0; plan.reads.scenarios.unwrap_or(0)],
                 positions: vec![0; plan.reads.bags],
             },

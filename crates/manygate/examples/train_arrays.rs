@@ -27,7 +27,7 @@ fn main() -> Result<()> {
     let mut trainer = Trainer::new("mmoe", keys, schema, options)?;
     let fitted = trainer.fit(&fit, &valid)?;
     for (number, epoch) in fitted.epochs.iter().enumerate() {
-        let auc = epoch.valid.mean_auc().unwrap_or(f64::NAN);
+        let auc = epoch.valid.mean_auc(["click", "buy"].into_iter()).unwrap_or(f64::NAN);
         println!("epoch {number}: losses {:.4?}, AUC on validation {auc:.4}", epoch.losses);
     }
     trainer.save(folder.as_ref())?;

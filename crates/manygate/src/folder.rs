@@ -27,7 +27,7 @@ impl Trainer {
             return Err(Error::format(folder, "holds a run of `manygate train`; give another folder"));
         }
         std::fs::create_dir_all(folder).map_err(Error::io("create the folder", folder))?;
-        write_atomically(&folder.join(CONFIG_FILE), self.config.as_bytes())?;
+        write_atomically(&folder.join(CONFIG_FILE), text(&self.config)?.as_bytes())?;
         self.encoder.save(&folder.join(VOCAB_FOLDER))?;
         write_model(&folder.join(MODEL_FILE), &self.learner)
     }
@@ -75,7 +75,7 @@ pub(crate) fn config(
 ///
 /// # Errors
 /// None that is known.
-pub(crate) fn text(config: &Config) -> Result<String> {
+fn text(config: &Config) -> Result<String> {
     Ok(ORIGIN.to_owned() + &toml::to_string(config).map_err(|e| unwritable(&e))?)
 }
 
@@ -119,8 +119,18 @@ fn tasks(schema: &Schema) -> Vec<Value> {
         let mut table = Table::new();
         table.insert("name".into(), task.name.as_str().into());
         table.insert("weight".into(), f64::from(task.weight).into());
-        let space = task.space.and_then(|space| schema.tasks.get(space));
-        table.extend(space.map(|space| ("space".to_owned(), Value::from(space.name.as_str()))));
+        table.extend(Value::try_from(task.kind).map(|kind| ("kind".to_owned(), kind)));
+        table.extend(Value::try_from(task.role).map(|role| ("role".to_owned(), role)));
+        for (key, other) in [("space", task.space), ("after", task.after)] {
+            let other = other.and_then(|other| schema.tasks.get(other));
+            table.extend(other.map(|other| (key.to_owned(), Value::from(other.name.as_str()))));
+        }
+        let weights = schema.scenarios.iter().zip(&task.scenario_weights);
+        let weights: Table =
+            weights.map(|(name, &weight)| (name.clone(), f64::from(weight).into())).collect();
+        if !weights.is_empty() {
+            table.insert("scenario_weights".into(), weights.into());
+        }
         Value::Table(table)
     };
     schema.tasks.iter().map(task).collect()

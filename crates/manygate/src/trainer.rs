@@ -9,13 +9,13 @@ use manygate_features::{Encoder, Schema};
 use manygate_graph::{Graph, Mode, Parameters, Plan, PlanOptions};
 use manygate_models::{Architecture, Inputs};
 use manygate_runtime::{Model, Predictor, Weights, model_inputs};
-use manygate_train::Learner;
 use manygate_train::balance::Balance;
 use manygate_train::evaluate::evaluate_dataset;
 use manygate_train::limits;
 use manygate_train::metrics::Evaluation;
 use manygate_train::optim::OptimizerConfig;
 use manygate_train::optim::dense::DenseOptimizer;
+use manygate_train::{Config, Learner};
 use std::fmt;
 
 /// How a [`Trainer`] trains. Everything but `threads` is part of the result: the same options, data and seed give the
@@ -147,7 +147,7 @@ pub struct Trainer {
     /// As given; `threads` has become the crew.
     options: Options,
     /// What a run folder says of all this.
-    pub(crate) config: String,
+    pub(crate) config: Config,
     pub(crate) learner: Learner,
     evaluation: Plan,
     crew: Crew,
@@ -194,7 +194,6 @@ impl Trainer {
         let config =
             folder::config(name, architecture.as_ref(), encoder.schema(), &options, balance.as_ref())?;
         limits::check(&config)?;
-        let config = folder::text(&config)?;
         let inputs = model_inputs(encoder.schema())?;
         let graph = |mode| manygate_models::build(architecture.as_ref(), &inputs, mode);
         let crew = Crew::new(std::mem::replace(&mut options.threads, Threads::Number(0)))?;
@@ -248,7 +247,7 @@ impl Trainer {
     }
 
     /// Passes over `fit` in orders that depend on the seed, and ends with the weights of the pass that predicts `valid`
-    /// best (the mean of the tasks' AUC; the first of equals). Called again, it goes on from there.
+    /// best (the mean of the tasks' AUC, or of their losses where a label is a number; the first of equals). Called again, it goes on from there.
     ///
     /// # Errors
     /// When the data does not fit the schema, or a loss or prediction is not finite; the weights are then those of the
@@ -256,8 +255,8 @@ impl Trainer {
     pub fn fit(&mut self, fit: &Batch, valid: &Batch) -> Result<Fitted> {
         check_labelled(self.schema(), fit)?;
         check_labelled(self.schema(), valid)?;
-        let valid = Dataset { batch: valid.clone(), users: Vec::new() };
-        let Trainer { crew, learner, evaluation, encoder, options, epoch, .. } = self;
+        let valid = Dataset { batch: valid.clone(), users: Vec::new(), violations: Vec::new() };
+        let Trainer { crew, learner, evaluation, encoder, options, config, epoch, .. } = self;
         crew.enter(|exec| {
             learner.reserve_for(fit);
             let mut order = EpochOrder::new(options.seed, fit.rows, options.batch_size)?;
@@ -277,8 +276,8 @@ impl Trainer {
                 }
                 *epoch += 1;
                 let valid = evaluate(learner, evaluation, exec, encoder.schema(), &valid)?;
-                let score = valid.mean_auc();
-                // Where no task has both classes, nothing tells passes apart: the last one stays.
+                let score = config.score(&valid).value;
+                // Where no row counts, nothing tells passes apart: the last one stays.
                 if number == 0 || score.is_none() || score > best.1 {
                     best = (number, score);
                     kept = (number + 1 < options.epochs as usize).then(|| Snapshot::of(learner));
@@ -298,7 +297,7 @@ impl Trainer {
     /// When the data does not fit the schema, or a prediction is not finite.
     pub fn evaluate(&self, data: &Batch) -> Result<Evaluation> {
         check_labelled(self.schema(), data)?;
-        let data = Dataset { batch: data.clone(), users: Vec::new() };
+        let data = Dataset { batch: data.clone(), users: Vec::new(), violations: Vec::new() };
         let Trainer { crew, learner, evaluation, encoder, .. } = self;
         crew.enter(|exec| evaluate(learner, evaluation, exec, encoder.schema(), &data))
     }
@@ -344,8 +343,7 @@ fn learner(
     let training = graph(Mode::Training)?;
     let mut learner = Learner::new(training, PlanOptions::default(), optimizer, *seed, exec, *batch_size)?;
     if let Some(balance) = balance {
-        let tasks: Vec<&str> = inputs.task_names().collect();
-        learner.balance_by(balance, graph(Mode::Training)?, &tasks, *seed, exec)?;
+        learner.balance_by(balance, graph(Mode::Training)?, &inputs.tasks, *seed, exec)?;
     }
     Ok(learner)
 }

@@ -20,7 +20,8 @@
 //!
 //! With an activation that is linear in pieces, gradients inside the loss are products with transposed weights and
 //! constant masks: ordinary values, through which the one backward pass goes. The sign of `p − y` cancels in L_orth and
-//! is left out of g1. In evaluation there is no label and so no inner step: towers read h. A public port leaves the
+//! is left out of g1. Weights of the task and of its scenarios weigh losses, not the gradients inside of them. In
+//! evaluation there is no label and so no inner step: towers read h. A public port leaves the
 //! orthogonality, the conflict and the inner step out of its training.
 
 use crate::config::{self, COMMON_KEYS, Key};
@@ -127,6 +128,7 @@ impl Architecture for CausalInt {
         let [task] = &inputs.tasks[..] else {
             return Err(Error::config("tasks", "causalint predicts one task; list one"));
         };
+        tasks::all_binary(inputs, ENTRY.name)?;
         if self.units.is_empty() || self.transfer == 0 {
             return Err(Error::config("model.units", "causalint needs layers, and a transfer of at least 1"));
         }
@@ -144,8 +146,8 @@ impl Architecture for CausalInt {
         let moved = if g.is_training() { self.inner_step(g, x0, &invariant, &general)? } else { h };
         let transfer = self.transfer(g, scenarios, moved, u, q)?;
         if g.is_training() {
-            tasks::binary_loss(g, task, 0, general.output, "general")?;
-            tasks::binary_loss(g, task, 0, joint.output, "joint")?;
+            tasks::loss(g, task, 0, general.output, "general")?;
+            tasks::loss(g, task, 0, joint.output, "joint")?;
             let loss = part(g, "scenario", 1.0, Over::Rows)?;
             g.add("loss.scenario", ScenarioCrossEntropy::new(loss, scenarios), &[scenario.output])?;
             if self.orthogonality_weight != 0.0 {
@@ -155,7 +157,7 @@ impl Architecture for CausalInt {
                 self.conflict(g, scenarios, &transfer)?;
             }
         }
-        tasks::binary_task(g, task, 0, transfer.logit, "specific")
+        tasks::head(g, task, 0, transfer.logit, "specific")
     }
 
     fn resolved(&self) -> toml::Table {
@@ -313,7 +315,7 @@ struct Gradients {
 }
 
 fn part(g: &mut Graph, name: &str, weight: f64, over: Over) -> Result<LossId> {
-    g.loss(LossPart { name: name.to_owned(), weight: weight as f32, over })
+    g.loss(LossPart::new(name, weight as f32, over))
 }
 
 fn last(layers: &[Layer]) -> Value {

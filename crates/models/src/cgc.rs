@@ -95,7 +95,7 @@ impl Architecture for Cgc {
         let x0 = trunk::trunk(g, inputs, common.embedding)?;
         let h = extraction.level(g, inputs, "", States::One(x0), false)?;
         let logits = towers::towers(g, inputs, MlpInput::Each(h), common.mlp(&self.tower_units))?;
-        tasks::binary_tasks(g, inputs, logits)
+        tasks::heads(g, inputs, &logits)
     }
 
     fn resolved(&self) -> toml::Table {

@@ -202,7 +202,8 @@ impl Architecture for Dffm {
         let bias = g.param(ParamSpec::new(inputs.task_names().map(bias).collect())?)?;
         let heads = Linear::new(inputs.tasks.len(), true, Activation::Identity);
         let logits = g.add("heads", heads, &[top, weight, bias])?;
-        tasks::binary_tasks(g, inputs, logits)
+        let logits: Result<Vec<Value>> = (0..inputs.tasks.len()).map(|t| g.columns(logits, t, 1)).collect();
+        tasks::heads(g, inputs, &logits?)
     }
 
     fn resolved(&self) -> toml::Table {

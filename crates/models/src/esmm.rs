@@ -24,7 +24,7 @@ use crate::layers::{tasks, towers, trunk};
 use crate::registry::{Architecture, Entry};
 use manygate_core::{Error, Result};
 use manygate_graph::ops::{BceOfProduct, Multiply, Sigmoid};
-use manygate_graph::{Graph, LossPart, Over, Value};
+use manygate_graph::{Graph, Over, Value};
 use serde::{Deserialize, Serialize};
 
 /// Configuration of esmm.
@@ -84,6 +84,14 @@ impl Esmm {
                 format!("esmm trains `{}` over all rows, which is its point: remove `space`", task.name);
             return Err(Error::config("tasks", message));
         }
+        if let Some(t) = (0..tasks.len()).find(|&t| inputs.tasks[t].after.is_some_and(|after| after + 1 != t))
+        {
+            let message = format!(
+                "esmm takes the tasks as a chain, in their order: let `{}` come after the one before it",
+                tasks[t]
+            );
+            return Err(Error::config(format!("tasks[{t}].after"), message));
+        }
         if self.conditional.is_empty() {
             let given = tasks.windows(2).map(|pair| format!("{}_given_{}", pair[1], pair[0]));
             return Ok([tasks[0].to_owned()].into_iter().chain(given).collect());
@@ -108,6 +116,7 @@ impl Esmm {
 
 impl Architecture for Esmm {
     fn build(&self, g: &mut Graph, inputs: &Inputs) -> Result<()> {
+        tasks::all_binary(inputs, ENTRY.name)?;
         let names = self.names(inputs)?;
         let common = Common::new(self.embedding_dim, self.embedding_deviation, self.activation, self.norm);
         let x0 = trunk::trunk(g, inputs, common.embedding)?;
@@ -127,10 +136,10 @@ impl Architecture for Esmm {
             }
             product = Some(reached);
             if j == 0 {
-                tasks::binary_loss(g, task, 0, logits[0], &task.name)?;
+                tasks::loss(g, task, 0, logits[0], &task.name)?;
             } else if g.is_training() {
-                let part = LossPart { name: task.name.clone(), weight: task.weight, over: Over::Rows };
-                let loss = BceOfProduct::new(g.loss(part)?, 0..j + 1);
+                let part = g.loss(tasks::part(task, &task.name, Over::Rows))?;
+                let loss = BceOfProduct::new(part, 0..j + 1);
                 g.add(format!("loss.{}", task.name), loss, &logits[..=j])?;
             }
         }

@@ -1,6 +1,7 @@
 //! What a model is given: fields, bags, numbers, scenarios and tasks, without any data.
 
 use manygate_kernels::embedding::Pooling;
+use std::fmt;
 
 /// An embedding table.
 #[derive(Clone, Debug, PartialEq)]
@@ -35,15 +36,60 @@ pub struct BagField {
     pub longest: Option<usize>,
 }
 
-/// A binary task.
+/// What a label is, and with it what is predicted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TaskKind {
+    /// 0 or 1: a probability.
+    #[default]
+    Binary,
+    /// Any number: its mean.
+    Regression,
+    /// A count, or another number from 0 up: its rate.
+    Poisson,
+}
+
+impl fmt::Display for TaskKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            TaskKind::Binary => "binary",
+            TaskKind::Regression => "regression",
+            TaskKind::Poisson => "poisson",
+        })
+    }
+}
+
+/// A task.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Task {
     /// Name.
     pub name: String,
+    /// What its label is.
+    pub kind: TaskKind,
     /// Weight of its loss.
     pub weight: f32,
+    /// By scenario: how much its rows count in the loss; empty where all count the same.
+    pub scenario_weights: Vec<f32>,
     /// Index of the task whose label must be 1 for a row to count in this one's loss.
     pub space: Option<usize>,
+    /// Index of the task without whose event this one's cannot happen.
+    pub after: Option<usize>,
+    /// Whether it only helps to train, and is not served.
+    pub auxiliary: bool,
+}
+
+impl Task {
+    /// A binary task that is served, of weight 1, over all rows.
+    pub fn binary(name: impl Into<String>) -> Task {
+        Task {
+            name: name.into(),
+            kind: TaskKind::Binary,
+            weight: 1.0,
+            scenario_weights: Vec::new(),
+            space: None,
+            after: None,
+            auxiliary: false,
+        }
+    }
 }
 
 /// Everything that a model may read and must predict, in the order of the batch's columns.

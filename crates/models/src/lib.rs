@@ -16,5 +16,5 @@ pub mod registry;
 pub mod shared_bottom;
 pub mod star;
 
-pub use inputs::{BagField, Field, Inputs, Table, Task};
+pub use inputs::{BagField, Field, Inputs, Table, Task, TaskKind};
 pub use registry::{Architecture, Entry, MODELS, build, find, from_table};

@@ -11,7 +11,7 @@
 //! Meta  : W = V_w S + v_w, b = V_b S + v_b,  h ← σ(W h + b)    layer by layer, W and b by sample
 //! a_ti  = v_t · Meta_t([E_i ; T_t]);  α = softmax over i;  R_t = Σ_i α_ti E_i
 //! L     ← σ(Meta_t(L) + L), from L = R_t;          z_t = towers.t(L)
-//! loss    BCE of sigmoid(z_t), or exp(z_t) − y z_t for counts
+//! loss    as the task's kind says: BCE of sigmoid(z_t), or exp(z_t) − y z_t for counts
 //! ```
 //!
 //! Parameters: `embedding.<f>.weight`, `seq.<s>.weight`, `pos.<s>.weight`, `encoder.<s>.{q,k,v,o}.weight` (with a
@@ -35,14 +35,6 @@ use manygate_graph::{Block, Graph, Init, ParamSpec, Value};
 use manygate_kernels::activation::Activation;
 use serde::{Deserialize, Serialize};
 
-/// What is predicted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(rename_all = "snake_case")]
-enum Loss {
-    Bce,
-    Poisson,
-}
-
 /// Configuration of m2m.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
@@ -63,7 +55,6 @@ pub struct M2m {
     tower_meta: Vec<usize>,
     tower_layers: usize,
     meta_per_task: bool,
-    loss: Loss,
 }
 
 impl Default for M2m {
@@ -85,12 +76,11 @@ impl Default for M2m {
             tower_meta: Vec::new(),
             tower_layers: 1,
             meta_per_task: true,
-            loss: Loss::Bce,
         }
     }
 }
 
-const OWN_KEYS: [Key; 15] = [
+const OWN_KEYS: [Key; 14] = [
     Key {
         name: "activation",
         default: "\"leaky_relu\"",
@@ -113,7 +103,6 @@ const OWN_KEYS: [Key; 15] = [
     Key { name: "tower_meta", default: "[]", doc: "inner widths of a tower's meta units" },
     Key { name: "tower_layers", default: "1", doc: "residual meta layers of a tower" },
     Key { name: "meta_per_task", default: "true", doc: "whether each task generates weights of its own" },
-    Key { name: "loss", default: "\"bce\"", doc: "bce for yes or no, poisson for counts" },
 ];
 
 /// Registry entry.
@@ -164,13 +153,7 @@ impl Architecture for M2m {
             let top = self.tower(g, &mut meta, key, &task.name, mixed)?;
             logits.push(linear(g, &format!("towers.{}.0", task.name), top, 1, Activation::Identity)?);
         }
-        match self.loss {
-            Loss::Bce => {
-                let logits = concat::concat(g, "logits", &logits)?;
-                tasks::binary_tasks(g, inputs, logits)
-            }
-            Loss::Poisson => tasks::count_tasks(g, inputs, &logits),
-        }
+        tasks::heads(g, inputs, &logits)
     }
 
     fn resolved(&self) -> toml::Table {

@@ -89,7 +89,7 @@ impl Architecture for Mmoe {
         let readers = [all_see_all(x0, experts, gates)];
         let h = mixtures(g, &readers, common.mlp(&self.expert_units), gate)?;
         let logits = towers::towers(g, inputs, MlpInput::Each(h), common.mlp(&self.tower_units))?;
-        tasks::binary_tasks(g, inputs, logits)
+        tasks::heads(g, inputs, &logits)
     }
 
     fn resolved(&self) -> toml::Table {

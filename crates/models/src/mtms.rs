@@ -26,9 +26,9 @@
 //! learns p_a p_b under the name of p_b; a learning rate of 0 does not freeze a table whose moments still move.
 
 use crate::config::{self, COMMON_KEYS, Key};
-use crate::inputs::Inputs;
-use crate::layers::scenario;
+use crate::inputs::{Inputs, Task};
 use crate::layers::trunk::{self, Embedding};
+use crate::layers::{scenario, tasks};
 use crate::registry::{Architecture, Entry};
 use manygate_core::{Error, Result};
 use manygate_graph::ops::{BceOfProduct, BceWithLogits, Linear, LookupTrunk, Multiply, Piece, Sigmoid};
@@ -95,6 +95,7 @@ impl Architecture for Mtms {
         let &[click, conversion] = &names[..] else {
             return Err(Error::config("tasks", "mtms predicts a click and a conversion after it; list two"));
         };
+        tasks::all_binary(inputs, ENTRY.name)?;
         if self.tower_units.contains(&0) {
             return Err(Error::config("model.tower_units", "every layer needs at least one unit"));
         }
@@ -233,18 +234,19 @@ impl Mtms {
             true => logits,
             false => logits.map(|logit| g.stop_gradient(logit)),
         };
-        let part = |g: &mut Graph, name: &str, weight: f32, labelled| {
+        let part = |g: &mut Graph, name: &str, task: &Task, weight: f32, labelled| {
             let over = Over::EachScenario { scenarios: inputs.scenarios, labelled };
-            g.loss(LossPart { name: name.into(), weight, over })
+            g.loss(LossPart { weight, ..tasks::part(task, name, over) })
         };
         let [z, u] = of(g, apart);
         let weight = |counts: bool, weight: f32| if counts { weight } else { 0.0 };
-        let loss = part(g, "ctr", weight(apart, click.weight), None)?;
+        let loss = part(g, "ctr", click, weight(apart, click.weight), None)?;
         g.add("loss.ctr", BceWithLogits::new(loss, 0, None), &[z])?;
-        let loss = part(g, "cvr", weight(apart, conversion.weight), Some(0))?;
+        let loss = part(g, "cvr", conversion, weight(apart, conversion.weight), Some(0))?;
         g.add("loss.cvr", BceWithLogits::new(loss, 1, Some(0)), &[u])?;
         let [z, u] = of(g, through);
-        let loss = part(g, "ctcvr", weight(through, 1.0), None)?;
+        // Its weight is 1, its scenarios count as those of the conversion.
+        let loss = part(g, "ctcvr", conversion, weight(through, 1.0), None)?;
         g.add("loss.ctcvr", BceOfProduct::new(loss, 0..2), &[z, u]).map(|_| ())
     }
 }

@@ -143,7 +143,7 @@ impl Architecture for Ple {
         }
         let (States::One(h) | States::Each(h)) = states;
         let logits = towers::towers(g, inputs, MlpInput::Each(h), common.mlp(&self.tower_units))?;
-        tasks::binary_tasks(g, inputs, logits)
+        tasks::heads(g, inputs, &logits)
     }
 
     fn resolved(&self) -> toml::Table {

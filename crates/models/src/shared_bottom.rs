@@ -65,7 +65,7 @@ impl Architecture for SharedBottom {
         let x0 = trunk::trunk(g, inputs, common.embedding)?;
         let h = mlp::mlp(g, "bottom", x0, common.mlp(&self.bottom_units))?;
         let logits = towers::towers(g, inputs, mlp::MlpInput::Shared(h), common.mlp(&self.tower_units))?;
-        tasks::binary_tasks(g, inputs, logits)
+        tasks::heads(g, inputs, &logits)
     }
 
     fn resolved(&self) -> toml::Table {

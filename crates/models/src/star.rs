@@ -138,13 +138,12 @@ impl Architecture for Star {
             let last = format!("{prefix}.{}", self.units.len());
             stars.push(star_layer(g, &last, scenarios, h, 1, Activation::Identity)?);
         }
-        let star = concat::concat(g, "star", &stars)?;
         let logits = match self.auxiliary {
-            Auxiliary::None => star,
-            Auxiliary::Raw => self.with_auxiliary(g, inputs, &common, x0, star)?,
-            Auxiliary::Normalized => self.with_auxiliary(g, inputs, &common, z, star)?,
+            Auxiliary::None => stars,
+            Auxiliary::Raw => self.with_auxiliary(g, inputs, &common, x0, &stars)?,
+            Auxiliary::Normalized => self.with_auxiliary(g, inputs, &common, z, &stars)?,
         };
-        tasks::binary_tasks(g, inputs, logits)
+        tasks::heads(g, inputs, &logits)
     }
 
     fn resolved(&self) -> toml::Table {
@@ -181,14 +180,14 @@ impl Star {
         inputs: &Inputs,
         common: &Common,
         x: Value,
-        star: Value,
-    ) -> Result<Value> {
+        stars: &[Value],
+    ) -> Result<Vec<Value>> {
         let scene = scenario::embedding(g, inputs, self.scenario_dim, common.embedding.deviation)?;
         let input = concat::concat(g, "aux.input", &[scene, x])?;
-        let prefixes: Vec<String> = inputs.task_names().map(|t| format!("aux.{t}")).collect();
         let style = common.mlp(&self.auxiliary_units);
-        let auxiliary = towers::logits(g, &prefixes, MlpInput::Shared(input), style)?;
-        g.add("logits", Add::new(2), &[star, auxiliary])
+        let auxiliary = towers::family(g, "aux", inputs, MlpInput::Shared(input), style)?;
+        let pairs = inputs.task_names().zip(stars.iter().zip(auxiliary));
+        pairs.map(|(task, (&star, aux))| g.add(format!("logit.{task}"), Add::new(2), &[star, aux])).collect()
     }
 }
 

@@ -1,9 +1,9 @@
 //! From the schema of the data to what a model is given.
 
 use manygate_core::{Error, Result};
-use manygate_features::{Pooling, Schema};
+use manygate_features::{Pooling, Schema, TaskKind};
 use manygate_kernels::embedding::Pooling as KernelPooling;
-use manygate_models::{BagField, Field, Inputs, Table, Task};
+use manygate_models::{BagField, Field, Inputs, Table, Task, TaskKind as ModelKind};
 
 /// The inputs of a model over data of this schema.
 ///
@@ -36,7 +36,19 @@ pub fn model_inputs(schema: &Schema) -> Result<Inputs> {
         });
     }
     for t in &schema.tasks {
-        inputs.tasks.push(Task { name: t.name.clone(), weight: t.weight, space: t.space });
+        inputs.tasks.push(Task {
+            name: t.name.clone(),
+            kind: match t.kind {
+                TaskKind::Binary => ModelKind::Binary,
+                TaskKind::Regression => ModelKind::Regression,
+                TaskKind::Poisson => ModelKind::Poisson,
+            },
+            weight: t.weight,
+            scenario_weights: t.scenario_weights.clone(),
+            space: t.space,
+            after: t.after,
+            auxiliary: t.is_auxiliary(),
+        });
     }
     Ok(inputs)
 }

@@ -92,14 +92,27 @@ pub struct Model {
 }
 
 impl Model {
-    /// Opens the run folder that training left.
+    /// Opens the run folder that training left, to predict: auxiliary tasks are not among the outputs, and their towers
+    /// are not computed.
     ///
     /// # Errors
     /// When a file is missing, damaged or does not fit the others.
     pub fn open(folder: &Path) -> Result<Model> {
+        Model::open_with(folder, false)
+    }
+
+    /// The same with the outputs of auxiliary tasks, to score all tasks on labelled rows.
+    ///
+    /// # Errors
+    /// As [`Model::open`].
+    pub fn open_to_score(folder: &Path) -> Result<Model> {
+        Model::open_with(folder, true)
+    }
+
+    fn open_with(folder: &Path, auxiliary: bool) -> Result<Model> {
         check_folder(folder)?;
         let (entry, architecture) = read_architecture(&folder.join(CONFIG_FILE))?;
-        Model::open_as(folder, entry.name, architecture.as_ref())
+        Model::opened(folder, entry.name, architecture.as_ref(), auxiliary)
     }
 
     /// Opens a run folder of an architecture that is not in the registry, with the name that it goes by.
@@ -108,8 +121,12 @@ impl Model {
     /// As [`Model::open`].
     pub fn open_as(folder: &Path, name: &str, architecture: &dyn Architecture) -> Result<Model> {
         check_folder(folder)?;
+        Model::opened(folder, name, architecture, false)
+    }
+
+    fn opened(folder: &Path, name: &str, architecture: &dyn Architecture, auxiliary: bool) -> Result<Model> {
         let encoder = Encoder::load(&folder.join(VOCAB_FOLDER))?;
-        let plan = evaluation_plan(architecture, &encoder)?;
+        let plan = evaluation_plan(architecture, &encoder, auxiliary)?;
         let path = folder.join(MODEL_FILE);
         if !path.exists() {
             let message = "there is no model yet: training writes it at its first validation; let the run go on, or \
@@ -131,7 +148,7 @@ impl Model {
         encoder: Encoder,
         weights: Weights,
     ) -> Result<Model> {
-        let plan = evaluation_plan(architecture, &encoder)?;
+        let plan = evaluation_plan(architecture, &encoder, false)?;
         Model::over(name, encoder, plan, weights)
     }
 
@@ -160,9 +177,12 @@ impl Model {
     }
 }
 
-fn evaluation_plan(architecture: &dyn Architecture, encoder: &Encoder) -> Result<Plan> {
+/// The plan of the served outputs, or with `auxiliary` of all.
+fn evaluation_plan(architecture: &dyn Architecture, encoder: &Encoder, auxiliary: bool) -> Result<Plan> {
     let inputs = model_inputs(encoder.schema())?;
-    let graph = manygate_models::build(architecture, &inputs, Mode::Evaluation)?;
+    let mut graph = manygate_models::build(architecture, &inputs, Mode::Evaluation)?;
+    let is_auxiliary = |name: &str| inputs.tasks.iter().any(|task| task.name == name && task.auxiliary);
+    graph.retain_outputs(|name| auxiliary || !is_auxiliary(name));
     Plan::compile(graph, PlanOptions::default())
 }
 

@@ -1,11 +1,13 @@
 //! A step whose losses a method of [`balance`](crate::balance) weighs: comes by what the method asks for, and by the
 //! gradients that its weights make.
 
+use crate::balance::uncertainty::Likelihood;
 use crate::balance::{Access, Balance, Method, Seen};
 use crate::loss_gradients::LossGradients;
 use manygate_core::{Error, Executor, Result};
 use manygate_embedding::SparseGradients;
 use manygate_graph::{Graph, Input, LossPart, Plan, PlanOptions, Workspace};
+use manygate_models::{Task, TaskKind};
 use std::ops::Range;
 
 /// A method at work on the losses of one plan.
@@ -39,9 +41,9 @@ impl Balancer {
     ///
     /// # Errors
     /// As [`Balancer::new`].
-    pub fn check(balance: &Balance, plan: &Plan, factors: &[f32], tasks: &[&str]) -> Result<()> {
+    pub fn check(balance: &Balance, plan: &Plan, factors: &[f32], tasks: &[Task]) -> Result<()> {
         let losses = losses(balance, plan.losses(), factors, tasks)?;
-        match balance.method(losses.len(), 0)?.access() {
+        match balance.method(&likelihoods(plan.losses(), &losses, tasks), 0)?.access() {
             Access::Layer => layer(balance, plan, &losses).map(drop),
             Access::Before | Access::Losses | Access::Gradients => Ok(()),
         }
@@ -57,13 +59,13 @@ impl Balancer {
         plan: &Plan,
         graph: Graph,
         factors: &[f32],
-        tasks: &[&str],
+        tasks: &[Task],
         seed: u64,
         (exec, capacity): (&dyn Executor, usize),
     ) -> Result<Balancer> {
         let losses = losses(balance, plan.losses(), factors, tasks)?;
         let count = losses.len();
-        let method = balance.method(count, seed)?;
+        let method = balance.method(&likelihoods(plan.losses(), &losses, tasks), seed)?;
         let access = method.access();
         let apart = matches!(access, Access::Gradients | Access::Layer);
         let layer = if access == Access::Layer { layer(balance, plan, &losses)? } else { Vec::new() };
@@ -228,11 +230,11 @@ fn weighted(parts: &[LossPart], factors: &[f32], losses: &[usize], all: &[f64], 
 
 /// The losses to balance: those named; otherwise those of the tasks, or all where none has a task's name. What counts
 /// nothing is not balanced.
-fn losses(balance: &Balance, parts: &[LossPart], factors: &[f32], tasks: &[&str]) -> Result<Vec<usize>> {
+fn losses(balance: &Balance, parts: &[LossPart], factors: &[f32], tasks: &[Task]) -> Result<Vec<usize>> {
     let counts = |part: &usize| parts[*part].weight * factors[*part] != 0.0;
     if balance.losses().is_empty() {
         let of_tasks: Vec<usize> =
-            (0..parts.len()).filter(|&p| tasks.contains(&parts[p].name.as_str())).collect();
+            (0..parts.len()).filter(|&p| tasks.iter().any(|task| task.name == parts[p].name)).collect();
         let chosen = if of_tasks.is_empty() { (0..parts.len()).collect() } else { of_tasks };
         return Ok(chosen.into_iter().filter(counts).collect());
     }
@@ -245,6 +247,18 @@ fn losses(balance: &Balance, parts: &[LossPart], factors: &[f32], tasks: &[&str]
     };
     let named: Result<Vec<usize>> = balance.losses().iter().map(number).collect();
     Ok(named?.into_iter().filter(counts).collect())
+}
+
+/// What each of `losses` is the negative logarithm of: that of a regression task of a Gaussian.
+fn likelihoods(parts: &[LossPart], losses: &[usize], tasks: &[Task]) -> Vec<Likelihood> {
+    let of_loss = |&loss: &usize| {
+        let task = tasks.iter().find(|task| task.name == parts[loss].name);
+        match task.map(|task| task.kind) {
+            Some(TaskKind::Regression) => Likelihood::Regression,
+            Some(TaskKind::Binary | TaskKind::Poisson) | None => Likelihood::Classification,
+        }
+    };
+    losses.iter().map(of_loss).collect()
 }
 
 /// Where the parameters lie whose gradient norms count: those named, or the last matrices that all losses reach.
@@ -277,11 +291,23 @@ fn layer(balance: &Balance, plan: &Plan, losses: &[usize]) -> Result<Vec<Range<u
 mod tests {
     use super::*;
     use manygate_graph::Mode;
-    use manygate_models::inputs::{Field, Inputs, Table, Task};
+    use manygate_models::inputs::{Field, Inputs, Table};
+
+    #[test]
+    fn a_regression_task_is_weighed_as_a_gaussian() {
+        let kinds = [TaskKind::Binary, TaskKind::Regression, TaskKind::Poisson];
+        let tasks = ["click", "watch", "plays"].into_iter().zip(kinds);
+        let tasks: Vec<Task> = tasks.map(|(name, kind)| Task { kind, ..Task::binary(name) }).collect();
+        let part = |name: &str| LossPart::new(name, 1.0, manygate_graph::Over::Rows);
+        let parts = ["orth", "plays", "watch", "click"].map(part);
+        let (one, two) = (Likelihood::Classification, Likelihood::Regression);
+        assert_eq!(likelihoods(&parts, &[0, 1, 2, 3], &tasks), [one, one, two, one]);
+        assert_eq!(likelihoods(&parts, &[2], &tasks), [two]);
+    }
 
     #[test]
     fn the_last_layer_that_all_share_is_that_of_the_experts() {
-        let task = |name: &str| Task { name: name.into(), weight: 1.0, space: None };
+        let task = |name: &str| Task::binary(name);
         let inputs = Inputs {
             tables: vec![Table { name: "user".into(), rows: 5, dim: None }],
             fields: vec![Field { name: "user".into(), table: 0 }],

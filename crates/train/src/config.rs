@@ -2,6 +2,7 @@
 
 use crate::balance::Balance;
 use crate::optim::OptimizerConfig;
+use crate::selection::Select;
 use crate::stage::{self, StageConfig};
 use manygate_core::{Error, Result};
 use manygate_data::DataConfig;
@@ -55,9 +56,11 @@ pub struct TrainConfig {
     pub batch_size: usize,
     /// Validations an epoch, evenly spaced, the last one at its end.
     pub validations_per_epoch: usize,
-    /// By what the checkpoint is chosen, on validation.
-    pub select: Select,
-    /// Tasks whose mean decides; empty means all.
+    /// By what the checkpoint is chosen, on validation; when left out, `auc` where all tasks that decide are binary,
+    /// `loss` otherwise.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub select: Option<Select>,
+    /// Tasks whose mean decides; empty means all that are served.
     pub select_tasks: Vec<String>,
     /// Patterns of parameter and table names (`experts.0.*`, `embedding.user_id.weight`) that do not learn.
     pub freeze: Vec<String>,
@@ -69,21 +72,11 @@ impl Default for TrainConfig {
             epochs: 3,
             batch_size: 1024,
             validations_per_epoch: 2,
-            select: Select::Auc,
+            select: None,
             select_tasks: Vec::new(),
             freeze: Vec::new(),
         }
     }
-}
-
-/// How the checkpoint is chosen among the validations; the first of equals wins.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Select {
-    /// Largest mean AUC over tasks.
-    Auc,
-    /// Smallest mean log loss over tasks.
-    Logloss,
 }
 
 /// `[report]`.
@@ -142,6 +135,7 @@ impl Config {
             let message = format!("there is no task `{other}`; the tasks are: {}", names.join(", "));
             return Err(Error::config("train.select_tasks", message));
         }
+        self.check_selection()?;
         self.optimizer.check()?;
         manygate_models::from_table(&self.model)?;
         self.balance.as_ref().map(Balance::from_table).transpose()?;
@@ -157,6 +151,7 @@ impl Config {
         let (entry, architecture) = manygate_models::from_table(&self.model)?;
         all.model = toml::Table::from_iter([("name".to_owned(), toml::Value::from(entry.name))]);
         all.model.extend(architecture.resolved());
+        all.train.select = Some(self.selection());
         all.balance = self.balance.as_ref().map(Balance::from_table).transpose()?.map(|b| b.resolved());
         all.optimizer = self.optimizer.resolved();
         for stage in &mut all.stage {

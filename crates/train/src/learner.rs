@@ -9,6 +9,7 @@ use crate::optim::{Clip, Gradients, OptimizerConfig, Schedule};
 use manygate_core::{Batch, Error, Executor, Result};
 use manygate_embedding::{SparseGradients, Table, Tables};
 use manygate_graph::{Graph, Input, Parameters, Plan, PlanOptions, RowOrder, Workspace};
+use manygate_models::Task;
 use std::sync::Arc;
 
 /// Everything that a step reads and moves. A warm step allocates nothing.
@@ -124,7 +125,7 @@ impl Learner {
         &mut self,
         balance: &Balance,
         graph: Graph,
-        tasks: &[&str],
+        tasks: &[Task],
         seed: u64,
         exec: &dyn Executor,
     ) -> Result<()> {

@@ -21,6 +21,7 @@ pub mod results;
 pub mod run_folder;
 pub mod run_lock;
 pub mod score;
+pub mod selection;
 pub mod stage;
 pub mod trainer;
 pub mod workload;

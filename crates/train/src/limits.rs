@@ -108,7 +108,7 @@ mod tests {
             tables: ["item", "user"].map(|name| Table { name: name.into(), rows: 9, dim: None }).to_vec(),
             bags: (0..columns).map(bag).collect(),
             scenarios: 2,
-            tasks: vec![Task { name: "click".into(), weight: 1.0, space: None }],
+            tasks: vec![Task::binary("click")],
             fields: [("item", 0), ("user", 1)]
                 .map(|(name, table)| Field { name: name.into(), table })
                 .to_vec(),

@@ -2,6 +2,7 @@
 
 use crate::metrics::Evaluation;
 use crate::report::{TrainingPoint, ValidationPoint};
+use manygate_data::Violation;
 use serde::{Deserialize, Serialize};
 
 /// Position and history of a run: what a checkpoint holds beside tensors.
@@ -62,6 +63,11 @@ pub enum Event<'a> {
         /// Step from which a resumed run goes on.
         resumed_at: Option<u64>,
     },
+    /// Rows whose labels contradict what a task comes after; empty where all are in order.
+    Violated {
+        /// By file and task.
+        violations: &'a [Violation],
+    },
     /// A stage begins, or goes on.
     Stage {
         /// Its name.
@@ -104,6 +110,8 @@ pub enum Event<'a> {
         epochs: f64,
         /// Metrics.
         evaluation: &'a Evaluation,
+        /// What the checkpoint is chosen by, as a mean over tasks: its name, and its value where it is defined.
+        score: (&'static str, Option<f64>),
         /// Whether it is the best so far.
         best: bool,
     },

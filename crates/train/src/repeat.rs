@@ -3,11 +3,12 @@
 use crate::agreement::{Cell, Signs};
 use crate::cancel::Cancel;
 use crate::config::Config;
-use crate::metrics::{ALL, Evaluation, Metrics, Ordered};
+use crate::metrics::{ALL, Errors, Evaluation, Metrics, Ordered};
 use crate::progress::Silent;
 use crate::report::Floors;
 use crate::trainer::{RunOptions, train};
 use manygate_core::{Error, Result};
+use manygate_features::{TaskConfig, TaskKind};
 use serde::Serialize;
 use std::str::FromStr;
 
@@ -71,6 +72,20 @@ pub struct TaskSpread {
     pub auc: Spread,
     /// Log loss, nats a row.
     pub logloss: Spread,
+    /// Of a task whose labels are numbers; probabilities have none of these, as numbers have no AUC and no log loss.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub errors: Option<ErrorSpread>,
+}
+
+/// The errors of a task over seeds.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct ErrorSpread {
+    /// Root of the mean squared error.
+    pub rmse: Spread,
+    /// Mean absolute error.
+    pub mae: Spread,
+    /// Sum of the absolute errors over that of the labels' absolute values.
+    pub nmae: Spread,
 }
 
 /// A metric over seeds.
@@ -112,6 +127,22 @@ pub struct Requirement {
     pub task: String,
     /// Its AUC.
     pub auc: f64,
+}
+
+impl Requirement {
+    /// That `config` has the task, and that it has an AUC.
+    ///
+    /// # Errors
+    /// [`Error::Config`] when it does not.
+    pub fn check(&self, config: &Config) -> Result<()> {
+        let name = &self.task;
+        let message = match config.tasks.iter().find(|task| task.name == *name) {
+            Some(task) if task.kind == TaskKind::Binary => return Ok(()),
+            Some(_) => format!("`{name}` is no binary task, so that it has no AUC"),
+            None => format!("there is no task `{name}`"),
+        };
+        Err(Error::config("--require", message))
+    }
 }
 
 impl FromStr for Requirement {
@@ -192,7 +223,7 @@ pub fn repeat(
         seeds: seeds.to_vec(),
         steps: results.iter().map(|r| r.step).collect(),
         seconds: results.iter().map(|r| r.seconds).collect(),
-        tasks: config.tasks.iter().map(|t| (t.name.clone(), spread(&t.name, &results))).collect(),
+        tasks: config.tasks.iter().map(|t| (t.name.clone(), spread(t, &results))).collect(),
         floors,
         agreement: None,
         signs: None,
@@ -216,11 +247,20 @@ fn run(config: &Config, seed: u64, rows: Rows, threads: usize, cancel: &Cancel) 
     Ok(SeedResult { seed, step: outcome.step, evaluation: part.evaluation, seconds: outcome.seconds })
 }
 
-fn spread(task: &str, results: &[SeedResult]) -> TaskSpread {
-    let values = |of: fn(&Metrics) -> Option<f64>| {
-        Spread::of(results.iter().map(|r| r.evaluation.get(task, ALL).and_then(of)).collect())
+fn spread(task: &TaskConfig, results: &[SeedResult]) -> TaskSpread {
+    let values = |of: &dyn Fn(&Metrics) -> Option<f64>| {
+        Spread::of(results.iter().map(|r| r.evaluation.get(&task.name, ALL).and_then(of)).collect())
     };
-    TaskSpread { auc: values(|m| m.auc), logloss: values(|m| m.logloss) }
+    let errors = |of: fn(Errors) -> Option<f64>| values(&move |m| m.errors.and_then(of));
+    TaskSpread {
+        auc: values(&|m| m.auc),
+        logloss: values(&|m| m.logloss),
+        errors: (task.kind != TaskKind::Binary).then(|| ErrorSpread {
+            rmse: errors(|e| e.rmse),
+            mae: errors(|e| e.mae),
+            nmae: errors(|e| e.nmae),
+        }),
+    }
 }
 
 #[cfg(test)]
@@ -229,7 +269,7 @@ mod tests {
 
     #[test]
     fn requirements_hold_for_every_seed() {
-        let task = |auc| TaskSpread { auc: Spread::of(auc), logloss: Spread::of(vec![]) };
+        let task = |auc| TaskSpread { auc: Spread::of(auc), logloss: Spread::of(vec![]), errors: None };
         let repetition = Repetition {
             version: 1,
             model: "mmoe".into(),

@@ -1,9 +1,13 @@
 //! The end of a run: the chosen model scored on validation and test, `metrics.json` and the report.
 //!
 //! `metrics.json`: `{"version": 1, "test": E, "valid": E, "label_rates": {"is_click": ..}, "step": .., "model": ..,
-//! "seed": .., "seconds": ..}`. Label rates are those of the fit rows, over the rows that count. E is
+//! "seed": .., "seconds": ..}`. Label rates are the mean labels of the fit rows, over the rows that count. E is
 //! `{"is_click": {"all": {"auc", "logloss", "gauc", "pcoc", "rows", "positives", "gauc_users"}, "tab=1": {..}}}`;
-//! an undefined metric is `null`, and `test` is `null` without test data.
+//! an undefined metric is `null`, and `test` is `null` without test data. A task whose labels are numbers also has
+//! `"errors": {"rmse", "mae", "nmae", "loss", "deviance", "label_mean", "label_deviation"}`, and `null` where a metric is
+//! one of probabilities. One that comes `after` another has `"above_earlier"`, the share of rows with a larger prediction
+//! than the other's; `"auxiliary": ["x"]` lists tasks that are not served, `"violations": [{"task", "after", "file",
+//! "rows", "first_line"}]` the rows whose labels contradict `after`. Both are absent where there are none.
 
 use crate::config::Config;
 use crate::evaluate::{evaluate_dataset, part, reliabilities};
@@ -11,7 +15,7 @@ use crate::metrics::{Evaluation, Ordered};
 use crate::progress::Progress;
 use crate::report::{Floors, Part, ReportData, charts, html};
 use manygate_core::{Error, Executor, Result, write_atomically};
-use manygate_data::Splits;
+use manygate_data::{Splits, Violation};
 use manygate_kernels::Isa;
 use manygate_runtime::Model;
 use serde::{Deserialize, Serialize};
@@ -51,7 +55,7 @@ pub(crate) struct RunFacts<'a> {
     /// Names of the parts of the loss.
     pub(crate) losses: Vec<String>,
     pub(crate) parameters: (usize, usize),
-    pub(crate) rates: Ordered<f64>,
+    pub(crate) means: Ordered<f64>,
     pub(crate) threads: usize,
     pub(crate) isa: Isa,
     pub(crate) started: Instant,
@@ -63,6 +67,10 @@ struct MetricsFile<'a> {
     test: Option<&'a Evaluation>,
     valid: &'a Evaluation,
     label_rates: &'a Ordered<f64>,
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    auxiliary: &'a [String],
+    #[serde(skip_serializing_if = "<[Violation]>::is_empty")]
+    violations: &'a [Violation],
     model: &'a str,
     seed: u64,
     step: u64,
@@ -71,26 +79,29 @@ struct MetricsFile<'a> {
 
 /// Scores the chosen model from its file, as a user would, and writes the results.
 pub(crate) fn finish(facts: &RunFacts<'_>, exec: &dyn Executor) -> Result<Outcome> {
-    let model = Model::open(facts.folder)?;
+    let model = Model::open_to_score(facts.folder)?;
     let schema = facts.splits.encoder.schema();
     let mut predictor = model.predictor(exec, manygate_runtime::predictor::CHUNK_ROWS)?;
     let (valid, _) = evaluate_dataset(&mut predictor, exec, schema, &facts.splits.valid)?;
-    let valid = part(valid, &facts.rates);
+    let valid = part(schema, valid, &facts.means);
     let mut reliability = Ordered::default();
     let mut test = None;
     if let Some(data) = &facts.splits.test {
-        let (evaluation, probabilities) = evaluate_dataset(&mut predictor, exec, schema, data)?;
-        reliability = reliabilities(schema, data, &probabilities)?;
-        test = Some(part(evaluation, &facts.rates));
+        let (evaluation, predictions) = evaluate_dataset(&mut predictor, exec, schema, data)?;
+        reliability = reliabilities(schema, data, &predictions)?;
+        test = Some(part(schema, evaluation, &facts.means));
     }
     let floors = facts.config.report.floors.as_ref().map(Floors::load).transpose()?;
     let step = facts.progress.best_step.unwrap_or(facts.progress.step);
     let seconds = facts.started.elapsed().as_secs_f64();
+    let violations = facts.splits.violations();
     let file = MetricsFile {
         version: 1,
         test: test.as_ref().map(|t| &t.evaluation),
         valid: &valid.evaluation,
-        label_rates: &facts.rates,
+        label_rates: &facts.means,
+        auxiliary: &valid.auxiliary,
+        violations: &violations,
         model: &model.name,
         seed: facts.config.seed,
         step,
@@ -101,7 +112,7 @@ pub(crate) fn finish(facts: &RunFacts<'_>, exec: &dyn Executor) -> Result<Outcom
     write_atomically(&path, json.as_bytes())?;
     let report = ReportData {
         title: format!("{} on {}", model.name, data_name(facts.config)),
-        facts: fact_lines(facts, &model, seconds),
+        facts: fact_lines(facts, &model, &violations, seconds),
         tasks: schema.tasks.iter().map(|t| t.name.clone()).collect(),
         losses: facts.losses.clone(),
         training: facts.progress.training.clone(),
@@ -117,12 +128,12 @@ pub(crate) fn finish(facts: &RunFacts<'_>, exec: &dyn Executor) -> Result<Outcom
     Ok(Outcome { folder: facts.folder.to_path_buf(), step, valid, test, floors, seconds })
 }
 
-/// Label rate of each task over the fit rows, from the metrics of a run folder; [`None`] before the run's end, and for
+/// Mean label of each task over the fit rows, from the metrics of a run folder; [`None`] before the run's end, and for
 /// runs that did not keep them.
 ///
 /// # Errors
 /// When the file cannot be read or is not of this form.
-pub fn label_rates(folder: &Path) -> Result<Option<Ordered<f64>>> {
+pub fn label_means(folder: &Path) -> Result<Option<Ordered<f64>>> {
     #[derive(Deserialize)]
     struct Rates {
         label_rates: Option<Ordered<f64>>,
@@ -142,7 +153,7 @@ fn write_charts(folder: &Path, report: &ReportData) -> Result<()> {
     let charts = folder.join(CHARTS_FOLDER);
     std::fs::create_dir_all(&charts).map_err(Error::io("create the folder", &charts))?;
     write_atomically(&charts.join("learning_curve.svg"), charts::learning_curve(report).as_bytes())?;
-    for task in report.tasks.iter().filter(|_| report.test.is_some()) {
+    for task in report.binary_tasks().filter(|_| report.test.is_some()) {
         // A task may be called anything; a file may not.
         let name: String = task.chars().map(|c| if c.is_alphanumeric() { c } else { '_' }).collect();
         write_atomically(&charts.join(format!("auc_{name}.svg")), charts::auc_bars(report, task).as_bytes())?;
@@ -156,7 +167,12 @@ fn data_name(config: &Config) -> String {
     folder.map_or_else(|| "data".to_owned(), |f| f.to_string_lossy().into_owned())
 }
 
-fn fact_lines(facts: &RunFacts<'_>, model: &Model, seconds: f64) -> Vec<(String, String)> {
+fn fact_lines(
+    facts: &RunFacts<'_>,
+    model: &Model,
+    violations: &[Violation],
+    seconds: f64,
+) -> Vec<(String, String)> {
     let rows = |d: &manygate_data::Dataset| d.batch.rows.to_string();
     let paper = manygate_models::find(&model.name).map_or("", |entry| entry.paper);
     let mut lines = vec![
@@ -170,6 +186,7 @@ fn fact_lines(facts: &RunFacts<'_>, model: &Model, seconds: f64) -> Vec<(String,
     if let Some(test) = &facts.splits.test {
         lines.push(("rows to test".to_owned(), rows(test)));
     }
+    lines.extend(violations.iter().map(|v| (format!("{} without {}", v.task, v.after), v.to_string())));
     lines.push(("machine".to_owned(), format!("{} threads, {}", facts.threads, facts.isa)));
     lines.push(("seconds".to_owned(), format!("{seconds:.1}")));
     lines

@@ -3,7 +3,7 @@
 use crate::config::Config;
 use crate::evaluate::{evaluate_dataset, part};
 use crate::report::{Floors, Part};
-use crate::results::label_rates;
+use crate::results::label_means;
 use manygate_core::{Error, Pool, Result, write_atomically};
 use manygate_data::encode_file;
 use manygate_runtime::predictor::CHUNK_ROWS;
@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 /// Metrics of some files.
 #[derive(Clone, Debug)]
 pub struct Score {
-    /// The metrics, and what a constant prediction of the training rates reaches (where the run knows those).
+    /// The metrics, and what a constant prediction of the training means reaches (where the run knows those).
     pub part: Part,
     /// Baselines, where the files are the test files of the run's configuration: they were measured on those.
     pub floors: Option<Floors>,
@@ -25,7 +25,7 @@ pub struct Score {
 /// # Errors
 /// When the run cannot be opened, it names no test files, or the data does not fit the model.
 pub fn score(folder: &Path, files: &[PathBuf], threads: usize) -> Result<Score> {
-    let model = Model::open(folder)?;
+    let model = Model::open_to_score(folder)?;
     let mut floors = None;
     let files = if files.is_empty() {
         let config = Config::load(&folder.join(CONFIG_FILE), &[])?;
@@ -38,16 +38,16 @@ pub fn score(folder: &Path, files: &[PathBuf], threads: usize) -> Result<Score> 
         files.to_vec()
     };
     let data = encode_file(&model.encoder, &files, true, &mut |_| {})?;
-    let rates = label_rates(folder)?.unwrap_or_default();
+    let means = label_means(folder)?.unwrap_or_default();
     let schema = model.encoder.schema();
     let (evaluation, _) = Pool::new(threads)?
         .enter(|exec| evaluate_dataset(&mut model.predictor(exec, CHUNK_ROWS)?, exec, schema, &data))?;
-    Ok(Score { part: part(evaluation, &rates), floors })
+    Ok(Score { part: part(schema, evaluation, &means), floors })
 }
 
-/// Writes a CSV file with the model's probabilities: a header with the tasks, then a line for each row of `files`, in
-/// order, each number with the digits that give its f32 back. Returns the number of rows. The file appears whole or
-/// not at all.
+/// Writes a CSV file with the model's predictions: a header with the primary tasks, then a line for each row of `files`
+/// with probabilities, values or rates, as the kinds of the tasks are, each number with the digits that give its f32
+/// back. Returns the number of rows. The file appears whole or not at all.
 ///
 /// # Errors
 /// When the run cannot be opened, the data does not fit the model, or the file system refuses.
@@ -66,10 +66,10 @@ pub fn predict(folder: &Path, files: &[PathBuf], out: &Path, threads: usize) -> 
     }
     let model = Model::open(folder)?;
     let data = encode_file(&model.encoder, files, false, &mut |_| {})?;
-    let probabilities = Pool::new(threads)?
+    let predictions = Pool::new(threads)?
         .enter(|exec| model.predictor(exec, CHUNK_ROWS)?.predict_all(exec, &data.batch))?;
     let names: Vec<&str> = model.plan.output_names().collect();
-    write_atomically(out, &csv(&names, &probabilities, data.batch.rows))?;
+    write_atomically(out, &csv(&names, &predictions, data.batch.rows))?;
     Ok(data.batch.rows)
 }
 

@@ -146,8 +146,7 @@ impl Stage {
         self.optimizer.schedule.schedule()?;
         let factors = self.seeds(plan.losses())?;
         if let Some(balance) = config.balance.as_ref().map(Balance::from_table).transpose()? {
-            let tasks: Vec<&str> = inputs.task_names().collect();
-            Balancer::check(&balance, &plan, &factors, &tasks)?;
+            Balancer::check(&balance, &plan, &factors, &inputs.tasks)?;
         }
         Ok(())
     }
@@ -166,9 +165,8 @@ impl Stage {
         let seeds = self.seeds(learner.plan.losses())?;
         learner.seeds_mut().copy_from_slice(&seeds);
         if let Some(balance) = config.balance.as_ref().map(Balance::from_table).transpose()? {
-            let tasks: Vec<&str> = inputs.task_names().collect();
             let graph = self.graph(inputs, Mode::Training)?;
-            learner.balance_by(&balance, graph, &tasks, config.seed, exec)?;
+            learner.balance_by(&balance, graph, &inputs.tasks, config.seed, exec)?;
         }
         Ok(())
     }
@@ -254,7 +252,7 @@ mod tests {
         assert_eq!(stages[0].architecture.resolved()["stage"].as_str(), Some("represent"));
         assert_eq!(stages[1].architecture.resolved()["stage"].as_str(), Some("finetune"));
         assert_eq!([stages[0].optimizer.dense.rate, stages[1].optimizer.dense.rate], [Some(0.5), None]);
-        let part = |name: &str| LossPart { name: name.into(), weight: 1.0, over: manygate_graph::Over::Rows };
+        let part = |name: &str| LossPart::new(name, 1.0, manygate_graph::Over::Rows);
         assert_eq!(stages[0].seeds(&[part("ctr"), part("cvr")]).unwrap(), [1.0, 0.5]);
         let told = stages[0].seeds(&[part("ctr")]).unwrap_err().to_string();
         assert!(told.contains("stage.0.losses") && told.contains("there are: ctr"), "{told}");

@@ -2,14 +2,14 @@
 
 use crate::cancel::Cancel;
 use crate::checkpoint::{CHECKPOINT_FILE, Checkpoint, write_checkpoint, write_model};
-use crate::config::{Config, Select};
-use crate::evaluate::{evaluate_dataset, label_rates};
+use crate::config::Config;
+use crate::evaluate::{evaluate_dataset, label_means};
 use crate::learner::Learner;
-use crate::metrics::{ALL, Evaluation, Metrics};
 use crate::progress::{Event, Observer, Progress};
 use crate::report::{Floors, TrainingPoint, ValidationPoint};
 use crate::results::{RunFacts, finish};
 use crate::run_folder;
+use crate::selection::{Score, Select};
 use crate::stage::Stage;
 use manygate_core::{Batch, Error, Executor, Pool, Result};
 use manygate_data::{EpochOrder, Splits};
@@ -67,7 +67,7 @@ pub fn train(
             progress: &run.progress,
             losses: run.learner.plan.losses().iter().map(|part| part.name.clone()).collect(),
             parameters: run.learner.parameter_counts(),
-            rates: label_rates(splits.encoder.schema(), &splits.fit),
+            means: label_means(splits.encoder.schema(), &splits.fit),
             threads: exec.threads(),
             isa: run.learner.plan.isa(),
             started,
@@ -186,6 +186,7 @@ impl<'a> Run<'a> {
             steps: self.steps(),
             resumed_at: self.resumed_at,
         });
+        observer.event(&Event::Violated { violations: &self.splits.violations() });
     }
 
     fn train(&mut self, observer: &mut dyn Observer, cancel: &Cancel) -> Result<()> {
@@ -298,8 +299,8 @@ impl<'a> Run<'a> {
         let mut predictor = Predictor::new(&self.evaluation, params, state, tables, self.exec, capacity)?;
         let schema = self.splits.encoder.schema();
         let (evaluation, _) = evaluate_dataset(&mut predictor, self.exec, schema, &self.splits.valid)?;
-        let (score, fallback) = self.score(&evaluation);
-        if let Some(message) = fallback.filter(|_| self.progress.validation.is_empty()) {
+        let Score { value: score, by, warning } = self.config.score(&evaluation);
+        if let Some(message) = warning.filter(|_| self.progress.validation.is_empty()) {
             observer.event(&Event::Warning { message });
         }
         let improves = |best: Option<f64>| best.is_none_or(|b| score.is_some_and(|s| s > b));
@@ -321,34 +322,14 @@ impl<'a> Run<'a> {
             let weights = balancer.weights().map(|(loss, weight)| (parts[loss].name.clone(), weight));
             observer.event(&Event::Balanced { weights: weights.collect() });
         }
-        observer.event(&Event::Validated { step: self.progress.step, epochs, evaluation: &evaluation, best });
+        observer.event(&Event::Validated {
+            step: self.progress.step,
+            epochs,
+            evaluation: &evaluation,
+            score: (by.name(), score.map(|score| if by == Select::Auc { score } else { -score })),
+            best,
+        });
         self.progress.validation.push(ValidationPoint { step: self.progress.step, evaluation });
         Ok(())
-    }
-
-    /// What the choice of the checkpoint maximises; where the validation rows do not define it, what takes its place, and
-    /// a warning.
-    fn score(&self, evaluation: &Evaluation) -> (Option<f64>, Option<&'static str>) {
-        let selected = &self.config.train.select_tasks;
-        let tasks = self.splits.encoder.schema().tasks.iter().map(|t| &t.name);
-        let chosen = tasks.filter(|name| selected.is_empty() || selected.contains(name));
-        let metrics: Vec<&Metrics> = chosen.filter_map(|name| evaluation.get(name, ALL)).collect();
-        let mean = |of: fn(&Metrics) -> Option<f64>| {
-            let values: Vec<f64> = metrics.iter().filter_map(|m| of(m)).collect();
-            (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
-        };
-        let by_auc = if self.config.train.select == Select::Auc { mean(|m| m.auc) } else { None };
-        let score = by_auc.or_else(|| mean(|m| m.logloss.map(|l| -l)));
-        let warning = match score {
-            None => {
-                Some("no validation row counts for a selected task: the last checkpoint is the chosen one")
-            }
-            Some(_) if self.config.train.select == Select::Auc && by_auc.is_none() => Some(
-                "no selected task has both labels in the validation rows, so that no AUC is defined: the checkpoint is \
-                 chosen by log loss",
-            ),
-            Some(_) => None,
-        };
-        (score, warning)
     }
 }

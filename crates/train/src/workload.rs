@@ -63,7 +63,7 @@ fn vocabulary(field: usize) -> usize {
 
 fn inputs() -> Inputs {
     let name = |field: usize| format!("field{field}");
-    let task = |(name, _): (&str, f64)| Task { name: name.to_owned(), weight: 1.0, space: None };
+    let task = |(name, _): (&str, f64)| Task::binary(name);
     Inputs {
         // One row more: row 0 is the unknown row, which nothing looks up here.
         tables: (0..FIELDS).map(|f| Table { name: name(f), rows: vocabulary(f) + 1, dim: None }).collect(),

@@ -5,11 +5,11 @@ mod support;
 use manygate_core::{Executor, Pool, Serial};
 use manygate_embedding::SparseGradients;
 use manygate_graph::{Input, Workspace};
+use manygate_train::balance::uncertainty::Likelihood;
 use manygate_train::balance::{Balance, METHODS, Seen};
 use manygate_train::{Learner, LossGradients};
-use support::{ROWS, batch, graph, learner};
+use support::{ROWS, batch, graph, learner, tasks};
 
-const TASKS: [&str; 3] = ["click", "like", "buy"];
 const SGD: &str = "[dense]\nmethod = \"sgd\"\nrate = 0.25\n[tables]\nmethod = \"sgd\"\nrate = 0.25";
 
 fn balance(text: &str) -> Balance {
@@ -18,7 +18,7 @@ fn balance(text: &str) -> Balance {
 
 fn balanced(text: &str, optimizer: &str, exec: &dyn Executor) -> Learner {
     let mut learner = learner(optimizer);
-    learner.balance_by(&balance(text), graph(), &TASKS, 3, exec).unwrap();
+    learner.balance_by(&balance(text), graph(), &tasks(), 3, exec).unwrap();
     learner
 }
 
@@ -42,7 +42,7 @@ fn combined_gradients_move_what_is_shared() {
         gradients.compute(&Serial, plan, &mut ws, &sparse, &input, 1).unwrap();
         let (mut gram, mut weights) = ([0.0; 9], [0.0; 3]);
         gradients.gram(&Serial, &mut gram);
-        let mut method = balance(text).method(3, 3).unwrap();
+        let mut method = balance(text).method(&[Likelihood::Classification; 3], 3).unwrap();
         method.weigh(&Seen { step: 1, losses: &[1.0; 3], gram: &gram, ..Seen::default() }, &mut weights);
         gradients.combine(&Serial, &weights, &[scale; 3]);
 
@@ -84,7 +84,7 @@ fn every_method_steps_alike_on_any_number_of_threads() {
             let mut learner = learner("");
             let options = learner.plan.options().clone();
             learner.begin_stage(graph(), options, &Default::default(), exec).unwrap();
-            learner.balance_by(&balance(&text), graph(), &TASKS, 3, exec).unwrap();
+            learner.balance_by(&balance(&text), graph(), &tasks(), 3, exec).unwrap();
             let step = |number| learner.step(exec, &batch(number)).unwrap().to_vec();
             let losses: Vec<Vec<f64>> = (0..4).map(step).collect();
             (values(&learner), losses, learner.balancer().unwrap().state())
@@ -101,7 +101,7 @@ fn every_method_steps_alike_on_any_number_of_threads() {
 fn losses_and_layers_that_do_not_exist_are_told() {
     let told = |text: &str| {
         let mut learner = learner("");
-        learner.balance_by(&balance(text), graph(), &TASKS, 3, &Serial).unwrap_err().to_string()
+        learner.balance_by(&balance(text), graph(), &tasks(), 3, &Serial).unwrap_err().to_string()
     };
     let loss = told("method = \"pcgrad\"\nlosses = [\"share\"]");
     assert!(loss.contains("balance.losses: there is no loss `share`; there are: click, like, buy"), "{loss}");

@@ -5,7 +5,7 @@ mod support;
 use manygate_core::{Executor, Pool, Serial};
 use manygate_train::Learner;
 use manygate_train::balance::Balance;
-use support::{batch, graph, learner};
+use support::{batch, graph, learner, tasks};
 
 /// Plain descent: a step is the rate times the gradient.
 const RATE: f32 = 0.5;
@@ -18,7 +18,7 @@ fn descent(clip: &str) -> String {
 fn taken(mut learner: Learner, balance: &str) -> [Vec<f64>; 2] {
     if !balance.is_empty() {
         let balance = Balance::from_table(&toml::from_str(balance).unwrap()).unwrap();
-        learner.balance_by(&balance, graph(), &["click", "like", "buy"], 3, &Serial).unwrap();
+        learner.balance_by(&balance, graph(), &tasks(), 3, &Serial).unwrap();
     }
     let weights = |learner: &Learner| {
         let tables = learner.tables.0.iter().flat_map(|table| table.weights()).collect();

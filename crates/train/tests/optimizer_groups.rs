@@ -35,7 +35,7 @@ const GROUPS: &str = r#"
 "#;
 
 fn learner(groups: &str, exec: &dyn Executor) -> manygate_core::Result<Learner> {
-    let task = |name: &str| Task { name: name.into(), weight: 1.0, space: None };
+    let task = |name: &str| Task::binary(name);
     let inputs = Inputs {
         tables: TABLES.map(|name| Table { name: name.into(), rows: IDS as usize, dim: None }).to_vec(),
         fields: TABLES.iter().zip(0..).map(|(&name, table)| Field { name: name.into(), table }).collect(),

@@ -3,7 +3,7 @@
 //! A new architecture adds a line to [`TRANSLATIONS`].
 
 use manygate_kernels::embedding::Pooling;
-use manygate_models::{BagField, Field, Inputs, Table, Task};
+use manygate_models::{BagField, Field, Inputs, Table, Task, TaskKind};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
@@ -49,7 +49,6 @@ const TRANSLATIONS: [Translation; 11] = [
             ("tower_meta", "tower_meta"),
             ("tower_layers", "tower_layers"),
             ("meta_per_task", "meta_per_task"),
-            ("loss", "loss"),
         ],
         optional: &[],
         special: |_, _| Ok(()),
@@ -319,6 +318,11 @@ fn inputs(keys: &mut Keys) -> Result<Inputs, String> {
     let names: Vec<String> = keys.required("tasks")?;
     let mut weights: BTreeMap<String, f32> = keys.optional("task_weights")?.unwrap_or_default();
     let mut spaces: BTreeMap<String, String> = keys.optional("sample_space")?.unwrap_or_default();
+    let kind = match keys.optional::<String>("loss")?.as_deref() {
+        None | Some("bce") => TaskKind::Binary,
+        Some("poisson") => TaskKind::Poisson,
+        Some(other) => return Err(format!("config key `loss`: there is no loss `{other}`")),
+    };
     let mut tasks = Vec::with_capacity(names.len());
     for name in &names {
         let space = match spaces.remove(name) {
@@ -328,7 +332,8 @@ fn inputs(keys: &mut Keys) -> Result<Inputs, String> {
                 found => found,
             },
         };
-        tasks.push(Task { name: name.clone(), weight: weights.remove(name).unwrap_or(1.0), space });
+        let weight = weights.remove(name).unwrap_or(1.0);
+        tasks.push(Task { kind, weight, space, ..Task::binary(name) });
     }
     if let Some(name) = weights.keys().chain(spaces.keys()).next() {
         return Err(format!("`task_weights` or `sample_space` names a task `{name}` that is not in `tasks`"));
@@ -401,7 +406,7 @@ mod tests {
         assert_eq!(setup.model, toml::from_str(expected).unwrap());
         assert_eq!((setup.rows, setup.normalises, setup.inputs.dense), (3, false, 2));
         assert_eq!((setup.inputs.tables[0].rows, setup.inputs.fields[0].table), (7, 0));
-        let click = Task { name: "click".into(), weight: 1.0, space: None };
-        assert_eq!(setup.inputs.tasks, [click, Task { name: "buy".into(), weight: 0.5, space: Some(0) }]);
+        let click = Task::binary("click");
+        assert_eq!(setup.inputs.tasks, [click, Task { weight: 0.5, space: Some(0), ..Task::binary("buy") }]);
     }
 }

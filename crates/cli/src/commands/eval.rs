@@ -21,8 +21,6 @@ pub(crate) fn run(args: &Eval) -> Result<()> {
         return output::json(&Scores { version: 1, data: &score.part.evaluation });
     }
     let title = if args.data.is_empty() { "test" } else { "data" };
-    let (floors, constants) = (score.floors.as_ref(), &score.part.constants);
-    output::result(
-        task_scenario_table(title, &score.part.evaluation, floors, constants, Look::detect()).trim_end(),
-    )
+    let table = task_scenario_table(title, &score.part, score.floors.as_ref(), Look::detect());
+    output::result(table.trim_end())
 }

@@ -3,10 +3,9 @@
 use super::train::load_config;
 use crate::args::{Part, Repeat};
 use crate::interrupt::Interrupt;
-use crate::output;
+use crate::output::{self, figures};
 use manygate_core::{Error, Result};
 use manygate_train::agreement::{self, Reference, Signs};
-use manygate_train::metrics::ALL;
 use manygate_train::repeat::{Repetition, Rows, SeedResult, repeat};
 use manygate_train::report::agreement::agreement_table;
 use manygate_train::report::repeat::repetition_tables;
@@ -14,9 +13,7 @@ use manygate_train::report::terminal::Look;
 
 pub(crate) fn run(args: &Repeat, interrupt: &Interrupt) -> Result<()> {
     let config = load_config(&args.training, None)?;
-    if let Some(other) = args.require.iter().find(|r| !config.tasks.iter().any(|t| t.name == r.task)) {
-        return Err(Error::config("--require", format!("there is no task `{}`", other.task)));
-    }
+    args.require.iter().try_for_each(|requirement| requirement.check(&config))?;
     let rows = match args.part {
         Part::Test => Rows::Test,
         Part::Valid => Rows::Valid,
@@ -69,8 +66,6 @@ fn tables(repetition: &Repetition) -> String {
 
 /// What is said of a finished seed.
 fn line(seed: &SeedResult) -> String {
-    let tasks = seed.evaluation.tasks.iter();
-    let auc = tasks.filter_map(|(task, slices)| Some((task, slices.get(ALL)?.auc?)));
-    let auc: Vec<String> = auc.map(|(task, auc)| format!("{task} {auc:.4}")).collect();
-    format!("seed {}: step {}, AUC {}; {:.1} s", seed.seed, seed.step, auc.join(" "), seed.seconds)
+    let figures = figures(&seed.evaluation);
+    format!("seed {}: step {}, {figures}; {:.1} s", seed.seed, seed.step, seed.seconds)
 }

@@ -79,9 +79,8 @@ fn quoted(word: &str) -> String {
 fn print_outcome(outcome: &Outcome) -> Result<()> {
     let look = Look::detect();
     let (valid, test) = (&outcome.valid, outcome.test.as_ref());
-    let mut tables = vec![task_scenario_table("validation", &valid.evaluation, None, &valid.constants, look)];
-    let of_test =
-        |t: &Part| task_scenario_table("test", &t.evaluation, outcome.floors.as_ref(), &t.constants, look);
+    let mut tables = vec![task_scenario_table("validation", valid, None, look)];
+    let of_test = |test: &Part| task_scenario_table("test", test, outcome.floors.as_ref(), look);
     tables.extend(test.map(of_test));
     output::result(tables.join("\n").trim_end())?;
     output::say(&format!(

@@ -62,3 +62,37 @@ fn encoding_a_file_again_gives_the_same_rows() {
     assert_eq!(fit, splits.fit.batch);
     assert_eq!(all.users, [0, 1, 2, 0]);
 }
+
+#[test]
+fn labels_that_contradict_an_order_are_counted_by_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let train = "day,user,age,tags,tab,time,click,buy,spent\n\
+        1,ann,10,,home,1,1,1,2.5\n\
+        1,bob,20,,home,2,0,1,0\n\
+        2,bob,20,,feed,3,0,0,-1.5\n\
+        1,eve,30,,feed,4,0,1,3\n";
+    let mut config = config(&write(folder.path(), "train.csv", train));
+    let test =
+        write(folder.path(), "test.csv", "user,age,tags,tab,time,click,buy,spent\nann,10,,home,5,0,1,0\n");
+    config.data.test = vec![test.clone()];
+    let tasks = r#"tasks = [
+        { name = "click" },
+        { name = "buy", after = "click" },
+        { name = "spent", kind = "regression", after = "buy" },
+    ]"#;
+    config.tasks = toml::from_str::<toml::Table>(tasks).unwrap()["tasks"].clone().try_into().unwrap();
+    let splits = splits(&config).unwrap();
+    let told: Vec<String> = splits.violations().iter().map(|violation| violation.to_string()).collect();
+    let place = |name: &str| folder.path().join(name).display().to_string();
+    assert_eq!(
+        told,
+        [
+            format!("{}: 2 rows have `buy` without `click`, first on line 3", place("train.csv")),
+            format!("{}: 1 row has `spent` without `buy`, first on line 4", place("train.csv")),
+            format!("{}: 1 row has `buy` without `click`, first on line 2", place("test.csv")),
+        ]
+    );
+    assert_eq!(splits.fit.batch.labels[2], [2.5, 0.0, 3.0], "they are facts, and rows like others");
+    let again = encode_file(&splits.encoder, &[test], true, &mut |_| {}).unwrap();
+    assert_eq!(again.violations, splits.test.unwrap().violations);
+}

@@ -134,9 +134,57 @@ fn tasks_that_cannot_be_resolved() {
         (r#"{ name = "buy", weight = -1.0 }"#, "tasks[1].weight: -1 is not a weight"),
         (r#"{ name = "buy", positive = ["yes", ""] }"#, "tasks[1].positive: `` is an empty label"),
         (r#"{ name = "buy", weight = nan }"#, "tasks[1].weight: NaN is not a weight"),
+        (
+            r#"{ name = "buy", after = "clck" }"#,
+            "tasks[1].after: there is no task `clck`; did you mean `click`?",
+        ),
+        (r#"{ name = "buy", after = "buy" }"#, "tasks[1].after: task `buy` cannot come after itself"),
+        (
+            r#"{ name = "buy", after = "pay" }, { name = "pay", after = "buy" }"#,
+            "tasks[1].after: `buy` comes after itself by way of other tasks: break the circle",
+        ),
+        (
+            r#"{ name = "watch", kind = "regression" }, { name = "buy", after = "watch" }"#,
+            "tasks[2].after: task `watch` is not binary",
+        ),
+        (
+            r#"{ name = "plays", kind = "poisson" }, { name = "buy", space = "plays" }"#,
+            "tasks[2].space: task `plays` is not binary",
+        ),
+        (
+            r#"{ name = "buy", scenario_weights = { home = 2.0 } }"#,
+            "tasks[1].scenario_weights: there is no scenario column",
+        ),
     ] {
         refused(USER, &format!("{CLICK}, {task}"), want);
     }
+    refused(USER, r#"{ name = "click", role = "auxiliary" }"#, "tasks: all are auxiliary");
+}
+
+#[test]
+fn scenarios_that_have_a_weight_must_exist() {
+    let with = |all: &str, own: &str| {
+        let weights = toml::from_str(all).unwrap();
+        let roles = Roles { scenario_weights: Some(&weights), ..ROLES };
+        let text = EVERY_KIND.replace("space =", &format!("scenario_weights = {{ {own} }}\n    space ="));
+        let mut fitted = fitter(&text, roles)?;
+        for row in ROWS {
+            fitted.observe(&row).unwrap();
+        }
+        fitted.finish()
+    };
+    let told = |all: &str, own: &str| with(all, own).unwrap_err().to_string();
+    let unknown = told("hone = 2.0", "");
+    assert!(unknown.contains("data.scenario_weights: no fit row has the scenario `hone`"), "{unknown}");
+    assert!(unknown.contains("did you mean `home`?; the scenarios are: `home`, `feed`"), "{unknown}");
+    assert!(told("", "shop = 1.0").contains("tasks[1].scenario_weights: no fit row has the scenario `shop`"));
+    assert!(told("home = -1.0", "").contains("data.scenario_weights: -1 is not a weight of `home`"));
+    assert!(told("", "feed = inf").contains("tasks[1].scenario_weights: inf is not a weight of `feed`"));
+    // Those of all tasks and those of one multiply; who has none has none.
+    let tasks = with("home = 2.0", "feed = 0.5, home = 3.0").unwrap().schema().tasks.clone();
+    assert_eq!([&tasks[0].scenario_weights, &tasks[1].scenario_weights], [&[2.0, 1.0], &[6.0, 0.5]]);
+    let tasks = with("", "feed = 0.5").unwrap().schema().tasks.clone();
+    assert_eq!([&tasks[0].scenario_weights[..], &tasks[1].scenario_weights], [&[][..], &[1.0, 0.5]]);
 }
 
 #[test]

@@ -48,7 +48,7 @@ pub(crate) const EVERY_KIND: &str = r#"
 "#;
 
 pub(crate) const ROLES: Roles<'_> =
-    Roles { scenario: Some("tab"), unknown_scenario: None, user: Some("user") };
+    Roles { scenario: Some("tab"), unknown_scenario: None, scenario_weights: None, user: Some("user") };
 
 /// Rows of user, item, hour, tag, history, age, tab.
 pub(crate) const ROWS: [[&str; 7]; 4] = [

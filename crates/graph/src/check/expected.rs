@@ -143,12 +143,15 @@ impl Data {
         graph.tables.iter().zip(&self.tables).map(|(t, v)| wide(v, t.dim)).collect()
     }
 
-    /// Σ w · y, or the sum of a loss's terms.
+    /// Σ w · y, or the sum of a loss's terms, weighted by scenario.
     fn weighted(&self, output: &Matrix) -> f64 {
-        match &self.output_weights {
-            Some(weights) => output.data.iter().zip(&**weights).map(|(y, &w)| y * f64::from(w)).sum(),
-            None => output.data.iter().sum(),
+        if let Some(weights) = &self.output_weights {
+            return output.data.iter().zip(&**weights).map(|(y, &w)| y * f64::from(w)).sum();
         }
+        let weights = self.own_part.as_ref().map_or(&[][..], |part| &part.scenario_weights);
+        let weight = |row: usize| self.batch.scenario.get(row).and_then(|&s| weights.get(s as usize));
+        let terms = output.data.iter().enumerate();
+        terms.map(|(row, term)| term * weight(row).map_or(1.0, |&w| f64::from(w))).sum()
     }
 
     fn differentiate(&mut self, op: &dyn Op, tables: Vec<Matrix>) {
@@ -175,9 +178,11 @@ impl Data {
 
     /// The factor with which a loss part's sum is what is differentiated.
     pub(super) fn seed(&self, part: &LossPart) -> f32 {
-        let mut counted = [1];
-        part.over.count(&self.batch, &mut counted);
-        counted[0] as f32
+        let mut divisors = vec![1.0; part.groups()];
+        part.find_divisors(&self.batch, &mut divisors);
+        let weights = part.scenario_weights.iter().copied().chain([1.0]);
+        let whole = divisors.iter().zip(weights).find(|(divisor, _)| divisor.is_finite());
+        whole.map_or(1.0, |(divisor, weight)| (divisor * f64::from(weight)) as f32)
     }
 }
 
@@ -226,7 +231,11 @@ impl Random {
 
     /// A batch with the columns that the op reads, and `lists` lists; ids fit the tables that it looks them up in.
     fn batch(&mut self, op: &dyn Op, graph: &Graph, rows: usize, lists: usize) -> Batch {
-        let Reads { fields, bags, dense, labels, scenarios, by_scenario } = op.reads();
+        let Reads { fields, bags, dense, labels, mut scenarios, mut by_scenario } = op.reads();
+        let weights = op.loss().map_or(0, |part| graph.losses[part.index()].scenario_weights.len());
+        if weights > 0 {
+            (scenarios, by_scenario) = (Some(weights), true);
+        }
         let ids = |source: LookupSource| {
             let tables =
                 op.lookups().iter().filter(|l| l.source == source).map(|l| graph.tables[l.table].rows);

@@ -157,11 +157,11 @@ impl Numbers {
             if let Kind::Op { op, .. } = &node.kind
                 && let Some(part) = op.loss()
             {
-                let over = plan.losses()[part.index()].over;
-                let mut counted = vec![1; over.groups()];
-                over.count(batch, &mut counted);
+                let loss = &plan.losses()[part.index()];
+                let mut divisors = vec![1.0; loss.groups()];
+                loss.find_divisors(batch, &mut divisors);
                 let means = terms.data.iter().enumerate();
-                let means = means.map(|(row, term)| term / counted[over.group_of(batch, row)] as f64);
+                let means = means.map(|(row, term)| term / divisors[loss.group_of(batch, row)]);
                 losses[part.index()] += means.sum::<f64>();
             }
         }

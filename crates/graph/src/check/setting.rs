@@ -195,7 +195,7 @@ impl Setting {
 }
 
 fn part(g: &mut Graph, name: &str) -> Result<LossId> {
-    g.loss(LossPart { name: name.to_owned(), weight: 1.0, over: Over::Rows })
+    g.loss(LossPart::new(name, 1.0, Over::Rows))
 }
 
 /// Runs a case in one setting and compares everything.

@@ -146,7 +146,7 @@ impl Op for BceOfProduct {
 pub fn cases() -> Vec<Case> {
     let case = |name: &str, events: usize, range: f32| {
         let declare = move |g: &mut Graph, x: &[Value]| {
-            let loss = g.loss(LossPart { name: "product".into(), weight: 0.7, over: Over::Rows })?;
+            let loss = g.loss(LossPart::new("product", 0.7, Over::Rows))?;
             g.add("op", BceOfProduct::new(loss, 0..events), x)
         };
         (0..events).fold(Case::new(name, declare), |case, _| case.rows(1).between(-range, range))

@@ -103,16 +103,18 @@ impl Op for BceWithLogits {
 
 /// Instances for the check of every op, see [`check`](crate::check).
 pub fn cases() -> Vec<Case> {
-    let case = |name: &str, counted: Option<usize>, range: f32| {
+    let case = |name: &str, counted: Option<usize>, scenarios: &'static [f32], range: f32| {
         let declare = move |g: &mut Graph, x: &[Value]| {
-            let loss = g.loss(LossPart { name: "task".into(), weight: 0.7, over: counted.into() })?;
+            let loss = g.loss(LossPart::new("task", 0.7, counted).weighing(scenarios))?;
             g.add("op", BceWithLogits::new(loss, 0, counted), x)
         };
         Case::new(name, declare).rows(1).between(-range, range)
     };
     vec![
-        case("bce_with_logits/all", None, 3.0),
-        case("bce_with_logits/counted", Some(1), 3.0),
-        case("bce_with_logits/large", None, 60.0),
+        case("bce_with_logits/all", None, &[], 3.0),
+        case("bce_with_logits/counted", Some(1), &[], 3.0),
+        case("bce_with_logits/large", None, &[], 60.0),
+        case("bce_with_logits/by_scenario", None, &[2.0, 0.0, 0.5], 3.0),
+        case("bce_with_logits/counted_by_scenario", Some(1), &[0.0, 3.0], 3.0),
     ]
 }

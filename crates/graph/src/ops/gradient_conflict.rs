@@ -152,7 +152,7 @@ impl Op for GradientConflict {
 pub fn cases() -> Vec<Case> {
     let case = |name: &str, scenarios: usize, k: usize| {
         let declare = move |g: &mut Graph, x: &[Value]| {
-            let loss = g.loss(LossPart { name: "conflict".into(), weight: 0.7, over: Over::Once })?;
+            let loss = g.loss(LossPart::new("conflict", 0.7, Over::Once))?;
             g.add("op", GradientConflict::new(loss, scenarios, false), x)
         };
         Case::new(name, declare).once(scenarios, k)

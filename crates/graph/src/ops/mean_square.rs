@@ -63,7 +63,7 @@ impl Op for MeanSquare {
 /// Instances for the check of every op, see [`check`](crate::check).
 pub fn cases() -> Vec<Case> {
     let declare = |g: &mut Graph, x: &[Value]| {
-        let loss = g.loss(LossPart { name: "square".into(), weight: 0.7, over: Over::Rows })?;
+        let loss = g.loss(LossPart::new("square", 0.7, Over::Rows))?;
         g.add("op", MeanSquare::new(loss), x)
     };
     vec![Case::new("mean_square", declare).rows(1)]

@@ -42,6 +42,7 @@ pub mod sequence_lookup;
 pub mod sequence_pool;
 pub mod sigmoid;
 pub mod softmax;
+pub mod squared_error;
 pub mod tap;
 pub mod transfer_mixture;
 pub mod weight_gradient;
@@ -88,6 +89,7 @@ pub use sequence_lookup::SequenceLookup;
 pub use sequence_pool::SequencePool;
 pub use sigmoid::Sigmoid;
 pub use softmax::Softmax;
+pub use squared_error::SquaredError;
 pub use tap::Tap;
 pub use transfer_mixture::TransferMixture;
 pub use weight_gradient::WeightGradient;
@@ -139,6 +141,7 @@ pub fn cases() -> Vec<Case> {
         sequence_pool::cases,
         sigmoid::cases,
         softmax::cases,
+        squared_error::cases,
         tap::cases,
         transfer_mixture::cases,
         weight_gradient::cases,

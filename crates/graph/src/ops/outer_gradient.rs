@@ -75,7 +75,7 @@ impl Op for OuterGradient {
 pub fn cases() -> Vec<Case> {
     let case = |name: &str, over: Over, weight: f32, cols: usize| {
         let declare = move |g: &mut Graph, x: &[Value]| {
-            let loss = g.loss(LossPart { name: "outer".into(), weight, over })?;
+            let loss = g.loss(LossPart::new("outer", weight, over))?;
             g.add("op", OuterGradient::new(loss), x)
         };
         Case::new(name, declare).rows(cols).rows(cols)

@@ -4,7 +4,7 @@
 //! z `[batch, 1]`. Backward of the loss: `dz = scale (λ − y)`, 0 for rows that do not count; of the rate: `dz = dλ λ`.
 
 use crate::check::Case;
-use crate::graph::{Graph, LossId, LossPart, Over, Value};
+use crate::graph::{Graph, LossId, LossPart, Value};
 use crate::op::{Backward, Forward, Matrix, Op, Reads, Saved};
 use crate::reach;
 use crate::shape::{Shape, Space};
@@ -125,14 +125,18 @@ impl Op for PoissonLoss {
 
 /// Instances for the check of every op, see [`check`](crate::check).
 pub fn cases() -> Vec<Case> {
-    let case = |name: &str, counted: Option<usize>| {
+    let case = |name: &str, counted: Option<usize>, scenarios: &'static [f32]| {
         let declare = move |g: &mut Graph, x: &[Value]| {
-            let over = Over::from(counted);
-            let loss = g.loss(LossPart { name: "count".into(), weight: 0.7, over })?;
+            let loss = g.loss(LossPart::new("count", 0.7, counted).weighing(scenarios))?;
             g.add("op", PoissonLoss::new(loss, 0, counted), x)
         };
         Case::new(name, declare).rows(1).between(-2.0, 2.0)
     };
-    let rate = Case::new("poisson/rate", |g, x| g.add("op", Rate, x)).rows(3);
-    vec![case("poisson/all", None), case("poisson/counted", Some(1)), rate]
+    vec![
+        case("poisson/all", None, &[]),
+        case("poisson/counted", Some(1), &[]),
+        case("poisson/by_scenario", None, &[2.0, 0.0, 0.5]),
+        case("poisson/counted_by_scenario", Some(1), &[0.0, 3.0]),
+        Case::new("poisson/rate", |g, x| g.add("op", Rate, x)).rows(3),
+    ]
 }

@@ -149,7 +149,7 @@ impl Op for ScenarioResidual {
 pub fn cases() -> Vec<Case> {
     let loss = |name: &str, scenarios: usize| {
         let declare = move |g: &mut Graph, x: &[Value]| {
-            let loss = g.loss(LossPart { name: "scenario".into(), weight: 0.7, over: Over::Rows })?;
+            let loss = g.loss(LossPart::new("scenario", 0.7, Over::Rows))?;
             g.add("op", ScenarioCrossEntropy::new(loss, scenarios), x)
         };
         Case::new(name, declare).rows(scenarios)

@@ -373,7 +373,7 @@ impl Plan {
 fn loss_sums(graph: &Graph) -> Vec<Range<usize>> {
     let ends = graph.losses.iter().scan(0, |at, loss| {
         let from = *at;
-        *at += loss.over.groups();
+        *at += loss.groups();
         Some(from..*at)
     });
     ends.collect()

@@ -103,8 +103,8 @@ impl Schedule {
         if graph.is_training() {
             for loss in &graph.losses {
                 all.labels = all.labels.max(loss.over.labelled().map_or(0, |task| task + 1));
-                if let Over::EachScenario { scenarios, .. } = loss.over {
-                    all.scenarios = agree(all.scenarios, Some(scenarios), "scenarios")?;
+                if matches!(loss.over, Over::EachScenario { .. }) || !loss.scenario_weights.is_empty() {
+                    all.scenarios = agree(all.scenarios, Some(loss.groups()), "scenarios")?;
                     all.by_scenario = true;
                 }
             }

@@ -38,7 +38,7 @@ fn body_alone(g: &mut Graph, out: usize) -> Result<()> {
     if g.is_training() {
         let gradient = g.columns(numbers, DENSE, out)?;
         let gradient = g.stop_gradient(gradient);
-        let loss = g.loss(LossPart { name: "outer".into(), weight: 1.0, over: Over::Once })?;
+        let loss = g.loss(LossPart::new("outer", 1.0, Over::Once))?;
         g.add("outer", OuterGradient::new(loss), &[y, gradient])?;
     }
     Ok(())
@@ -49,7 +49,7 @@ fn critic(g: &mut Graph, state: Value, action: Value) -> Result<()> {
     let x = g.add("critic.input", Concat::new(vec![DENSE, ACTION]), &[state, action])?;
     let h = linear(g, "critic.0", x, HIDDEN, Tanh)?;
     let q = linear(g, "critic.1", h, 1, Identity)?;
-    let loss = g.loss(LossPart { name: "q".into(), weight: 0.5, over: Over::Rows })?;
+    let loss = g.loss(LossPart::new("q", 0.5, Over::Rows))?;
     g.add("loss", MeanSquare::new(loss), &[q]).map(|_| ())
 }
 

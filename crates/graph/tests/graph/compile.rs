@@ -73,7 +73,7 @@ fn references_to_what_is_not_there_are_told() {
         g.add("x", LookupTrunk::new(vec![Piece::Field { field: 0, table: 4, dim: 5 }]), &[]).map(|_| ())
     });
     says("its part of the loss is one of another graph", |g| {
-        let part = LossPart { name: "a".into(), weight: 1.0, over: Over::Rows };
+        let part = LossPart::new("a", 1.0, Over::Rows);
         let loss = Graph::new(Mode::Training).loss(part)?;
         let x = trunk(g)?;
         let logit = linear(g, "click", x, 1, Identity)?;

@@ -11,6 +11,7 @@ mod faults;
 mod gradients;
 mod joins;
 mod parameter_sets;
+mod scenario_weights;
 mod shared_weights;
 mod support;
 mod threads;

@@ -113,7 +113,7 @@ pub(crate) fn counted_task(
 ) -> Result<()> {
     if g.is_training() {
         let weight = [1.0, 0.5, 2.0][index];
-        let loss = g.loss(LossPart { name: name.into(), weight, over: counted.into() })?;
+        let loss = g.loss(LossPart::new(name, weight, counted))?;
         g.add(format!("loss.{name}"), BceWithLogits::new(loss, index, counted), &[logit])?;
     }
     Ok(())

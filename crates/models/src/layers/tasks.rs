@@ -1,62 +1,78 @@
-//! The end of every model: probabilities and losses of the tasks.
+//! The end of every model: predictions and losses of the tasks, each as its kind wants them.
+//!
+//! | kind | from the model's number z | loss of a row |
+//! |---|---|---|
+//! | binary | probability 1 / (1 + e^−z) | cross-entropy |
+//! | regression | z | (z − y)² |
+//! | poisson | rate e^z | e^z − y z |
 
-use crate::inputs::{Inputs, Task};
-use manygate_core::Result;
-use manygate_graph::ops::{BceWithLogits, PoissonLoss, Rate, Sigmoid};
-use manygate_graph::{Graph, LossPart, Value};
+use crate::inputs::{Inputs, Task, TaskKind};
+use manygate_core::{Error, Result};
+use manygate_graph::ops::{BceWithLogits, PoissonLoss, Rate, Sigmoid, SquaredError};
+use manygate_graph::{Graph, LossPart, Over, Value};
 
-/// Makes the probabilities outputs and, in training, adds binary cross-entropy from the logits `[batch, tasks]`:
-/// the sum over tasks of weight · mean over the rows that count.
+/// Makes the predictions outputs and, in training, adds the loss of each task, from a number a task `[batch, 1]`: the sum
+/// over tasks of weight · mean over the rows that count.
 ///
 /// # Errors
 /// When two tasks have one name.
-pub fn binary_tasks(g: &mut Graph, inputs: &Inputs, logits: Value) -> Result<()> {
-    let probabilities = g.add("probabilities", Sigmoid, &[logits])?;
-    for (t, task) in inputs.tasks.iter().enumerate() {
-        let probability = g.columns(probabilities, t, 1)?;
-        g.output(&task.name, probability);
-        let logit = g.columns(logits, t, 1)?;
-        binary_loss(g, task, t, logit, &task.name)?;
+pub fn heads(g: &mut Graph, inputs: &Inputs, raw: &[Value]) -> Result<()> {
+    for (t, (task, &raw)) in inputs.tasks.iter().zip(raw).enumerate() {
+        head(g, task, t, raw, &task.name)?;
     }
     Ok(())
 }
 
-/// The same for one task, number `index`, whose part of the loss has a name of its own.
+/// The same for task number `index`, whose part of the loss is called `part`.
 ///
 /// # Errors
 /// When the name is taken.
-pub fn binary_task(g: &mut Graph, task: &Task, index: usize, logit: Value, part: &str) -> Result<()> {
-    let probability = g.add("probability", Sigmoid, &[logit])?;
-    g.output(&task.name, probability);
-    binary_loss(g, task, index, logit, part)
+pub fn head(g: &mut Graph, task: &Task, index: usize, raw: Value, part: &str) -> Result<()> {
+    let prediction = match task.kind {
+        TaskKind::Binary => g.add(format!("probability.{}", task.name), Sigmoid, &[raw])?,
+        TaskKind::Regression => raw,
+        TaskKind::Poisson => g.add(format!("rate.{}", task.name), Rate, &[raw])?,
+    };
+    g.output(&task.name, prediction);
+    loss(g, task, index, raw, part)
 }
 
-/// In training, the binary cross-entropy of task number `index` as the part `name` of the loss.
+/// In training, the loss of task number `index` as the part `name`.
 ///
 /// # Errors
 /// When the name is taken.
-pub fn binary_loss(g: &mut Graph, task: &Task, index: usize, logit: Value, name: &str) -> Result<()> {
-    if g.is_training() {
-        let part = LossPart { name: name.to_owned(), weight: task.weight, over: task.space.into() };
-        let loss = g.loss(part)?;
-        g.add(format!("loss.{name}"), BceWithLogits::new(loss, index, task.space), &[logit])?;
+pub fn loss(g: &mut Graph, task: &Task, index: usize, raw: Value, name: &str) -> Result<()> {
+    if !g.is_training() {
+        return Ok(());
     }
-    Ok(())
+    let part = g.loss(part(task, name, task.space))?;
+    let (name, space) = (format!("loss.{name}"), task.space);
+    match task.kind {
+        TaskKind::Binary => g.add(name, BceWithLogits::new(part, index, space), &[raw]),
+        TaskKind::Regression => g.add(name, SquaredError::new(part, index, space), &[raw]),
+        TaskKind::Poisson => g.add(name, PoissonLoss::new(part, index, space), &[raw]),
+    }
+    .map(|_| ())
 }
 
-/// Makes rates outputs and, in training, adds the loss of counts, from a logit `[batch, 1]` a task.
+/// A part of the loss with the weights of `task`.
+pub fn part(task: &Task, name: &str, over: impl Into<Over>) -> LossPart {
+    LossPart::new(name, task.weight, over).weighing(&task.scenario_weights)
+}
+
+/// That all tasks are binary, for a `model` that multiplies probabilities or differentiates cross-entropy by itself.
 ///
 /// # Errors
-/// When two tasks have one name.
-pub fn count_tasks(g: &mut Graph, inputs: &Inputs, logits: &[Value]) -> Result<()> {
-    for (t, (task, &logit)) in inputs.tasks.iter().zip(logits).enumerate() {
-        let rate = g.add(format!("rate.{}", task.name), Rate, &[logit])?;
-        g.output(&task.name, rate);
-        if g.is_training() {
-            let part = LossPart { name: task.name.clone(), weight: task.weight, over: task.space.into() };
-            let loss = g.loss(part)?;
-            g.add(format!("loss.{}", task.name), PoissonLoss::new(loss, t, task.space), &[logit])?;
+/// [`Error::Config`] with the first task that is not.
+pub fn all_binary(inputs: &Inputs, model: &str) -> Result<()> {
+    match inputs.tasks.iter().position(|task| task.kind != TaskKind::Binary) {
+        None => Ok(()),
+        Some(t) => {
+            let message = format!(
+                "{model} predicts probabilities, and `{}` is a {} task; make it binary, or take another model",
+                inputs.tasks[t].name, inputs.tasks[t].kind
+            );
+            Err(Error::config(format!("tasks[{t}].kind"), message))
         }
     }
-    Ok(())
 }

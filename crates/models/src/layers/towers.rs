@@ -8,13 +8,42 @@ use manygate_core::Result;
 use manygate_graph::{Graph, Value};
 use manygate_kernels::activation::Activation;
 
-/// Logits `[batch, tasks]`. `input` is shared by all towers or holds a range of columns for each.
+/// A logit `[batch, 1]` a task. `input` is shared by all towers or holds a range of columns for each.
 ///
 /// # Errors
 /// When a width is 0 or a name is taken.
-pub fn towers(g: &mut Graph, inputs: &Inputs, input: MlpInput, style: MlpStyle<'_>) -> Result<Value> {
-    let prefixes: Vec<String> = inputs.task_names().map(|t| format!("towers.{t}")).collect();
-    logits(g, &prefixes, input, style)
+pub fn towers(g: &mut Graph, inputs: &Inputs, input: MlpInput, style: MlpStyle<'_>) -> Result<Vec<Value>> {
+    family(g, "towers", inputs, input, style)
+}
+
+/// The same with another prefix, `<family>.<task>`.
+///
+/// # Errors
+/// As [`towers`].
+pub fn family(
+    g: &mut Graph,
+    family: &str,
+    inputs: &Inputs,
+    input: MlpInput,
+    style: MlpStyle<'_>,
+) -> Result<Vec<Value>> {
+    let mut all = Vec::with_capacity(inputs.tasks.len());
+    // Tasks that are not served stand apart, so that a plan which serves computes nothing for them.
+    for side_by_side in inputs.tasks.chunk_by(|a, b| a.auxiliary == b.auxiliary) {
+        let input = match input {
+            MlpInput::Shared(x) => MlpInput::Shared(x),
+            MlpInput::Each(x) => {
+                let width = g.cols(x) / inputs.tasks.len();
+                MlpInput::Each(g.columns(x, all.len() * width, side_by_side.len() * width)?)
+            }
+        };
+        let prefixes: Vec<String> = side_by_side.iter().map(|t| format!("{family}.{}", t.name)).collect();
+        let logits = logits(g, &prefixes, input, style)?;
+        for t in 0..side_by_side.len() {
+            all.push(g.columns(logits, t, 1)?);
+        }
+    }
+    Ok(all)
 }
 
 /// One bare logit on top of an MLP, for each prefix: `[batch, prefixes]`.

@@ -26,6 +26,7 @@
 //! paper does not; and adds 1e-8 inside the root, which decides everything once gradients are small.
 
 use super::registry::{keys, written};
+use super::uncertainty::Likelihood;
 use super::{Access, Entry, Method, Seen, Settings, check_state, dot, not_negative, quadratic, wrong};
 use manygate_core::Result;
 use manygate_models::config::Key;
@@ -97,8 +98,8 @@ impl Settings for CaGradConfig {
         not_negative("c", self.c)
     }
 
-    fn method(&self, losses: usize, _seed: u64) -> Result<Box<dyn Method>> {
-        Ok(Box::new(CaGrad::new(self, losses)?))
+    fn method(&self, losses: &[Likelihood], _seed: u64) -> Result<Box<dyn Method>> {
+        Ok(Box::new(CaGrad::new(self, losses.len())?))
     }
 }
 

@@ -19,6 +19,7 @@
 
 use super::adam::{Adam, Decays};
 use super::registry::{keys, written};
+use super::uncertainty::Likelihood;
 use super::{Access, Entry, Method, Seen, Settings, dot, not_negative, wrong};
 use manygate_core::Result;
 use manygate_models::config::Key;
@@ -97,8 +98,8 @@ impl Settings for FamoConfig {
         }
     }
 
-    fn method(&self, losses: usize, _seed: u64) -> Result<Box<dyn Method>> {
-        Ok(Box::new(Famo::new(self, losses)?))
+    fn method(&self, losses: &[Likelihood], _seed: u64) -> Result<Box<dyn Method>> {
+        Ok(Box::new(Famo::new(self, losses.len())?))
     }
 }
 

@@ -20,6 +20,7 @@
 //! gradients that are weighted already, `L(0)` lost at a restart (it is part of the state).
 
 use super::registry::{keys, written};
+use super::uncertainty::Likelihood;
 use super::{Access, Entry, Method, Seen, Settings, check_state, not_negative};
 use manygate_core::Result;
 use manygate_models::config::Key;
@@ -77,8 +78,8 @@ impl Settings for GradNormConfig {
         not_negative("rate", self.rate)
     }
 
-    fn method(&self, losses: usize, _seed: u64) -> Result<Box<dyn Method>> {
-        Ok(Box::new(GradNorm::new(self, losses)))
+    fn method(&self, losses: &[Likelihood], _seed: u64) -> Result<Box<dyn Method>> {
+        Ok(Box::new(GradNorm::new(self, losses.len())))
     }
 
     fn layer(&self) -> &[String] {

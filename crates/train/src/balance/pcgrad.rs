@@ -19,6 +19,7 @@
 //! order, which favours the losses that come last.
 
 use super::registry::{keys, written};
+use super::uncertainty::Likelihood;
 use super::{Access, Entry, Method, Seen, Settings, check_state, dot};
 use manygate_core::{Result, Stream};
 use manygate_graph::param::name_hash;
@@ -61,8 +62,8 @@ impl Settings for PcGradConfig {
         Ok(())
     }
 
-    fn method(&self, losses: usize, seed: u64) -> Result<Box<dyn Method>> {
-        Ok(Box::new(PcGrad::new(self, losses, seed)))
+    fn method(&self, losses: &[Likelihood], seed: u64) -> Result<Box<dyn Method>> {
+        Ok(Box::new(PcGrad::new(self, losses.len(), seed)))
     }
 }
 

@@ -1,5 +1,6 @@
 //! The methods by name, and `[balance]`. To add one, write its file and name it here.
 
+use super::uncertainty::Likelihood;
 use super::{Method, cagrad, famo, gradnorm, pcgrad, uncertainty, wrong};
 use manygate_core::{Error, Result};
 use manygate_models::config::Key;
@@ -17,11 +18,11 @@ pub trait Settings: Debug + Send + Sync {
     /// [`Error::Config`] that names the key and what is allowed.
     fn check(&self) -> Result<()>;
 
-    /// The method over `losses` losses (at least 1), its random numbers keyed by `seed`.
+    /// The method over a loss of each of these likelihoods (at least 1), its random numbers keyed by `seed`.
     ///
     /// # Errors
     /// [`Error::Config`] when a key does not fit their number.
-    fn method(&self, losses: usize, seed: u64) -> Result<Box<dyn Method>>;
+    fn method(&self, losses: &[Likelihood], seed: u64) -> Result<Box<dyn Method>>;
 
     /// Patterns of the parameters whose gradient norms [`super::Access::Layer`] asks for; empty leaves the choice to
     /// the caller.
@@ -142,12 +143,12 @@ impl Balance {
         table
     }
 
-    /// The method over `losses` losses, its random numbers keyed by `seed`.
+    /// The method over a loss of each of these likelihoods, its random numbers keyed by `seed`.
     ///
     /// # Errors
     /// [`Error::Config`] when there is no loss, or when a key does not fit their number.
-    pub fn method(&self, losses: usize, seed: u64) -> Result<Box<dyn Method>> {
-        if losses == 0 {
+    pub fn method(&self, losses: &[Likelihood], seed: u64) -> Result<Box<dyn Method>> {
+        if losses.is_empty() {
             return Err(wrong("losses", "there is no loss to balance; name at least one"));
         }
         self.settings.method(losses, seed)
@@ -173,7 +174,8 @@ mod tests {
     }
 
     fn method(text: &str, losses: usize) -> Result<Box<dyn Method>> {
-        Balance::from_table(&toml::from_str(text).unwrap()).unwrap().method(losses, 1)
+        let balance = Balance::from_table(&toml::from_str(text).unwrap()).unwrap();
+        balance.method(&vec![Likelihood::Classification; losses], 1)
     }
 
     #[test]

@@ -66,8 +66,8 @@ impl Settings for UncertaintyConfig {
         Ok(())
     }
 
-    fn method(&self, losses: usize, _seed: u64) -> Result<Box<dyn Method>> {
-        Ok(Box::new(Uncertainty::new(self, vec![Likelihood::Classification; losses])))
+    fn method(&self, losses: &[Likelihood], _seed: u64) -> Result<Box<dyn Method>> {
+        Ok(Box::new(Uncertainty::new(self, losses.to_vec())))
     }
 }
 
@@ -77,7 +77,7 @@ impl Settings for UncertaintyConfig {
 pub enum Likelihood {
     /// A softened distribution over classes: `exp(−s) L + s / 2`.
     Classification,
-    /// A Gaussian, L the mean square: `exp(−s) L / 2 + s / 2`.
+    /// A Gaussian, L the mean square, as that of a regression task is: `exp(−s) L / 2 + s / 2`.
     Regression,
 }
 

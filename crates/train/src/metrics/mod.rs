@@ -1,34 +1,46 @@
-//! Metrics: AUC, log loss, GAUC and calibration of every task, over all rows and scenario by scenario.
+//! Metrics of every task, over all rows and scenario by scenario: AUC, log loss, GAUC and calibration of probabilities,
+//! errors of numbers.
 //!
-//! [`evaluate`] is what a run calls. It checks and sorts the rows once a task ([`Ranked`]); each metric is then a
-//! function of rows in rising order of prediction, in a file of its own. To add one: a file, a field of
-//! [`Metrics`], and a line in `Metrics::of`.
+//! [`evaluate`] is what a run calls. It checks the rows once a task and sorts those of probabilities ([`Ranked`],
+//! [`Numbers`]); each metric is then a function of them, in a file of its own. To add one: a file, a field of [`Metrics`]
+//! or [`Errors`], and a line in `Metrics::of` or `Metrics::of_numbers`.
 //!
 //! The file `metrics.json` of a run holds [`Evaluation`]s under `test` and `valid`, beside `"version": 1` and what
 //! the trainer adds. A metric that is not defined (AUC with one class, anything of no rows) is `null`.
 
 mod auc;
 mod calibration;
+mod cascade;
+mod deviance;
 mod gauc;
 mod logloss;
+mod mae;
+mod numbers;
 mod ordered;
 mod ranked;
+mod rmse;
 
 pub use auc::auc;
 pub use calibration::{ReliabilityBin, pcoc, reliability};
+pub use cascade::above_earlier;
+pub use deviance::{deviance, poisson_loss, predicted_over_observed};
 pub use gauc::{Gauc, gauc};
 pub use logloss::{constant_log_loss, log_loss};
+pub use mae::{mae, nmae};
+pub use numbers::Numbers;
 pub use ordered::Ordered;
 pub use ranked::Ranked;
+pub use rmse::{constant_rmse, mean_squared_error};
 
 use manygate_core::{Error, Result};
+use manygate_features::TaskKind;
 use serde::{Deserialize, Serialize};
 
 /// Name of the slice that holds every row.
 pub const ALL: &str = "all";
 
 /// The metrics of one task on one slice of the rows.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Metrics {
     /// Area under the ROC curve, ties counted half; undefined when a class is missing.
     pub auc: Option<f64>,
@@ -36,16 +48,42 @@ pub struct Metrics {
     pub logloss: Option<f64>,
     /// AUC within users, weighted by impressions; undefined without users or when none has both classes.
     pub gauc: Option<f64>,
-    /// Sum of the predictions over the number of positives: above 1 the model promises too much; undefined
-    /// without positives.
+    /// Sum of the predictions over that of the labels, for binary and poisson tasks: above 1 the model promises too
+    /// much; undefined where all labels are 0.
     pub pcoc: Option<f64>,
     /// Rows that count.
     pub rows: usize,
-    /// Rows among them with label 1.
+    /// Rows among them whose label is not 0.
     pub positives: usize,
     /// Users with both classes, over whom `gauc` is taken.
     #[serde(default)]
     pub gauc_users: usize,
+    /// How far predictions are from labels that are numbers: regression and poisson tasks have it, binary ones have not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub errors: Option<Errors>,
+    /// For a binary task that comes [after](Judged::before) another: the share of rows whose prediction is above that of
+    /// the other.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub above_earlier: Option<f64>,
+}
+
+/// How far predictions are from labels that are numbers. What is not defined, as anything of no rows, is [`None`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Errors {
+    /// Root of the mean squared error.
+    pub rmse: Option<f64>,
+    /// Mean absolute error.
+    pub mae: Option<f64>,
+    /// Sum of the absolute errors over that of the labels' absolute values.
+    pub nmae: Option<f64>,
+    /// The loss that is trained, all scenarios counted alike: the mean squared error, or that of counts.
+    pub loss: Option<f64>,
+    /// Deviance of rates from counts; undefined for regression.
+    pub deviance: Option<f64>,
+    /// Mean of the labels.
+    pub label_mean: Option<f64>,
+    /// Standard deviation of the labels, over the number of rows.
+    pub label_deviation: Option<f64>,
 }
 
 impl Metrics {
@@ -60,7 +98,36 @@ impl Metrics {
             rows: ranked.len(),
             positives: ranked.positives(),
             gauc_users: within.groups,
+            ..Metrics::default()
         }
+    }
+
+    /// All metrics of `numbers`, counts or not.
+    fn of_numbers(numbers: &Numbers, counts: bool) -> Metrics {
+        let squares = mean_squared_error(numbers);
+        let label_mean = numbers.mean(|row| row.label);
+        let spread = label_mean.and_then(|mean| numbers.mean(|row| (row.label - mean).powi(2)));
+        let errors = Errors {
+            rmse: squares.map(f64::sqrt),
+            mae: mae(numbers),
+            nmae: nmae(numbers),
+            loss: if counts { poisson_loss(numbers) } else { squares },
+            deviance: deviance(numbers).filter(|_| counts),
+            label_mean,
+            label_deviation: spread.map(f64::sqrt),
+        };
+        Metrics {
+            pcoc: predicted_over_observed(numbers).filter(|_| counts),
+            rows: numbers.len(),
+            positives: numbers.events(),
+            errors: Some(errors),
+            ..Metrics::default()
+        }
+    }
+
+    /// The loss that is trained, all scenarios counted alike, whatever the task's kind; undefined without rows.
+    pub fn loss(&self) -> Option<f64> {
+        self.errors.map_or(self.logloss, |errors| errors.loss)
     }
 }
 
@@ -79,71 +146,87 @@ impl Evaluation {
         self.tasks.get(task)?.get(slice)
     }
 
-    /// Mean over tasks of the AUC on all rows, by which checkpoints are chosen. Tasks whose AUC is not defined
-    /// stay out; `None` when that is every task.
-    pub fn mean_auc(&self) -> Option<f64> {
-        let all: Vec<f64> = self.tasks.iter().filter_map(|(_, slices)| slices.get(ALL)?.auc).collect();
+    /// Mean AUC on all rows over those of `tasks` that have one; `None` when none has.
+    pub fn mean_auc<'a>(&self, tasks: impl Iterator<Item = &'a str>) -> Option<f64> {
+        let all: Vec<f64> = tasks.filter_map(|task| self.get(task, ALL)?.auc).collect();
         (!all.is_empty()).then(|| all.iter().sum::<f64>() / all.len() as f64)
     }
 }
 
-/// Evaluates predictions on all rows and scenario by scenario.
-///
-/// - `tasks`: names, in the schema's order; `probabilities` and `labels`: `[task][row]`, labels 0 or 1.
-/// - `counted`: for each task, `None` or a mask `[row]` of the task's label space: rows with 1 count, others do not
-///   (a conversion rate given a click counts clicked rows only). Labels of rows that do not count are not read.
-/// - `scenario`: `[row]`, numbers into `scenario_names`; empty where the data has no scenarios, and then the only
-///   slice is `all`. Every scenario of the schema gets a slice, be it empty.
-/// - `users`: `[row]`, any number for each user, for GAUC.
+/// What is judged of one task; all columns are `[row]`.
+#[derive(Clone, Copy, Debug)]
+pub struct Judged<'a> {
+    /// Its name.
+    pub task: &'a str,
+    /// What its labels are.
+    pub kind: TaskKind,
+    /// Probabilities, numbers or rates, as the kind is.
+    pub predictions: &'a [f32],
+    /// What came: 0 or 1, or finite numbers.
+    pub labels: &'a [f32],
+    /// A mask of the task's label space: rows with 1 count, others do not (a conversion rate given a click counts clicked
+    /// rows only). Labels of rows that do not count are not read.
+    pub counted: Option<&'a [f32]>,
+    /// Predictions of the task that this one, a binary one, comes after.
+    pub before: Option<&'a [f32]>,
+}
+
+/// Which rows are of which scenario, and which of which user.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Slices<'a> {
+    /// `[row]`, numbers into the names; empty where the data has no scenarios, and then the only slice is `all`.
+    pub scenario: &'a [u32],
+    /// Every scenario of the schema: each gets a slice, be it empty.
+    pub names: &'a [String],
+    /// Their column, which stands before a name.
+    pub column: &'a str,
+    /// `[row]`, any number for each user, for GAUC.
+    pub users: Option<&'a [u32]>,
+}
+
+/// Evaluates the predictions of tasks, in the schema's order, on all rows and scenario by scenario.
 ///
 /// # Errors
-/// A prediction that is not a number in [0, 1] (also in rows that do not count), a counted label that is neither 0
-/// nor 1, columns of different lengths, a scenario number without a name. The message names task and row.
-pub fn evaluate(
-    tasks: &[&str],
-    probabilities: &[Vec<f32>],
-    labels: &[Vec<f32>],
-    counted: &[Option<&[f32]>],
-    scenario: &[u32],
-    scenario_names: &[String],
-    scenario_column: &str,
-    users: Option<&[u32]>,
-) -> Result<Evaluation> {
-    let columns =
-        [("probabilities", probabilities.len()), ("labels", labels.len()), ("counted", counted.len())];
-    for (what, given) in columns {
-        if given != tasks.len() {
-            return Err(wrong(format!("{what} hold {given} tasks, {} are named", tasks.len())));
-        }
-    }
-    let rows = probabilities.first().map_or(0, Vec::len);
-    if let Some(users) = users.filter(|users| users.len() != rows) {
+/// A prediction that is not a number in [0, 1], or for numbers not finite (also in rows that do not count), a counted
+/// label that is none, columns of different lengths, a scenario number without a name. The message names task and row.
+pub fn evaluate(tasks: &[Judged<'_>], slices: &Slices<'_>) -> Result<Evaluation> {
+    let rows = tasks.first().map_or(0, |task| task.predictions.len());
+    if let Some(users) = slices.users.filter(|users| users.len() != rows) {
         return Err(wrong(format!("{} users for {rows} rows", users.len())));
     }
-    if !scenario.is_empty() {
-        check_scenarios(scenario, rows, scenario_names.len())?;
+    if !slices.scenario.is_empty() {
+        check_scenarios(slices.scenario, rows, slices.names.len())?;
     }
     let mut by_task = Vec::with_capacity(tasks.len());
-    for (t, task) in tasks.iter().enumerate() {
-        let ranked = Ranked::new(&probabilities[t], &labels[t], counted[t])
-            .and_then(|ranked| match probabilities[t].len() == rows {
-                true => Ok(ranked),
-                false => Err(wrong(format!("{} rows, the first task has {rows}", probabilities[t].len()))),
-            })
-            .map_err(|e| of_task(task, e))?;
-        let mut slices = vec![(ALL.to_owned(), Metrics::of(&ranked, users))];
-        if !scenario.is_empty() {
-            let parts = ranked.by_scenario(scenario, scenario_names.len());
-            slices.extend(
-                scenario_names
-                    .iter()
-                    .zip(&parts)
-                    .map(|(name, part)| (format!("{scenario_column}={name}"), Metrics::of(part, users))),
-            );
-        }
-        by_task.push(((*task).to_owned(), slices.into_iter().collect()));
+    for task in tasks {
+        let metrics = of_task(task, slices, rows).map_err(|e| with_task(task.task, e))?;
+        let name = |scenario: &String| format!("{}={scenario}", slices.column);
+        let names = std::iter::once(ALL.to_owned()).chain(slices.names.iter().map(name));
+        by_task.push((task.task.to_owned(), names.zip(metrics).collect()));
     }
     Ok(Evaluation { tasks: by_task.into_iter().collect() })
+}
+
+/// The metrics of all rows, then those of each scenario.
+fn of_task(task: &Judged<'_>, slices: &Slices<'_>, rows: usize) -> Result<Vec<Metrics>> {
+    let has = task.predictions.len();
+    if has != rows {
+        return Err(wrong(format!("{has} rows, the first task has {rows}")));
+    }
+    let by_scenario = !slices.scenario.is_empty();
+    if task.kind != TaskKind::Binary {
+        let all = Numbers::new(task.predictions, task.labels, task.counted)?;
+        let parts = by_scenario.then(|| all.by_scenario(slices.scenario, slices.names.len()));
+        let metrics = |part: &Numbers| Metrics::of_numbers(part, task.kind == TaskKind::Poisson);
+        return Ok(std::iter::once(&all).chain(parts.iter().flatten()).map(metrics).collect());
+    }
+    let all = Ranked::new(task.predictions, task.labels, task.counted)?;
+    let parts = by_scenario.then(|| all.by_scenario(slices.scenario, slices.names.len()));
+    let metrics = |part: &Ranked| Metrics {
+        above_earlier: task.before.and_then(|before| above_earlier(part, before)),
+        ..Metrics::of(part, slices.users)
+    };
+    Ok(std::iter::once(&all).chain(parts.iter().flatten()).map(metrics).collect())
 }
 
 fn check_scenarios(scenario: &[u32], rows: usize, names: usize) -> Result<()> {
@@ -163,7 +246,7 @@ fn wrong(message: impl Into<String>) -> Error {
     Error::graph("evaluation", message)
 }
 
-fn of_task(task: &str, error: Error) -> Error {
+fn with_task(task: &str, error: Error) -> Error {
     match error {
         Error::Graph { at, message } => Error::graph(format!("{at} of task `{task}`"), message),
         other => other,

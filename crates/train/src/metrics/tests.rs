@@ -3,7 +3,10 @@
 use super::*;
 use proptest::prelude::*;
 
-const NONE: [Option<&[f32]>; 1] = [None];
+/// A binary task over all rows.
+fn judged<'a>(task: &'a str, predictions: &'a [f32], labels: &'a [f32]) -> Judged<'a> {
+    Judged { task, kind: TaskKind::Binary, predictions, labels, counted: None, before: None }
+}
 
 fn ranked(probabilities: &[f32], labels: &[f32]) -> Ranked {
     Ranked::new(probabilities, labels, None).unwrap()
@@ -159,15 +162,15 @@ fn slices_come_in_schema_order_and_json_keeps_it() {
     let p = vec![vec![0.25, 0.75, 0.5, 0.5], vec![0.5, 0.5, 0.25, 0.25]];
     let y = vec![vec![0.0, 1.0, 1.0, 0.0], vec![0.0, 0.0, 0.0, 1.0]];
     let users = [1, 1, 2, 2];
-    let made =
-        evaluate(&["like", "click"], &p, &y, &[None; 2], &[1, 1, 0, 0], &names, "tab", Some(&users)).unwrap();
+    let slices = Slices { scenario: &[1, 1, 0, 0], names: &names, column: "tab", users: Some(&users) };
+    let made = evaluate(&[judged("like", &p[0], &y[0]), judged("click", &p[1], &y[1])], &slices).unwrap();
     let click = made.tasks.get("click").unwrap();
     assert_eq!(click.iter().map(|slice| slice.0).collect::<Vec<_>>(), ["all", "tab=1", "tab=0", "tab=4"]);
     assert_eq!(made.get("like", "tab=0").unwrap().auc, Some(1.0));
     assert_eq!(made.get("like", "tab=1").unwrap().auc, Some(0.5));
     assert_eq!(made.get("like", ALL).unwrap().gauc, Some(0.75));
     assert_eq!(made.get("click", "tab=4").unwrap().rows, 0);
-    assert_eq!(made.mean_auc(), Some((0.875 + 1.0 / 6.0) / 2.0));
+    assert_eq!(made.mean_auc(["click", "like", "buy"].into_iter()), Some((0.875 + 1.0 / 6.0) / 2.0));
 
     let json = serde_json::to_string(&made).unwrap();
     assert!(json.starts_with(r#"{"like":{"all":{"auc":0.875,"logloss":"#), "{json}");
@@ -184,9 +187,8 @@ fn slices_come_in_schema_order_and_json_keeps_it() {
 #[test]
 fn rows_outside_a_tasks_label_space_do_not_count() {
     let counted: &[f32] = &[1.0, 0.0, 1.0, 1.0];
-    let p = [vec![0.1, 0.2, 0.3, 0.4]];
-    let y = [vec![0.0, f32::NAN, 1.0, 0.0]];
-    let made = evaluate(&["buy"], &p, &y, &[Some(counted)], &[], &[], "", None).unwrap();
+    let buy = judged("buy", &[0.1, 0.2, 0.3, 0.4], &[0.0, f32::NAN, 1.0, 0.0]);
+    let made = evaluate(&[Judged { counted: Some(counted), ..buy }], &Slices::default()).unwrap();
     let all = made.get("buy", ALL).unwrap();
     assert_eq!((all.rows, all.positives, all.auc, all.gauc), (3, 1, Some(0.5), None));
     assert_eq!(made.tasks.get("buy").unwrap().len(), 1, "no scenarios, no slices");
@@ -196,9 +198,8 @@ fn rows_outside_a_tasks_label_space_do_not_count() {
 fn what_cannot_be_evaluated_is_an_error_that_names_task_and_row() {
     let names = ["a".to_owned()];
     let message = |p: &[f32], y: &[f32], scenario: &[u32], users: Option<&[u32]>| {
-        evaluate(&["click"], &[p.to_vec()], &[y.to_vec()], &NONE, scenario, &names, "tab", users)
-            .unwrap_err()
-            .to_string()
+        let slices = Slices { scenario, names: &names, column: "tab", users };
+        evaluate(&[judged("click", p, y)], &slices).unwrap_err().to_string()
     };
     let nan = message(&[0.5, f32::NAN], &[0.0, 1.0], &[], None);
     assert!(nan.contains("evaluation of task `click`") && nan.contains("row 1 is predicted NaN"), "{nan}");
@@ -210,20 +211,72 @@ fn what_cannot_be_evaluated_is_an_error_that_names_task_and_row() {
     assert!(message(&[0.5], &[1.0], &[0, 0], None).contains("2 scenario numbers for 1 rows"));
     assert!(message(&[0.5], &[1.0], &[0], Some(&[1, 2])).contains("2 users for 1 rows"));
     // A prediction that is not a number is an error even where the row does not count.
-    let hidden = evaluate(&["t"], &[vec![f32::NAN]], &[vec![0.0]], &[Some(&[0.0])], &[], &[], "", None);
-    assert!(hidden.is_err());
-    let uneven = evaluate(
-        &["t", "u"],
-        &[vec![0.5; 2], vec![0.5]],
-        &[vec![0.0; 2], vec![0.0]],
-        &[None; 2],
-        &[],
-        &[],
-        "",
-        None,
-    );
-    assert!(uneven.unwrap_err().to_string().contains("of task `u`: 1 rows, the first task has 2"));
-    assert!(evaluate(&["t"], &[], &[], &[], &[], &[], "", None).is_err());
+    let hidden = Judged { counted: Some(&[0.0]), ..judged("t", &[f32::NAN], &[0.0]) };
+    assert!(evaluate(&[hidden], &Slices::default()).is_err());
+    let uneven = [judged("t", &[0.5; 2], &[0.0; 2]), judged("u", &[0.5], &[0.0])];
+    let uneven = evaluate(&uneven, &Slices::default()).unwrap_err().to_string();
+    assert!(uneven.contains("of task `u`: 1 rows, the first task has 2"), "{uneven}");
+    let number = |p: f32, y: f32| {
+        let (p, y) = ([0.5, p], [0.0, y]);
+        let task = Judged { kind: TaskKind::Regression, ..judged("watch", &p, &y) };
+        evaluate(&[task], &Slices::default()).unwrap_err().to_string()
+    };
+    assert!(number(f32::INFINITY, 0.0).contains("of task `watch`: row 1 is predicted inf"));
+    assert!(number(0.0, f32::NAN).contains("row 1 has label NaN, which is not finite"));
+}
+
+#[test]
+fn errors_of_numbers_come_out_as_worked_out_by_hand() {
+    let names = ["a".to_owned(), "b".to_owned(), "c".to_owned()];
+    let slices = Slices { scenario: &[0, 0, 1, 0], names: &names, column: "tab", users: None };
+    let watch = Judged {
+        kind: TaskKind::Regression,
+        ..judged("watch", &[1.0, -2.0, 4.0, 9.0], &[2.0, -4.0, 4.0, 0.0])
+    };
+    let counted: &[f32] = &[1.0, 1.0, 1.0, 0.0];
+    let made = evaluate(&[Judged { counted: Some(counted), ..watch }], &slices).unwrap();
+    let all = made.get("watch", ALL).unwrap();
+    assert_eq!((all.rows, all.positives, all.auc, all.logloss, all.pcoc), (3, 3, None, None, None));
+    let errors = all.errors.unwrap();
+    assert!(near(errors.rmse, Some((5.0f64 / 3.0).sqrt())) && near(errors.loss, Some(5.0 / 3.0)));
+    assert_eq!((errors.mae, errors.nmae, errors.deviance), (Some(1.0), Some(0.3), None));
+    assert!(near(errors.label_mean, Some(2.0 / 3.0)));
+    assert!(near(errors.label_deviation, Some((12.0f64 - 4.0 / 9.0).sqrt())));
+    assert_eq!(made.get("watch", "tab=b").unwrap().errors.unwrap().rmse, Some(0.0));
+    let none = made.get("watch", "tab=c").unwrap();
+    assert_eq!((none.rows, none.errors, none.loss()), (0, Some(Errors::default()), None));
+    let json = serde_json::to_string(&made).unwrap();
+    assert!(json.contains(r#""errors":{"rmse":null,"mae":null,"nmae":null,"loss":null,"#), "{json}");
+    assert_eq!(serde_json::from_str::<Evaluation>(&json).unwrap(), made);
+}
+
+#[test]
+fn counts_have_a_deviance_and_the_loss_that_is_trained() {
+    let plays = Judged { kind: TaskKind::Poisson, ..judged("plays", &[1.0, 2.0, 0.5], &[0.0, 2.0, 1.0]) };
+    let made = evaluate(&[plays], &Slices::default()).unwrap();
+    let all = made.get("plays", ALL).unwrap();
+    let errors = all.errors.unwrap();
+    let ln2 = 2f64.ln();
+    assert!(near(errors.loss, Some((1.0 + (2.0 - 2.0 * ln2) + (0.5 + ln2)) / 3.0)));
+    assert!(near(errors.deviance, Some(2.0 * (1.0 + 0.0 + (ln2 - 0.5)) / 3.0)), "{errors:?}");
+    assert!(near(all.pcoc, Some(3.5 / 3.0)));
+    assert_eq!((all.positives, all.loss()), (2, errors.loss));
+    // A rate that was rounded to 0 costs much, and not infinity; counts met exactly cost nothing.
+    let of = |rate: f32| deviance(&Numbers::new(&[rate], &[3.0], None).unwrap()).unwrap();
+    assert!(of(0.0) > 100.0 && of(0.0).is_finite());
+    assert_eq!(of(3.0), 0.0);
+}
+
+#[test]
+fn a_later_task_that_is_the_likelier_is_counted() {
+    let names = ["a".to_owned(), "b".to_owned(), "c".to_owned()];
+    let slices = Slices { scenario: &[0, 0, 1, 0], names: &names, column: "tab", users: None };
+    let click = judged("click", &[0.5, 0.5, 0.5, 0.25], &[1.0; 4]);
+    let buy = Judged { before: Some(click.predictions), ..judged("buy", &[0.5, 0.75, 0.25, 0.5], &[0.0; 4]) };
+    let made = evaluate(&[click, buy], &slices).unwrap();
+    let share = |task: &str, slice: &str| made.get(task, slice).unwrap().above_earlier;
+    assert_eq!([share("buy", ALL), share("buy", "tab=b")], [Some(0.5), Some(0.0)]);
+    assert_eq!([share("buy", "tab=c"), share("click", ALL)], [None, None]);
 }
 
 /// Thirty milliseconds when the machine is idle; the bound is for a busy one, and still far below what comparing
@@ -242,7 +295,9 @@ fn evaluation_does_not_compare_all_pairs() {
     let fastest = (0..5)
         .map(|_| {
             let start = std::time::Instant::now();
-            evaluate(&tasks, &p, &y, &[None; 4], &scenario, &names, "tab", Some(&users)).unwrap();
+            let judged: Vec<_> = tasks.iter().zip(&p).zip(&y).map(|((t, p), y)| judged(t, p, y)).collect();
+            let slices = Slices { scenario: &scenario, names: &names, column: "tab", users: Some(&users) };
+            evaluate(&judged, &slices).unwrap();
             start.elapsed()
         })
         .min()

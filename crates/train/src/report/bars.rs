@@ -17,7 +17,7 @@ const VALUE_ROOM: f64 = 42.0;
 const LABEL_ROOM: f64 = 110.0;
 /// Scenarios that a chart shows at most: the largest.
 const MOST_SCENARIOS: usize = 15;
-/// Below this many positives (or negatives) AUC and PCOC are mostly noise: such bars are pale.
+/// Below this many positives (or negatives, where labels are 0 or 1) AUC and PCOC are mostly noise: such bars are pale.
 const FEW: usize = 20;
 
 /// AUC of `task` on the test part, slice by slice, against the floors. Bars start at 0.5, chance.
@@ -72,7 +72,7 @@ pub fn auc_bars(data: &ReportData, task: &str) -> String {
     })
 }
 
-/// Predicted over observed positives of `task` on the test part, slice by slice, on a logarithmic axis: bars to the
+/// Predicted over observed positives (or counts) of `task` on the test part, slice by slice, on a logarithmic axis: bars to the
 /// right of 1 promise too much, to the left too little.
 pub fn pcoc_bars(data: &ReportData, task: &str) -> String {
     let groups = groups(data, task);
@@ -130,7 +130,9 @@ struct Group<'a> {
 
 impl Group<'_> {
     fn few(&self) -> bool {
-        self.metrics.positives < FEW || self.metrics.rows.saturating_sub(self.metrics.positives) < FEW
+        let binary = self.metrics.errors.is_none();
+        self.metrics.positives < FEW
+            || binary && self.metrics.rows.saturating_sub(self.metrics.positives) < FEW
     }
 
     fn opacity(&self) -> f64 {

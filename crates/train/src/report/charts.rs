@@ -14,12 +14,14 @@ const CURVE_HEIGHT: f64 = 300.0;
 const DRAWN_POINTS: usize = 400;
 pub(super) const LEFT: f64 = 6.0;
 
-/// The learning curve as one picture: validation AUC of all tasks, then training and validation loss task by task,
-/// three charts a row, each with the chosen checkpoint.
+/// The learning curve as one picture: validation AUC of the binary tasks, where there are any, then training and
+/// validation loss task by task, three charts a row, each with the chosen checkpoint.
 pub fn learning_curve(data: &ReportData) -> String {
-    let charts = 1 + data.tasks.len();
+    let auc = usize::from(data.binary_tasks().next().is_some());
+    let charts = auc + data.tasks.len();
     let (columns, rows) = (charts.min(3), charts.div_ceil(3));
-    let (width, first) = (WIDTH * columns as f64, auc_height(data));
+    let first = if auc > 0 { auc_height(data) } else { CURVE_HEIGHT };
+    let width = WIDTH * columns as f64;
     let height = first + CURVE_HEIGHT * (rows - 1) as f64;
     document(width, height, &format!("Learning curve of {}", data.title), |canvas| {
         for i in 0..charts {
@@ -28,7 +30,7 @@ pub fn learning_curve(data: &ReportData) -> String {
                 0 => canvas.part((x, 0.0), WIDTH, first),
                 _ => canvas.part((x, first + CURVE_HEIGHT * (row - 1) as f64), WIDTH, CURVE_HEIGHT),
             };
-            match i.checked_sub(1) {
+            match i.checked_sub(auc) {
                 None => draw_auc(&part, data),
                 Some(task) => draw_loss(&part, data, task),
             }
@@ -36,12 +38,12 @@ pub fn learning_curve(data: &ReportData) -> String {
     })
 }
 
-/// Validation AUC by step, a line for each task and one for their mean, by which the checkpoint is chosen.
+/// Validation AUC by step, a line for each binary task and one for the mean of those that are served.
 pub fn auc_curve(data: &ReportData) -> String {
     document(WIDTH, auc_height(data), "Validation AUC by step", |canvas| draw_auc(canvas, data))
 }
 
-/// Training loss, smoothed, and validation log loss by step for task number `task` of `data.tasks`. A number out of
+/// Training loss, smoothed, and validation loss by step for task number `task` of `data.tasks`. A number out of
 /// range gives an empty chart.
 pub fn loss_curve(data: &ReportData, task: usize) -> String {
     let name = data.tasks.get(task).map_or("", String::as_str);
@@ -88,8 +90,13 @@ fn interval(bin: &ReliabilityBin) -> (f64, f64) {
 /// Each task, and the mean where there are several: what the chart of AUC shows.
 fn auc_entries(data: &ReportData) -> Vec<(String, Key)> {
     let key = |t: usize| Key::Line(COLOURS[t % COLOURS.len()], Some(t));
-    let tasks = data.tasks.iter().enumerate().map(|(t, task)| (task.clone(), key(t)));
-    tasks.chain((data.tasks.len() > 1).then(|| ("mean".to_owned(), Key::Dashed(INK)))).collect()
+    let tasks = data.binary_tasks().enumerate().map(|(t, task)| (task.to_owned(), key(t)));
+    tasks.chain((served(data).count() > 1).then(|| ("mean".to_owned(), Key::Dashed(INK)))).collect()
+}
+
+/// The binary tasks whose mean is drawn.
+fn served(data: &ReportData) -> impl Iterator<Item = &str> {
+    data.binary_tasks().filter(|task| !data.is_auxiliary(task))
 }
 
 /// A legend of many tasks takes no room from the curves.
@@ -104,7 +111,7 @@ fn draw_auc(canvas: &Canvas<'_, '_>, data: &ReportData) {
         let points = data.validation.iter();
         points.filter_map(|p| Some((p.step as f64, value(&p.evaluation)?))).collect()
     };
-    let tasks: Vec<_> = data.tasks.iter().map(|task| history(&|e| e.get(task, ALL)?.auc)).collect();
+    let tasks: Vec<_> = data.binary_tasks().map(|task| history(&|e| e.get(task, ALL)?.auc)).collect();
     let Some(range) = range(tasks.iter().flatten().map(|p| p.1)) else { return nothing(canvas) };
     let (x, y) = curve_axes(canvas, data, range, &auc_entries(data));
     let place = |p: &(f64, f64)| (x.at(p.0), y.at(p.1));
@@ -112,8 +119,8 @@ fn draw_auc(canvas: &Canvas<'_, '_>, data: &ReportData) {
         let points: Vec<_> = points.iter().map(place).collect();
         draw_marked(canvas, &points, COLOURS[t % COLOURS.len()], t);
     }
-    if tasks.len() > 1 {
-        let mean: Vec<_> = history(&Evaluation::mean_auc).iter().map(place).collect();
+    if served(data).count() > 1 {
+        let mean: Vec<_> = history(&|e| e.mean_auc(served(data))).iter().map(place).collect();
         mean.windows(2).for_each(|w| canvas.dashed(w[0], w[1], INK, 1.5));
     }
 }
@@ -121,7 +128,9 @@ fn draw_auc(canvas: &Canvas<'_, '_>, data: &ReportData) {
 fn draw_loss(canvas: &Canvas<'_, '_>, data: &ReportData, task: usize) {
     let Some(name) = data.tasks.get(task) else { return };
     canvas.title(&format!("Loss of {name}"), (LEFT, 18.0));
-    canvas.text("log loss, nats a row", (LEFT, 38.0), Hold::Left, TEXT, MUTED);
+    let number = data.predicts_number(name);
+    let unit = if number { "mean over rows, as it is trained" } else { "log loss, nats a row" };
+    canvas.text(unit, (LEFT, 38.0), Hold::Left, TEXT, MUTED);
     // A part with another name is another function of the task, beside which validation would mean nothing.
     let part = data.losses.iter().position(|loss| loss == name);
     let training: Vec<(f64, f64)> = data
@@ -134,9 +143,10 @@ fn draw_loss(canvas: &Canvas<'_, '_>, data: &ReportData, task: usize) {
     let validation: Vec<(f64, f64)> = data
         .validation
         .iter()
-        .filter_map(|p| Some((p.step as f64, p.evaluation.get(name, ALL)?.logloss?)))
+        .filter_map(|p| Some((p.step as f64, p.evaluation.get(name, ALL)?.loss()?)))
         .collect();
-    let constant = data.valid.as_ref().and_then(|part| part.constants.get(name, ALL));
+    // That of a number is an RMSE, and no loss.
+    let constant = data.valid.as_ref().filter(|_| !number).and_then(|part| part.constants.get(name, ALL));
     // The first steps fall from ln 2 and would flatten all that matters: they do not stretch the axis.
     let settled = smooth.iter().skip(smooth.len() / 8).map(|p| p.1);
     let Some((from, to)) = range(settled.chain(validation.iter().map(|p| p.1)).chain(constant)) else {

@@ -1,10 +1,11 @@
 //! Results beside what they have to beat: the rows of every table, as text.
 
-use super::Floors;
-use crate::metrics::{Evaluation, Metrics, Ordered, constant_log_loss};
+use super::{Floors, Part};
+use crate::metrics::{Evaluation, Metrics, Ordered, constant_log_loss, constant_rmse};
 use serde::{Deserialize, Serialize};
 
-/// Log loss of always predicting a task's training rate: task -> slice -> nats. Empty slices are left out.
+/// What always predicting a task's mean label in training reaches: task -> slice -> log loss in nats or, where labels are
+/// numbers, RMSE. Empty slices are left out.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Constants {
@@ -12,24 +13,24 @@ pub struct Constants {
 }
 
 impl Constants {
-    /// The constant's log loss for `task` on `slice`.
+    /// Of the constants `means` (task -> mean label of the counted training rows) on the rows of `evaluation`, which says
+    /// all of their labels that is needed.
+    pub fn of(means: &Ordered<f64>, evaluation: &Evaluation) -> Constants {
+        let of_slice = |mean: f64, m: &Metrics| match m.errors {
+            None => constant_log_loss(mean, m.rows, m.positives),
+            Some(errors) => Some(constant_rmse(mean, errors.label_mean?, errors.label_deviation?)),
+        };
+        let of_task = |mean: f64, slices: &Ordered<Metrics>| -> Ordered<f64> {
+            slices.iter().filter_map(|(slice, m)| Some((slice.to_owned(), of_slice(mean, m)?))).collect()
+        };
+        let tasks = evaluation.tasks.iter();
+        let tasks = tasks.filter_map(|(task, s)| Some((task.to_owned(), of_task(*means.get(task)?, s))));
+        Constants { tasks: tasks.collect() }
+    }
+
+    /// What the constant reaches for `task` on `slice`.
     pub fn get(&self, task: &str, slice: &str) -> Option<f64> {
         self.tasks.get(task)?.get(slice).copied()
-    }
-}
-
-/// What the constant `rates` (task -> share of positives among the counted training rows) reach on the rows of
-/// `evaluation`. Labels are 0 or 1, so the counts of an evaluation say all about them.
-pub fn constant_log_losses(rates: &Ordered<f64>, evaluation: &Evaluation) -> Constants {
-    let of_task = |rate: f64, slices: &Ordered<Metrics>| -> Ordered<f64> {
-        let of_slice = |m: &Metrics| constant_log_loss(rate, m.rows, m.positives);
-        slices.iter().filter_map(|(slice, m)| Some((slice.to_owned(), of_slice(m)?))).collect()
-    };
-    let tasks = evaluation.tasks.iter();
-    Constants {
-        tasks: tasks
-            .filter_map(|(task, slices)| Some((task.to_owned(), of_task(*rates.get(task)?, slices))))
-            .collect(),
     }
 }
 
@@ -55,8 +56,8 @@ impl Verdict {
 /// A value to beat, and how that went.
 pub(super) struct Rival {
     pub(super) value: f64,
-    /// AUC of the model minus that of the floor, or log loss of the constant minus that of the model: above 0 is
-    /// won. `None` where the model's metric is not defined.
+    /// AUC of the model minus that of the floor, or log loss (RMSE) of the constant minus that of the model: above 0
+    /// is won. `None` where the model's metric is not defined.
     pub(super) gain: Option<f64>,
 }
 
@@ -74,6 +75,8 @@ impl Rival {
 /// One line of a table: a task on a slice.
 pub(super) struct Line<'a> {
     pub(super) task: &'a str,
+    /// Whether the task is one that is not served.
+    pub(super) auxiliary: bool,
     pub(super) slice: &'a str,
     pub(super) metrics: &'a Metrics,
     /// For each baseline, where it was measured.
@@ -81,47 +84,64 @@ pub(super) struct Line<'a> {
     pub(super) constant: Option<Rival>,
 }
 
-/// All lines of `evaluation`, task by task.
-pub(super) fn lines<'a>(
-    evaluation: &'a Evaluation,
-    floors: Option<&Floors>,
-    constants: &Constants,
-) -> Vec<Line<'a>> {
-    let mut lines = Vec::new();
-    for (task, slices) in evaluation.tasks.iter() {
-        for (slice, metrics) in slices.iter() {
-            let floor = |name: &str| Some(Rival::auc(floors?.get(name, task, slice)?, metrics.auc));
-            let constant = constants.get(task, slice).map(|value| Rival {
-                value,
-                gain: metrics.logloss.map(|loss| rounded(value) - rounded(loss)),
-            });
-            let floors = floors.iter().flat_map(|f| f.names()).map(floor).collect();
-            lines.push(Line { task, slice, metrics, floors, constant });
-        }
+impl Line<'_> {
+    /// What stands in the column of tasks.
+    pub(super) fn name(&self) -> String {
+        if self.auxiliary { format!("{} (auxiliary)", self.task) } else { self.task.to_owned() }
     }
-    lines
 }
 
-/// One sentence for each rival: how many slices were won. Rivals that meet the model nowhere are left out.
-pub(super) fn summary(lines: &[Line<'_>], floors: Option<&Floors>) -> Vec<String> {
-    let sentence = |what: String, rivals: Vec<&Rival>| {
-        let verdicts: Vec<Verdict> = rivals.iter().filter_map(|rival| rival.verdict()).collect();
-        let count = |wanted| verdicts.iter().filter(|v| **v == wanted).count();
-        let even = count(Verdict::Even);
-        let even = if even > 0 { format!(", even on {even}") } else { String::new() };
-        (!verdicts.is_empty())
-            .then(|| format!("{what}: won {} of {}{even}", count(Verdict::Won), verdicts.len()))
-    };
-    let names = floors.iter().flat_map(|f| f.names()).enumerate();
-    let mut said: Vec<String> = names
-        .filter_map(|(i, name)| {
-            let rivals = lines.iter().filter_map(|line| line.floors[i].as_ref()).collect();
-            sentence(format!("AUC against {name}"), rivals)
-        })
-        .collect();
-    let rivals = lines.iter().filter_map(|line| line.constant.as_ref()).collect();
-    said.extend(sentence("log loss against the constant training rate".to_owned(), rivals));
-    said
+/// The lines of a part, task by task, of two tables: tasks that predict probabilities, and those that predict numbers.
+pub(super) struct Lines<'a> {
+    pub(super) probabilities: Vec<Line<'a>>,
+    pub(super) numbers: Vec<Line<'a>>,
+}
+
+impl<'a> Lines<'a> {
+    pub(super) fn of(part: &'a Part, floors: Option<&Floors>) -> Lines<'a> {
+        let mut lines = Lines { probabilities: Vec::new(), numbers: Vec::new() };
+        for (task, slices) in part.evaluation.tasks.iter() {
+            let auxiliary = part.auxiliary.iter().any(|name| name == task);
+            for (slice, metrics) in slices.iter() {
+                let floor = |name: &str| Some(Rival::auc(floors?.get(name, task, slice)?, metrics.auc));
+                let reached = metrics.errors.map_or(metrics.logloss, |errors| errors.rmse);
+                let constant = part.constants.get(task, slice).map(|value| Rival {
+                    value,
+                    gain: reached.map(|reached| rounded(value) - rounded(reached)),
+                });
+                let floors = floors.iter().flat_map(|f| f.names()).map(floor).collect();
+                let line = Line { task, auxiliary, slice, metrics, floors, constant };
+                match metrics.errors {
+                    None => lines.probabilities.push(line),
+                    Some(_) => lines.numbers.push(line),
+                }
+            }
+        }
+        lines
+    }
+
+    /// One sentence for each rival: how many slices were won. Rivals that meet the model nowhere are left out.
+    pub(super) fn summary(&self, floors: Option<&Floors>) -> Vec<String> {
+        let names = floors.iter().flat_map(|f| f.names()).enumerate();
+        let floors = names.map(|(i, name)| {
+            let rivals = self.probabilities.iter().filter_map(|line| line.floors[i].as_ref());
+            sentence(&format!("AUC against {name}"), rivals)
+        });
+        let constants = [
+            ("log loss against the constant training rate", &self.probabilities),
+            ("RMSE against the constant training mean", &self.numbers),
+        ]
+        .map(|(what, lines)| sentence(what, lines.iter().filter_map(|line| line.constant.as_ref())));
+        floors.chain(constants).flatten().collect()
+    }
+}
+
+fn sentence<'a>(what: &str, rivals: impl Iterator<Item = &'a Rival>) -> Option<String> {
+    let verdicts: Vec<Verdict> = rivals.filter_map(Rival::verdict).collect();
+    let count = |wanted| verdicts.iter().filter(|v| **v == wanted).count();
+    let even = count(Verdict::Even);
+    let even = if even > 0 { format!(", even on {even}") } else { String::new() };
+    (!verdicts.is_empty()).then(|| format!("{what}: won {} of {}{even}", count(Verdict::Won), verdicts.len()))
 }
 
 /// To the four decimals that are shown, so that a difference is that of the figures beside it.

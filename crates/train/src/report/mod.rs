@@ -1,7 +1,7 @@
 //! Reports: the table that a run prints, and `report.html`, a page that needs nothing but itself.
 //!
-//! Both set each result beside what it has to beat: [`Floors`] (AUC of named baselines) and [`Constants`] (log loss
-//! of always predicting the training rate). [`ReportData`] holds everything that a page shows; kept as JSON it can
+//! Both set each result beside what it has to beat: [`Floors`] (AUC of named baselines) and [`Constants`] (log loss or
+//! RMSE of always predicting the training mean). [`ReportData`] holds everything that a page shows; kept as JSON it can
 //! be drawn again. [`charts`] makes each picture by itself as an SVG document.
 
 pub mod agreement;
@@ -14,10 +14,10 @@ pub mod html;
 pub mod repeat;
 pub mod terminal;
 
-pub use compare::{Constants, constant_log_losses};
+pub use compare::Constants;
 pub use floors::Floors;
 
-use crate::metrics::{Evaluation, Ordered, ReliabilityBin};
+use crate::metrics::{ALL, Evaluation, Ordered, ReliabilityBin};
 use serde::{Deserialize, Serialize};
 
 /// Training loss at a step.
@@ -25,7 +25,7 @@ use serde::{Deserialize, Serialize};
 pub struct TrainingPoint {
     /// Step, counted from 1.
     pub step: u64,
-    /// Loss of the batch by part, in the order of [`ReportData::losses`], nats.
+    /// Loss of the batch by part, in the order of [`ReportData::losses`].
     pub loss: Vec<f64>,
 }
 
@@ -43,9 +43,12 @@ pub struct ValidationPoint {
 pub struct Part {
     /// Metrics by task and slice.
     pub evaluation: Evaluation,
-    /// Log loss of the constant training rate, by task and slice.
+    /// What the constant training mean reaches, by task and slice.
     #[serde(default)]
     pub constants: Constants,
+    /// Names of the tasks that are scored and not served.
+    #[serde(default)]
+    pub auxiliary: Vec<String>,
 }
 
 /// Everything that a report shows. What is missing or empty is left out of the page.
@@ -74,6 +77,26 @@ pub struct ReportData {
     pub floors: Option<Floors>,
     /// Predicted against observed rates on the test part, by task.
     pub reliability: Ordered<Vec<ReliabilityBin>>,
+}
+
+impl ReportData {
+    /// Tasks that predict probabilities; all where nothing was scored.
+    pub fn binary_tasks(&self) -> impl Iterator<Item = &str> {
+        self.tasks.iter().map(String::as_str).filter(|task| !self.predicts_number(task))
+    }
+
+    /// Whether any score of `task` is one of numbers.
+    pub(crate) fn predicts_number(&self, task: &str) -> bool {
+        let parts = [&self.test, &self.valid].into_iter().flatten().map(|part| &part.evaluation);
+        let mut all = parts.chain(self.validation.iter().map(|point| &point.evaluation));
+        all.any(|evaluation| evaluation.get(task, ALL).is_some_and(|metrics| metrics.errors.is_some()))
+    }
+
+    /// Whether `task` is scored and not served.
+    pub(crate) fn is_auxiliary(&self, task: &str) -> bool {
+        let mut parts = [&self.valid, &self.test].into_iter().flatten();
+        parts.any(|part| part.auxiliary.iter().any(|name| name == task))
+    }
 }
 
 #[cfg(test)]

@@ -4,33 +4,48 @@ use super::compare::{Rival, or_dash, signed};
 use super::terminal::{Look, table};
 use super::{Floors, compare};
 use crate::metrics::ALL;
-use crate::repeat::{Repetition, Spread, TaskSpread};
+use crate::repeat::{ErrorSpread, Repetition, Spread, TaskSpread};
 
-/// For each task AUC and log loss by seed, their mean, sample standard deviation and smallest value, and below them
-/// the floors with the difference of the mean AUC and whether it was won. Ends with a line feed.
+/// For each task AUC and log loss by seed (errors where it predicts numbers), their mean, sample standard deviation and
+/// smallest value, and below them the floors with the difference of the mean AUC and whether it was won. Ends with a line
+/// feed.
 pub fn repetition_tables(repetition: &Repetition, look: Look) -> String {
     let tables: Vec<String> = repetition
         .tasks
         .iter()
         .map(|(task, spread)| {
             let title = format!("{task}, {} rows of {} seeds", repetition.part, repetition.seeds.len());
-            let rows = rows(task, spread, repetition, look);
-            format!("{title}\n{}\n", table(&["seed", "AUC", "logloss", ""], rows, 1, look))
+            let table = match &spread.errors {
+                None => table(&["seed", "AUC", "logloss", ""], rows(task, spread, repetition, look), 1, look),
+                Some(ErrorSpread { rmse, mae, nmae }) => {
+                    let rows = rows_of_seeds(&repetition.seeds, &[rmse, mae, nmae]);
+                    table(&["seed", "RMSE", "MAE", "NMAE"], rows, 1, look)
+                }
+            };
+            format!("{title}\n{table}\n")
         })
         .collect();
     tables.join("\n")
 }
 
-fn rows(task: &str, spread: &TaskSpread, repetition: &Repetition, look: Look) -> Vec<Vec<String>> {
-    let figure = |value: Option<f64>| or_dash(value, compare::fraction);
-    let row = |name: String, of: &dyn Fn(&Spread) -> Option<f64>| {
-        vec![name, figure(of(&spread.auc)), figure(of(&spread.logloss)), String::new()]
+fn figure(value: Option<f64>) -> String {
+    or_dash(value, compare::fraction)
+}
+
+/// A row a seed, then their mean, deviation and minimum.
+fn rows_of_seeds(seeds: &[u64], spreads: &[&Spread]) -> Vec<Vec<String>> {
+    let row = |name: &str, of: &dyn Fn(&Spread) -> Option<f64>| {
+        std::iter::once(name.to_owned()).chain(spreads.iter().map(|spread| figure(of(spread)))).collect()
     };
-    let seeds = repetition.seeds.iter().enumerate();
-    let mut rows: Vec<Vec<String>> = seeds.map(|(i, seed)| row(seed.to_string(), &|s| s.values[i])).collect();
-    rows.push(row("mean".to_owned(), &|s| s.mean));
-    rows.push(row("deviation".to_owned(), &|s| s.deviation));
-    rows.push(row("min".to_owned(), &|s| s.min));
+    let mut rows: Vec<Vec<String>> =
+        seeds.iter().enumerate().map(|(i, seed)| row(&seed.to_string(), &|s| s.values[i])).collect();
+    rows.extend([row("mean", &|s| s.mean), row("deviation", &|s| s.deviation), row("min", &|s| s.min)]);
+    rows
+}
+
+fn rows(task: &str, spread: &TaskSpread, repetition: &Repetition, look: Look) -> Vec<Vec<String>> {
+    let mut rows = rows_of_seeds(&repetition.seeds, &[&spread.auc, &spread.logloss]);
+    rows.iter_mut().for_each(|row| row.push(String::new()));
     for name in repetition.floors.iter().flat_map(Floors::names) {
         let Some(value) = repetition.floors.as_ref().and_then(|f| f.get(name, task, ALL)) else { continue };
         let rival = Rival::auc(value, spread.auc.mean);

@@ -1,8 +1,9 @@
 //! A run that looks like a real one, for the tests of reports.
 
 use super::*;
-use crate::metrics::{Ranked, evaluate, reliability};
+use crate::metrics::{Judged, Ranked, Slices, evaluate, reliability};
 use manygate_core::Stream;
+use manygate_features::TaskKind;
 
 const TASKS: [&str; 4] = ["is_click", "long_view", "is_like", "is_profile_enter"];
 const RATES: [f64; 4] = [0.45, 0.32, 0.017, 0.018];
@@ -13,13 +14,21 @@ pub(super) fn run() -> ReportData {
     let rates: Ordered<f64> = TASKS.iter().zip(RATES).map(|(t, r)| ((*t).to_owned(), r)).collect();
     let part = |rows: u64, seed: u64| {
         let (p, y, scenario, users) = rows_of(rows, seed);
-        let evaluation =
-            evaluate(&TASKS, &p, &y, &[None; 4], &scenario, &scenarios, "tab", Some(&users)).unwrap();
-        let constants = constant_log_losses(&rates, &evaluation);
+        let judged = TASKS.iter().zip(&p).zip(&y).map(|((task, predictions), labels)| Judged {
+            task,
+            kind: TaskKind::Binary,
+            predictions,
+            labels,
+            counted: None,
+            before: None,
+        });
+        let slices = Slices { scenario: &scenario, names: &scenarios, column: "tab", users: Some(&users) };
+        let evaluation = evaluate(&judged.collect::<Vec<_>>(), &slices).unwrap();
+        let constants = Constants::of(&rates, &evaluation);
         let bins = TASKS.iter().enumerate().map(|(t, task)| {
             ((*task).to_owned(), reliability(&Ranked::new(&p[t], &y[t], None).unwrap(), 10))
         });
-        (Part { evaluation, constants }, bins.collect())
+        (Part { evaluation, constants, auxiliary: vec![] }, bins.collect())
     };
     let (test, reliability) = part(12_614, 1);
     let (valid, _) = part(3_896, 2);

@@ -2,12 +2,12 @@
 
 use super::terminal::{Look, task_scenario_table};
 use super::*;
-use crate::metrics::{ALL, Metrics, Ranked, evaluate, log_loss};
+use crate::metrics::{ALL, Errors, Judged, Metrics, Ranked, Slices, evaluate, log_loss};
+use manygate_features::TaskKind;
 
 fn table(look: Look) -> String {
     let data = sample::run();
-    let test = data.test.unwrap();
-    task_scenario_table("Test", &test.evaluation, data.floors.as_ref(), &test.constants, look)
+    task_scenario_table("Test", data.test.as_ref().unwrap(), data.floors.as_ref(), look)
 }
 
 fn one_task(auc: f64) -> Evaluation {
@@ -18,7 +18,7 @@ fn one_task(auc: f64) -> Evaluation {
         pcoc: Some(1.034),
         rows: 100,
         positives: 40,
-        gauc_users: 0,
+        ..Metrics::default()
     };
     let undefined = Metrics { auc: None, logloss: None, pcoc: None, rows: 0, positives: 0, ..metrics };
     let slices = [(ALL.to_owned(), metrics), ("tab=1".to_owned(), undefined)].into_iter().collect();
@@ -58,8 +58,9 @@ fn floors_are_won_lost_or_even_by_the_figures_shown() {
     .unwrap();
     let rates = [("click".to_owned(), 0.4)].into_iter().collect();
     let evaluation = one_task(0.72);
-    let constants = constant_log_losses(&rates, &evaluation);
-    let text = task_scenario_table("T", &evaluation, Some(&floors), &constants, Look::Plain);
+    let constants = Constants::of(&rates, &evaluation);
+    let part = Part { evaluation, constants, auxiliary: vec![] };
+    let text = task_scenario_table("T", &part, Some(&floors), Look::Plain);
     assert!(text.contains(".7000 +.0200 won"), "{text}");
     assert!(text.contains(".7200 +.0000 even"), "{text}");
     assert!(text.contains(".7500 -.0300 lost"), "{text}");
@@ -74,18 +75,27 @@ fn floors_are_won_lost_or_even_by_the_figures_shown() {
 }
 
 #[test]
-fn constants_are_log_losses_of_the_training_rate() {
-    let labels = vec![vec![1.0, 0.0, 0.0, 1.0, 0.0]];
+fn constants_are_losses_of_the_training_mean() {
+    let labels = [1.0, 0.0, 0.0, 1.0, 0.0];
     let names = ["x".to_owned(), "y".to_owned(), "z".to_owned()];
-    let made =
-        evaluate(&["t"], &[vec![0.3; 5]], &labels, &[None], &[0, 0, 1, 1, 1], &names, "s", None).unwrap();
-    let rates = [("t".to_owned(), 0.3), ("u".to_owned(), 0.1)].into_iter().collect();
-    let constants = constant_log_losses(&rates, &made);
+    let slices = Slices { scenario: &[0, 0, 1, 1, 1], names: &names, column: "s", users: None };
+    let kind = TaskKind::Binary;
+    let t = Judged { task: "t", kind, predictions: &[0.3; 5], labels: &labels, counted: None, before: None };
+    let amounts = [3.0, 1.0, 4.0, 1.0, 5.0];
+    let n = Judged { task: "n", kind: TaskKind::Regression, labels: &amounts, ..t };
+    let made = evaluate(&[t, n], &slices).unwrap();
+    let means =
+        [("t", 0.3), ("u", 0.1), ("n", 2.0)].map(|(t, mean)| (t.to_owned(), mean)).into_iter().collect();
+    let constants = Constants::of(&means, &made);
     let of =
         |labels: &[f32]| log_loss(&Ranked::new(&vec![0.3; labels.len()], labels, None).unwrap()).unwrap();
-    assert!((constants.get("t", ALL).unwrap() - of(&labels[0])).abs() < 1e-7);
-    assert!((constants.get("t", "s=y").unwrap() - of(&labels[0][2..])).abs() < 1e-7);
+    assert!((constants.get("t", ALL).unwrap() - of(&labels)).abs() < 1e-7);
+    assert!((constants.get("t", "s=y").unwrap() - of(&labels[2..])).abs() < 1e-7);
     assert_eq!((constants.get("t", "s=z"), constants.get("u", ALL)), (None, None), "no rows, no task");
+    // (1 + 1 + 4 + 1 + 9) / 5, and the first two rows alone.
+    assert!((constants.get("n", ALL).unwrap() - 3.2f64.sqrt()).abs() < 1e-12);
+    assert!((constants.get("n", "s=x").unwrap() - 1.0).abs() < 1e-12);
+    assert_eq!(constants.get("n", "s=z"), None);
 }
 
 #[test]
@@ -150,7 +160,83 @@ fn runs() -> Vec<ReportData> {
     }
     diverged.chosen_step = Some(0);
     let nothing = ReportData { title: "<nothing>".into(), tasks: vec!["a".into()], ..ReportData::default() };
-    vec![sample::run(), many, diverged, nothing]
+    vec![sample::run(), many, diverged, numbers(), only_numbers(), nothing]
+}
+
+/// The sample with one task that counts and one that is not served.
+fn numbers() -> ReportData {
+    let mut data = sample::run();
+    let counts = |metrics: &Metrics| {
+        let known = metrics.rows > 0;
+        let value = |v: f64| known.then_some(v);
+        let errors = Errors {
+            rmse: value(1234.5),
+            mae: value(0.7),
+            nmae: value(1.25),
+            loss: value(-0.3),
+            deviance: value(0.9),
+            label_mean: value(0.4),
+            label_deviation: value(1.5),
+        };
+        Metrics { auc: None, logloss: None, gauc: None, errors: Some(errors), ..*metrics }
+    };
+    let changed = |evaluation: &Evaluation| {
+        let tasks = evaluation.tasks.iter().map(|(task, slices)| {
+            let of = |m: &Metrics| if task == "is_like" { counts(m) } else { *m };
+            (task.to_owned(), slices.iter().map(|(slice, m)| (slice.to_owned(), of(m))).collect())
+        });
+        Evaluation { tasks: tasks.collect() }
+    };
+    let means = [("is_like".to_owned(), 0.5), ("is_click".to_owned(), 0.4)].into_iter().collect();
+    for part in [&mut data.test, &mut data.valid].into_iter().flatten() {
+        part.evaluation = changed(&part.evaluation);
+        part.constants = Constants::of(&means, &part.evaluation);
+        part.auxiliary = vec!["long_view".to_owned()];
+    }
+    data.validation.iter_mut().for_each(|point| point.evaluation = changed(&point.evaluation));
+    data.reliability = data
+        .reliability
+        .iter()
+        .filter(|(t, _)| *t != "is_like")
+        .map(|(t, b)| (t.to_owned(), b.clone()))
+        .collect();
+    data
+}
+
+/// The counts of [`numbers`] alone.
+fn only_numbers() -> ReportData {
+    let mut data = numbers();
+    let only = |evaluation: &Evaluation| {
+        let tasks = evaluation.tasks.iter().filter(|(task, _)| *task == "is_like");
+        Evaluation { tasks: tasks.map(|(task, slices)| (task.to_owned(), slices.clone())).collect() }
+    };
+    data.tasks = vec!["is_like".to_owned()];
+    for part in [&mut data.test, &mut data.valid].into_iter().flatten() {
+        part.evaluation = only(&part.evaluation);
+    }
+    data.validation.iter_mut().for_each(|point| point.evaluation = only(&point.evaluation));
+    data.reliability = Ordered::default();
+    data
+}
+
+#[test]
+fn numbers_have_a_table_of_their_own_and_no_chart_of_probabilities() {
+    let data = numbers();
+    let text = task_scenario_table("Test", data.test.as_ref().unwrap(), data.floors.as_ref(), Look::Plain);
+    let lines: Vec<Vec<&str>> = text.lines().map(|line| line.split_whitespace().collect()).collect();
+    let header = ["task", "scenario", "rows", "mean", "RMSE", "constant", "MAE", "NMAE", "deviance", "PCOC"];
+    let at = lines.iter().position(|line| *line == header).unwrap_or_else(|| panic!("{text}"));
+    assert_eq!(lines[at + 2][..5], ["is_like", "all", "12614", ".4000", "1234.5000"]);
+    assert_eq!(lines[at + 2][6..], ["lost", ".7000", "1.2500", ".9000", lines[at + 2][10]]);
+    assert!(text.contains("long_view (auxiliary)"), "{text}");
+    assert!(text.contains("RMSE against the constant training mean: won 0 of 6"), "{text}");
+    let page = html::report(&data);
+    assert!(page.contains("mean label") && page.contains("long_view (auxiliary)"));
+    assert!(!page.contains("Test AUC of is_like") && page.contains("Calibration of is_like"));
+    let page = html::report(&only_numbers());
+    assert!(
+        !page.contains("Validation AUC") && !page.contains("AUC by task") && page.contains("Loss of is_like")
+    );
 }
 
 #[test]

@@ -9,13 +9,18 @@ use manygate_train::optim::OptimizerConfig;
 pub(crate) const ROWS: usize = 90;
 pub(crate) const IDS: usize = 20;
 
+#[allow(dead_code, reason = "each test binary uses a part of this")]
+pub(crate) fn tasks() -> Vec<Task> {
+    let task = |name: &str, weight, space| Task { weight, space, ..Task::binary(name) };
+    vec![task("click", 1.0, None), task("like", 0.5, None), task("buy", 2.0, Some(0))]
+}
+
 pub(crate) fn graph() -> Graph {
-    let task = |name: &str, weight, space| Task { name: name.into(), weight, space };
     let inputs = Inputs {
         tables: ["user", "item"].map(|name| Table { name: name.into(), rows: IDS, dim: None }).to_vec(),
         fields: vec![Field { name: "user".into(), table: 0 }, Field { name: "item".into(), table: 1 }],
         dense: 2,
-        tasks: vec![task("click", 1.0, None), task("like", 0.5, None), task("buy", 2.0, Some(0))],
+        tasks: tasks(),
         ..Inputs::default()
     };
     let model = "name = \"mmoe\"\nembedding_dim = 5\nexperts = 2\nexpert_units = [9, 7]\ntower_units = [5]";
