@@ -296,6 +296,89 @@ fn files_that_are_missing_empty_or_cut_short() {
 }
 
 #[test]
+fn zstd_that_is_cut_short_patterns_without_files_and_rows_without_end() {
+    let lab = Lab::new();
+    let level = ruzstd::encoding::CompressionLevel::Fastest;
+    let zstd = ruzstd::encoding::compress_to_vec(csv(ROWS.0, 1).as_bytes(), level);
+    lab.configure("train = [\"train.csv\"]", "train = [\"train-*.csv.zst\"]");
+    refused(&lab, 2, &["data.train", "no file matches `train-*.csv.zst`"]);
+    lab.write("train-1.csv.zst", &zstd[..zstd.len() / 2]);
+    refused(&lab, 1, &["train-1.csv.zst:", "zstd data ends or breaks here", "get the file anew"]);
+    lab.write("train-1.csv.zst", &zstd);
+    lab.run(&["train", "config.toml", "--out", "whole"]).success();
+    lab.run(&["predict", "whole", "--data", "train-?.csv.zst", "--out", "out.csv"]).success();
+    lab.write("train-1.csv.zst", format!("{}\"{}", csv(3, 1), "x".repeat(17 << 20)));
+    refused(&lab, 1, &["train-1.csv.zst:5", "longer than 16 MiB", "close every quote"]);
+}
+
+#[test]
+fn text_that_is_not_utf8_is_named_with_line_and_column() {
+    let lab = Lab::new();
+    let mut bytes = csv(ROWS.0, 1).into_bytes();
+    bytes.extend(b"u1,i\xe9,0,3,1.5,0,0\n");
+    lab.write("train.csv", bytes);
+    refused(&lab, 1, &["train.csv:402", "column `item`", "not UTF-8", "convert the file"]);
+}
+
+#[test]
+fn numbers_and_hashes_that_make_no_rows() {
+    let lab = Lab::new();
+    let bucket = |keys: &str| format!("kind = \"bucket\"\n{keys}\ncolumns = [\"price\"]");
+    let old = "kind = \"numeric\"\ncolumns = [\"price\"]";
+    let cases: [(&str, &[&str]); 3] = [
+        ("boundaries = [10.0, 5.0]", &["features[2].boundaries", "must rise", "10", "5"]),
+        ("quantiles = 4000000000", &["features[2].quantiles", "65536"]),
+        ("quantiles = \"ten\"", &["config.toml", "line 24", "\"ten\""]),
+    ];
+    for (keys, words) in cases {
+        lab.configure(old, &bucket(keys));
+        refused(&lab, 2, words);
+    }
+    lab.spoil(7, "price", "cheap");
+    lab.configure(old, &bucket("quantiles = 5"));
+    refused(&lab, 1, &["train.csv:8", "column `price`", "`cheap` is not a number", "missing"]);
+    lab.write("train.csv", csv(ROWS.0, 1));
+    lab.configure("ids = 10", "hash = 4000000000");
+    refused(&lab, 2, &["features", "`embedding.slot.weight`", "4000000001 rows", "`hash`"]);
+}
+
+/// Data that has little to say is no mistake: what cannot be computed is undefined.
+#[test]
+fn few_rows_and_one_class() {
+    let lab = Lab::new();
+    for zeros in [true, false] {
+        let all = csv(ROWS.0, 1);
+        let lines = all.lines().enumerate().map(|(number, line)| match line.rsplitn(3, ',').nth(2) {
+            Some(inputs) if number > 0 => format!("{inputs},{},0\n", u8::from(!zeros)),
+            _ => format!("{line}\n"),
+        });
+        lab.write("train.csv", lines.collect::<String>());
+        let out = format!("zeros-{zeros}");
+        lab.run(&["train", "config.toml", "--out", &out]).success();
+        let metrics = lab.read_json(&format!("{out}/metrics.json"));
+        assert!(metrics["valid"]["click"]["all"]["auc"].is_null(), "{metrics}");
+        assert!(metrics["valid"]["click"]["all"]["logloss"].is_f64(), "{metrics}");
+    }
+    lab.write("train.csv", csv(1, 1));
+    refused(&lab, 2, &["data.valid", "no training row is for validation"]);
+    lab.configure_all(&[("last_fraction = 0.2", "last_fraction = 0.5"), ("test = [\"test.csv\"]\n", "")]);
+    let row = "u1,i1,0,3,1.5,1,0\n";
+    lab.write("train.csv", format!("user,item,tab,slot,price,click,buy\n{row}{row}"));
+    lab.run(&["train", "config.toml", "--out", "two"]).success();
+}
+
+#[test]
+fn a_scenario_of_the_test_rows_alone() {
+    let lab = Lab::new();
+    let mut text = csv(ROWS.1, 2);
+    text += "u1,i1,search,3,1.5,0,0\n";
+    lab.write("test.csv", text);
+    refused(&lab, 1, &["test.csv:152", "column `tab`", "`search`", "`0`, `1`", "data.unknown_scenario"]);
+    lab.configure("scenario = \"tab\"", "scenario = \"tab\"\nunknown_scenario = \"0\"");
+    lab.run(&["train", "config.toml", "--out", "stands-in"]).success();
+}
+
+#[test]
 fn a_model_file_that_is_damaged_or_foreign() {
     let lab = Lab::trained();
     let whole = lab.read("run/model.safetensors");

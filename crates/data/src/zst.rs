@@ -1,8 +1,8 @@
 //! Zstandard (RFC 8878) as a stream.
 //!
-//! The decoder of `ruzstd` is pure Rust, so that no C compiler is needed to build, and about as fast as that of gzip,
-//! which parsing CSV does not wait for. It decodes one frame; here frames follow each other as the format permits,
-//! frames to skip are skipped, and the checksum of each is compared.
+//! The decoder is `ruzstd`: pure Rust, so that no C compiler is needed to build, with one small dependency. It gives about
+//! 100 MB of text a second, a third of what gzip gives and of the order of parsing it. It decodes one frame; here frames
+//! follow each other as the format permits, frames to skip are skipped, and the checksum of each is compared.
 
 use std::io::{self, BufRead, ErrorKind, Read};
 

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::bucket::Buckets;
 use crate::config::Transform;
 use crate::number::read_number;
+use crate::numbering::Numbering;
 use crate::schema::Schema;
 use crate::text::shown;
 use crate::vocabulary::pieces;
@@ -141,13 +142,8 @@ impl Layout {
     /// # Errors
     /// The name of a table that the schema does not have.
     pub(crate) fn new(schema: &Schema, recipe: &Recipe) -> Result<Layout, String> {
-        let mut columns: Vec<String> = Vec::new();
-        let mut cell = |name: &str| {
-            columns.iter().position(|column| column == name).unwrap_or_else(|| {
-                columns.push(name.to_owned());
-                columns.len() - 1
-            })
-        };
+        let mut columns = Numbering::default();
+        let mut cell = |name: &str| columns.number(name) as usize;
         let table =
             |name: &str| schema.table_index(name).ok_or_else(|| format!("there is no table `{name}`"));
         let mut fields = Vec::new();
@@ -160,6 +156,7 @@ impl Layout {
         }
         let dense = recipe.dense.iter().map(|input| cell(&input.column)).collect();
         let scenario = schema.scenario_column.as_deref().map(&mut cell);
+        let columns = columns.texts().into_iter().map(str::to_owned).collect();
         Ok(Layout { columns, fields, lists, dense, scenario })
     }
 }
