@@ -34,6 +34,9 @@ pub(crate) enum Command {
     Methods(Names),
     /// Show what a run holds: parameters, shapes, norms, sizes, or its plan.
     Inspect(Inspect),
+    /// Look into data.
+    #[command(subcommand, after_help = "Example:\n  manygate data describe data/quickstart/train.csv.gz")]
+    Data(Data),
     /// Measure speed.
     #[command(
         subcommand,
@@ -164,6 +167,38 @@ pub(crate) struct Inspect {
     pub(crate) plan: bool,
     /// Print JSON (of the parameters).
     #[arg(long, conflicts_with = "plan")]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Data {
+    /// Show what CSV files hold, column by column, and a configuration that fits them.
+    Describe(Describe),
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Example:\n  manygate data describe data/quickstart/train.csv.gz --config my.toml\n  \
+    manygate data describe configs/quickstart.toml --rows 10000"
+)]
+pub(crate) struct Describe {
+    /// CSV files, plain, gzip or zstd, or patterns of names; or a configuration (.toml), whose training files are read.
+    #[arg(value_name = "FILE", required = true)]
+    pub(crate) files: Vec<PathBuf>,
+    /// Column whose values are the scenarios [default: that of the configuration, or one with a usual name].
+    #[arg(long, value_name = "COLUMN")]
+    pub(crate) scenario: Option<String>,
+    /// Label column [default: those of the configuration, or those of 0 and 1 with a usual name]; may be repeated.
+    #[arg(long = "label", value_name = "COLUMN")]
+    pub(crate) labels: Vec<String>,
+    /// Look at the first N rows only.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) rows: Option<u64>,
+    /// Write the configuration to this file, which must not exist, and do not print it.
+    #[arg(long, value_name = "FILE.toml")]
+    pub(crate) config: Option<PathBuf>,
+    /// Print JSON.
+    #[arg(long)]
     pub(crate) json: bool,
 }
 

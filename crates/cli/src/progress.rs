@@ -16,6 +16,26 @@ const LOG_FILE: &str = "train.log";
 /// Between two plain progress lines.
 const INTERVAL: Duration = Duration::from_secs(2);
 
+/// Says now and then how many rows were read or written.
+pub(crate) struct Rows {
+    done: &'static str,
+    last_line: Instant,
+}
+
+impl Rows {
+    /// What is done with rows, as a participle.
+    pub(crate) fn new(done: &'static str) -> Rows {
+        Rows { done, last_line: Instant::now() }
+    }
+
+    pub(crate) fn tell(&mut self, rows: u64) {
+        if self.last_line.elapsed() >= INTERVAL {
+            self.last_line = Instant::now();
+            output::say(&format!("{rows} rows {}", self.done));
+        }
+    }
+}
+
 /// Shows events on stderr and logs them.
 pub(crate) struct Terminal {
     folder: PathBuf,
@@ -27,6 +47,7 @@ pub(crate) struct Terminal {
     /// When steps began, and at which step.
     stepping: (Instant, u64),
     last_line: Instant,
+    reading: Rows,
     rows: u64,
     /// Exponential moving average of the loss.
     loss: Option<f64>,
@@ -45,6 +66,7 @@ impl Terminal {
             started: now,
             stepping: (now, 0),
             last_line: now,
+            reading: Rows::new("read"),
             rows: 0,
             loss: None,
         }
@@ -103,12 +125,7 @@ impl Terminal {
 impl Observer for Terminal {
     fn event(&mut self, event: &Event<'_>) {
         match event {
-            Event::Reading { rows } => {
-                if self.last_line.elapsed() >= INTERVAL {
-                    self.last_line = Instant::now();
-                    output::say(&format!("{rows} rows read"));
-                }
-            }
+            Event::Reading { rows } => self.reading.tell(*rows),
             Event::Ready {
                 fit_rows,
                 valid_rows,

@@ -317,10 +317,54 @@ fn bench_train_reports_speed_and_floor() {
     lab.run(&["bench", "train", "--batch", "0"]).failure(2, &["--batch"]);
 }
 
+/// The bundled sample, beside this crate.
+const SAMPLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../data/quickstart/sample.csv");
+
+#[test]
+fn data_describe_writes_a_configuration_that_trains() {
+    let lab = Lab::new();
+    let told = lab.run(&["data", "describe", SAMPLE, "--config", "sample.toml"]).success();
+    for word in ["1000 rows, 37 columns", "hist_video_ids", "list", "42.50 %", "onehot_feat4", "4.4 %"] {
+        assert!(told.stdout.contains(word), "{word}: {}", told.stdout);
+    }
+    assert!(told.stdout.lines().skip(1).all(|line| line.chars().count() <= 120), "{}", told.stdout);
+    assert!(told.stderr.contains("`tab` is taken for the scenario"), "{}", told.stderr);
+    lab.run(&["data", "describe", SAMPLE, "--config", "sample.toml"]).failure(2, &["--config", "exists"]);
+    let run = [
+        "train",
+        "sample.toml",
+        "--set",
+        "train.epochs=1",
+        "--set",
+        "model.expert_units=[8]",
+        "--out",
+        "run",
+    ];
+    lab.run(&run).success();
+    assert_eq!(lab.read_json("run/metrics.json")["model"], "mmoe");
+
+    // Without a file for it the configuration is printed.
+    let printed = lab.run(&["data", "describe", SAMPLE]).success().stdout;
+    let config = String::from_utf8(lab.read("sample.toml")).unwrap();
+    assert!(printed.ends_with(&config) || printed.trim_end().ends_with(config.trim_end()), "{printed}");
+    let json = lab.run(&["data", "describe", SAMPLE, "--rows", "50", "--json"]).success().json();
+    let names =
+        ["version", "files", "rows", "complete", "columns", "scenario", "labels", "warnings", "config"];
+    assert_eq!(keys(&json), names);
+    assert_eq!((&json["rows"], &json["complete"]), (&50.into(), &false.into()));
+    // What a configuration says of its data is taken from it.
+    let known = lab.run(&["data", "describe", "config.toml", "--json"]).success().json();
+    assert_eq!((&known["rows"], &known["scenario"]), (&ROWS.0.into(), &"tab".into()));
+    let labels = known["labels"].as_array().unwrap();
+    assert_eq!(labels.iter().map(|l| l["label"].as_str().unwrap()).collect::<Vec<_>>(), ["click", "buy"]);
+    lab.run(&["data", "describe", "none.csv"]).failure(1, &["none.csv", "cannot open"]);
+    lab.run(&["data", "describe", SAMPLE, "--rows", "0"]).failure(2, &["--rows"]);
+}
+
 #[test]
 fn help_is_everywhere_and_has_an_example() {
     let lab = Lab::new();
-    let commands: [&[&str]; 9] = [
+    let commands: [&[&str]; 11] = [
         &[],
         &["train"],
         &["repeat"],
@@ -330,6 +374,8 @@ fn help_is_everywhere_and_has_an_example() {
         &["inspect"],
         &["bench"],
         &["bench", "train"],
+        &["data"],
+        &["data", "describe"],
     ];
     for command in commands {
         let help = lab.run(&[command, &["--help"]].concat()).success();

@@ -2,14 +2,16 @@
 //!
 //! [`load`] reads the files of a `[data]` section twice, fits an [`Encoder`](manygate_features::Encoder) on the rows
 //! that are trained on, and returns every split encoded. [`encode_file`] encodes files with an encoder that exists.
-//! [`EpochOrder`] says which rows make which batch.
+//! [`EpochOrder`] says which rows make which batch. [`describe`](describe::describe) says what files hold.
 
 mod config;
 mod csv;
+pub mod describe;
 mod files;
 mod lines;
 mod load;
 mod order;
+mod sections;
 mod text;
 mod violation;
 mod zst;

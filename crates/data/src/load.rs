@@ -11,7 +11,7 @@ use crate::files::expand;
 use crate::violation::{self, Violation};
 
 /// Rows between two calls of a progress function.
-const PROGRESS_STEP: u64 = 8192;
+pub(crate) const PROGRESS_STEP: u64 = 8192;
 
 /// Encoded rows, in the order of the files.
 #[derive(Clone, Debug, PartialEq)]

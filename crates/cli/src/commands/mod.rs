@@ -1,6 +1,7 @@
 //! The subcommands, one a file.
 
 mod bench;
+mod data;
 mod eval;
 mod inspect;
 mod models;
@@ -8,7 +9,7 @@ mod predict;
 mod repeat;
 mod train;
 
-use crate::args::{Bench, Command};
+use crate::args::{Bench, Command, Data};
 use crate::failure::Failure;
 use crate::interrupt::Interrupt;
 
@@ -22,6 +23,7 @@ pub(crate) fn run(command: Command, interrupt: &Interrupt) -> Result<(), Failure
         Command::Models(args) => models::models(&args),
         Command::Methods(args) => models::methods(&args),
         Command::Inspect(args) => inspect::run(&args),
+        Command::Data(Data::Describe(args)) => data::describe(&args),
         Command::Bench(Bench::Train(args)) => bench::run(&args),
     };
     Ok(done?)

@@ -1,6 +1,7 @@
 //! Reading, splitting and encoding files that the tests write themselves.
 
 mod bytes;
+mod describe;
 mod errors;
 mod many_files;
 mod reader;
