@@ -34,7 +34,7 @@ pub(crate) enum Command {
     Methods(Names),
     /// Show what a run holds: parameters, shapes, norms, sizes, or its plan.
     Inspect(Inspect),
-    /// Look into data.
+    /// Look into data, or make some.
     #[command(subcommand, after_help = "Example:\n  manygate data describe data/quickstart/train.csv.gz")]
     Data(Data),
     /// Measure speed.
@@ -174,6 +174,9 @@ pub(crate) struct Inspect {
 pub(crate) enum Data {
     /// Show what CSV files hold, column by column, and a configuration that fits them.
     Describe(Describe),
+    /// Write CSV with known properties: tasks of a chosen correlation (Ma et al., KDD 2018, section 3.2), scenarios,
+    /// cascades, histories. The same seed gives the same bytes.
+    Synth(Synth),
 }
 
 #[derive(Debug, Args)]
@@ -200,6 +203,69 @@ pub(crate) struct Describe {
     /// Print JSON.
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Example:\n  manygate data synth --out synth.csv.gz --config synth.toml --rows 100000 --correlation 0.5\n  \
+    manygate data synth --out shop.csv --scenarios 0.7,0.2,0.1 --cascade --sequence 20 --rate 0.2,0.05"
+)]
+pub(crate) struct Synth {
+    /// CSV file to write, gzip where its name ends with .gz.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: PathBuf,
+    /// Write a configuration that trains on it to this file, which must not exist, in place of printing it.
+    #[arg(long, value_name = "FILE.toml")]
+    pub(crate) config: Option<PathBuf>,
+    /// Rows.
+    #[arg(long, default_value_t = 100_000, value_name = "N")]
+    pub(crate) rows: u64,
+    /// Seed of everything.
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    pub(crate) seed: u64,
+    /// Numbers a row.
+    #[arg(long, default_value_t = 100, value_name = "N")]
+    pub(crate) inputs: usize,
+    /// Tasks.
+    #[arg(long, default_value_t = 2, value_name = "N")]
+    pub(crate) tasks: usize,
+    /// Cosine between the weights of the first task and of each other one, from -1 to 1.
+    #[arg(long, default_value_t = 0.5, value_name = "P", allow_negative_numbers = true)]
+    pub(crate) correlation: f64,
+    /// Rate of positive labels over all rows, one for all tasks or one a task [default: .25, and in a cascade a quarter
+    /// of the rate before].
+    #[arg(long = "rate", value_delimiter = ',', value_name = "R,R,...")]
+    pub(crate) rates: Vec<f64>,
+    /// How a target becomes a label.
+    #[arg(long, value_enum, default_value_t = Rule::Sample)]
+    pub(crate) labels: Rule,
+    /// Write the targets too, for regression.
+    #[arg(long)]
+    pub(crate) targets: bool,
+    /// A label can be 1 only where that of the task before is.
+    #[arg(long)]
+    pub(crate) cascade: bool,
+    /// Share of the rows of each scenario, each with inputs and targets of its own.
+    #[arg(long, value_delimiter = ',', value_name = "S,S,...")]
+    pub(crate) scenarios: Vec<f64>,
+    /// Different users and different items, the first ones the most frequent; 0 leaves them out.
+    #[arg(long, default_value_t = 1000, value_name = "N")]
+    pub(crate) ids: u32,
+    /// A history of up to so many items, whose topics tell whether the row's item suits.
+    #[arg(long, default_value_t = 0, hide_default_value = true, value_name = "LENGTH")]
+    pub(crate) sequence: usize,
+    /// Threads [default: one for each core]. The file does not depend on it.
+    #[arg(long, default_value_t = 0, hide_default_value = true, value_name = "N")]
+    pub(crate) threads: usize,
+}
+
+/// How a target becomes a label.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum Rule {
+    /// 1 with a probability that rises with the target.
+    Sample,
+    /// 1 where the target is above a threshold.
+    Threshold,
 }
 
 #[derive(Debug, Subcommand)]

@@ -362,9 +362,63 @@ fn data_describe_writes_a_configuration_that_trains() {
 }
 
 #[test]
+fn data_synth_writes_rows_that_can_be_learnt() {
+    let lab = Lab::new();
+    let options = [
+        "data",
+        "synth",
+        "--rows",
+        "6000",
+        "--inputs",
+        "8",
+        "--scenarios",
+        "0.7,0.3",
+        "--cascade",
+        "--sequence",
+        "6",
+        "--ids",
+        "50",
+        "--config",
+        "synth.toml",
+    ];
+    let synth = |out: &str| lab.run(&[&options[..], &["--out", out]].concat());
+    let told = synth("synth.csv.gz").success();
+    assert!(
+        told.stderr.contains("6000 rows are in synth.csv.gz") && told.stdout.is_empty(),
+        "{}",
+        told.stderr
+    );
+    synth("other.csv.gz").failure(2, &["--config", "`synth.toml` exists"]);
+    assert!(!lab.path("other.csv.gz").exists());
+    lab.run(&[
+        "train",
+        "synth.toml",
+        "--out",
+        "run",
+        "--set",
+        "model.expert_units=[16]",
+        "--set",
+        "train.batch_size=128",
+        "--set",
+        "optimizer.dense.rate=0.01",
+    ])
+    .success();
+    let auc = &lab.read_json("run/metrics.json")["valid"]["task1"]["all"]["auc"];
+    assert!(auc.as_f64().is_some_and(|auc| auc > 0.7), "{auc}");
+
+    let printed =
+        lab.run(&["data", "synth", "--out", "a.csv", "--rows", "10", "--correlation", "-0.5"]).success();
+    assert!(printed.stdout.contains("train = [\"a.csv\"]"), "{}", printed.stdout);
+    let header = String::from_utf8(lab.read("a.csv")).unwrap();
+    assert_eq!((header.lines().count(), header.lines().next().unwrap().split(',').count()), (11, 104));
+    lab.run(&["data", "synth"]).failure(2, &["--out"]);
+    lab.run(&["data", "synth", "--out", "b.csv", "--rate", "2"]).failure(2, &["--rate", "between 0 and 1"]);
+}
+
+#[test]
 fn help_is_everywhere_and_has_an_example() {
     let lab = Lab::new();
-    let commands: [&[&str]; 11] = [
+    let commands: [&[&str]; 12] = [
         &[],
         &["train"],
         &["repeat"],
@@ -376,6 +430,7 @@ fn help_is_everywhere_and_has_an_example() {
         &["bench", "train"],
         &["data"],
         &["data", "describe"],
+        &["data", "synth"],
     ];
     for command in commands {
         let help = lab.run(&[command, &["--help"]].concat()).success();

@@ -2,7 +2,8 @@
 //!
 //! [`load`] reads the files of a `[data]` section twice, fits an [`Encoder`](manygate_features::Encoder) on the rows
 //! that are trained on, and returns every split encoded. [`encode_file`] encodes files with an encoder that exists.
-//! [`EpochOrder`] says which rows make which batch. [`describe`](describe::describe) says what files hold.
+//! [`EpochOrder`] says which rows make which batch. [`describe`](describe::describe) says what files hold,
+//! [`synth`] writes files with known properties.
 
 mod config;
 mod csv;
@@ -12,6 +13,7 @@ mod lines;
 mod load;
 mod order;
 mod sections;
+pub mod synth;
 mod text;
 mod violation;
 mod zst;

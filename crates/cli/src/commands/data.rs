@@ -1,10 +1,11 @@
 //! `manygate data`.
 
-use crate::args::Describe;
+use crate::args::{Describe, Rule, Synth};
 use crate::output;
 use crate::progress::Rows;
-use manygate_core::{Error, Result};
+use manygate_core::{Error, Pool, Result};
 use manygate_data::describe::{Column, DescribeOptions, Description, LabelRates, describe as describe_files};
+use manygate_data::synth::{self, LabelRule, SynthOptions};
 use manygate_train::Config;
 use manygate_train::report::terminal::{Look, table};
 use std::fs::File;
@@ -46,6 +47,35 @@ pub(crate) fn describe(args: &Describe) -> Result<()> {
         ));
     }
     output::result(&parts.join("\n\n"))
+}
+
+pub(crate) fn synth(args: &Synth) -> Result<()> {
+    let options = SynthOptions {
+        rows: args.rows,
+        seed: args.seed,
+        inputs: args.inputs,
+        tasks: args.tasks,
+        correlation: args.correlation,
+        rates: args.rates.clone(),
+        labels: match args.labels {
+            Rule::Sample => LabelRule::Sample,
+            Rule::Threshold => LabelRule::Threshold,
+        },
+        targets: args.targets,
+        cascade: args.cascade,
+        scenarios: args.scenarios.clone(),
+        ids: args.ids,
+        sequence: args.sequence,
+    };
+    let config = synth::configuration(&options, &args.out)?;
+    if let Some(path) = &args.config {
+        write_new(path, &config)?;
+    }
+    let mut rows = Rows::new("written");
+    Pool::new(args.threads)?
+        .enter(|exec| synth::write_file(&options, &args.out, exec, &mut |written| rows.tell(written)))?;
+    output::say(&format!("{} rows are in {}", options.rows, args.out.display()));
+    if args.config.is_none() { output::result(config.trim_end()) } else { Ok(()) }
 }
 
 /// Writes a configuration, and never over one that somebody may have edited.

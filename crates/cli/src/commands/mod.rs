@@ -24,6 +24,7 @@ pub(crate) fn run(command: Command, interrupt: &Interrupt) -> Result<(), Failure
         Command::Methods(args) => models::methods(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Data(Data::Describe(args)) => data::describe(&args),
+        Command::Data(Data::Synth(args)) => data::synth(&args),
         Command::Bench(Bench::Train(args)) => bench::run(&args),
     };
     Ok(done?)

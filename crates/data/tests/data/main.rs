@@ -7,3 +7,4 @@ mod many_files;
 mod reader;
 mod splits;
 mod support;
+mod synth;
