@@ -45,6 +45,8 @@ fn the_same_bytes_at_any_number_of_threads() {
     // The bytes of a seed stay what they are.
     let begin = std::str::from_utf8(&one).unwrap().lines().take(2).collect::<Vec<_>>();
     assert_eq!(begin[0], "scenario,user,item,history,x1,x2,x3,x4,x5,x6,target1,target2,task1,task2");
+    let first = "s1,u5,i34,i7|i5|i31|i23,1.0378,-0.2865,-0.4381,0.0990,-1.7633,0.3260,-8.19847,-5.46418,0,0";
+    assert_eq!(begin[1], first);
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 6, "no temporary file is left");
 }
 
