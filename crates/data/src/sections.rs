@@ -1,8 +1,9 @@
 //! Configurations that are written here: the sections that describe data, and the name of a model.
 
 use manygate_core::{Error, Result};
-use manygate_features::{FeatureConfig, TaskConfig, TaskKind};
+use manygate_features::{FeatureConfig, TaskConfig, TaskKind, TaskRole};
 use serde::Serialize;
+use std::collections::BTreeMap;
 
 use crate::config::DataConfig;
 
@@ -30,5 +31,15 @@ impl Sections {
 
 /// A binary task whose label column has its name.
 pub(crate) fn binary_task(name: &str, space: Option<String>) -> TaskConfig {
-    TaskConfig { name: name.to_owned(), column: None, kind: TaskKind::Binary, weight: 1.0, space }
+    TaskConfig {
+        name: name.to_owned(),
+        column: None,
+        kind: TaskKind::Binary,
+        weight: 1.0,
+        space,
+        positive: Vec::new(),
+        after: None,
+        role: TaskRole::Primary,
+        scenario_weights: BTreeMap::new(),
+    }
 }
