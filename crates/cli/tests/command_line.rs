@@ -162,11 +162,24 @@ fn models_lists_and_describes() {
         list["models"].as_array().unwrap().iter().any(|m| m["name"] == "mmoe" && m["summary"].is_string())
     );
     let one = lab.run(&["models", "mmoe"]).success();
-    for word in ["KDD 2018", "gate_bias", "embedding_dim", "[512, 256]"] {
+    for word in [
+        "KDD 2018",
+        "tasks: parallel",
+        "scenarios: none",
+        "soft sharing",
+        "gate_bias",
+        "embedding_dim",
+        "[512, 256]",
+    ] {
         assert!(one.stdout.contains(word), "{word}: {}", one.stdout);
     }
     let one = lab.run(&["models", "mmoe", "--json"]).success().json();
-    assert_eq!(keys(&one), ["version", "name", "summary", "paper", "own_keys", "common_keys"]);
+    let place = ["aliases", "relation", "structure", "method"];
+    let described = [&["version", "name", "summary", "paper"], &place[..], &["own_keys", "common_keys"]];
+    assert_eq!(keys(&one), described.concat());
+    assert_eq!([&one["relation"], &one["structure"], &one["method"]], ["parallel", "none", "soft_sharing"]);
+    let alias = lab.run(&["models", "omoe"]).success();
+    assert!(alias.stdout.starts_with("moe: ") && alias.stdout.contains("also called omoe"));
     assert_eq!(keys(&one["own_keys"][0]), ["name", "default", "doc"]);
     lab.run(&["models", "mmoo"]).failure(2, &["there is no model `mmoo`", "mmoe"]);
 }

@@ -30,6 +30,7 @@ use crate::layers::linear::{Layer, layer};
 use crate::layers::trunk::Embedding;
 use crate::layers::{concat, scenario, tasks, trunk};
 use crate::registry::{Architecture, Entry};
+use crate::taxonomy::{Method, Relation, Structure};
 use manygate_core::{Error, Result};
 use manygate_graph::ops::{
     ActMask, Activate, Add, AddScaled, BceResidual, Broadcast, Descend, GradientConflict, Linear,
@@ -116,6 +117,9 @@ const OWN_KEYS: [Key; 9] = [
 pub const ENTRY: Entry = Entry {
     name: "causalint",
     aliases: &[],
+    relation: Relation::Single,
+    structure: Structure::MultiTower,
+    method: Method::NegativeTransfer,
     summary: "invariant and scenario-aware representations, an inner step, transfer from the other scenarios' experts",
     paper: "Y. Wang et al., \"CausalInt: Causal Inspired Intervention for Multi-Scenario Recommendation\", KDD 2022",
     own_keys: &OWN_KEYS,

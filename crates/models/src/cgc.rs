@@ -25,6 +25,7 @@ use crate::layers::mlp::{MlpInput, MlpStyle};
 use crate::layers::moe::GateStyle;
 use crate::layers::{tasks, towers, trunk};
 use crate::registry::{Architecture, Entry};
+use crate::taxonomy::{Method, Relation, Structure};
 use manygate_core::Result;
 use manygate_graph::Graph;
 use serde::{Deserialize, Serialize};
@@ -74,6 +75,9 @@ const OWN_KEYS: [Key; 5] = [
 pub const ENTRY: Entry = Entry {
     name: "cgc",
     aliases: &[],
+    relation: Relation::Parallel,
+    structure: Structure::None,
+    method: Method::SoftSharing,
     summary: "experts of each task and shared ones, a gate per task over its own and the shared, a tower per task",
     paper: "H. Tang et al., \"Progressive Layered Extraction (PLE)\", RecSys 2020",
     own_keys: &OWN_KEYS,

@@ -27,6 +27,7 @@ use crate::layers::mlp::mlp;
 use crate::layers::trunk::{Embedding, field_table};
 use crate::layers::{concat, scenario, tasks, trunk};
 use crate::registry::{Architecture, Entry};
+use crate::taxonomy::{Method, Relation, Structure};
 use manygate_core::{Error, Result};
 use manygate_graph::ops::{Attention, Linear, RowLinear, SequenceLookup, SequencePool, WeightPart};
 use manygate_graph::{Block, Graph, Init, ParamSpec, Value};
@@ -161,6 +162,9 @@ const OWN_KEYS: [Key; 19] = [
 pub const ENTRY: Entry = Entry {
     name: "dffm",
     aliases: &[],
+    relation: Relation::Parallel,
+    structure: Structure::SingleTower,
+    method: Method::DynamicWeights,
     summary: "fields and attention over behaviours are transformed by weights of the scenario",
     paper: "W. Guo et al., \"DFFM: Domain Facilitated Feature Modeling for CTR Prediction\", CIKM 2023",
     own_keys: &OWN_KEYS,

@@ -22,6 +22,7 @@ use crate::inputs::Inputs;
 use crate::layers::mlp::MlpInput;
 use crate::layers::{tasks, towers, trunk};
 use crate::registry::{Architecture, Entry};
+use crate::taxonomy::{Method, Relation, Structure};
 use manygate_core::{Error, Result};
 use manygate_graph::ops::{BceOfProduct, Multiply, Sigmoid};
 use manygate_graph::{Graph, Over, Value};
@@ -62,6 +63,9 @@ const OWN_KEYS: [Key; 1] = [Key {
 pub const ENTRY: Entry = Entry {
     name: "esmm",
     aliases: &[],
+    relation: Relation::Cascade,
+    structure: Structure::None,
+    method: Method::HardSharing,
     summary: "a chain of events, a tower per conditional probability, losses of their products over all rows",
     paper: "X. Ma et al., \"Entire Space Multi-Task Model\", SIGIR 2018",
     own_keys: &OWN_KEYS,

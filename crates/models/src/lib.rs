@@ -15,6 +15,7 @@ pub mod ple;
 pub mod registry;
 pub mod shared_bottom;
 pub mod star;
+pub mod taxonomy;
 
 pub use inputs::{BagField, Field, Inputs, Table, Task, TaskKind};
 pub use registry::{Architecture, Entry, MODELS, build, find, from_table};

@@ -29,6 +29,7 @@ use crate::layers::mlp::{MlpInput, mlp, mlps};
 use crate::layers::sequence::{Encoder, encode};
 use crate::layers::{concat, scenario, tasks, trunk};
 use crate::registry::{Architecture, Entry};
+use crate::taxonomy::{Method, Relation, Structure};
 use manygate_core::{Error, Result};
 use manygate_graph::ops::{Activate, Add, AttachRow, Broadcast, GateCombine, Linear, RowLinear};
 use manygate_graph::{Block, Graph, Init, ParamSpec, Value};
@@ -109,6 +110,9 @@ const OWN_KEYS: [Key; 14] = [
 pub const ENTRY: Entry = Entry {
     name: "m2m",
     aliases: &[],
+    relation: Relation::Parallel,
+    structure: Structure::SingleTower,
+    method: Method::DynamicWeights,
     summary: "the scenario generates the weights of expert attention and of residual towers; attention over sequences",
     paper: "Q. Zhang et al., \"Leaving No One Behind: A Multi-Scenario Multi-Task Meta Learning Approach for Advertiser Modeling\", WSDM 2022",
     own_keys: &OWN_KEYS,

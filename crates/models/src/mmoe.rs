@@ -22,6 +22,7 @@ use crate::layers::mlp::{MlpInput, MlpStyle};
 use crate::layers::moe::{GateStyle, all_see_all, mixtures};
 use crate::layers::{tasks, towers, trunk};
 use crate::registry::{Architecture, Entry};
+use crate::taxonomy::{Method, Relation, Structure};
 use manygate_core::{Error, Result};
 use manygate_graph::Graph;
 use serde::{Deserialize, Serialize};
@@ -68,6 +69,9 @@ const OWN_KEYS: [Key; 4] = [
 pub const ENTRY: Entry = Entry {
     name: "mmoe",
     aliases: &[],
+    relation: Relation::Parallel,
+    structure: Structure::None,
+    method: Method::SoftSharing,
     summary: "shared experts, one softmax gate per task, a tower per task",
     paper: "J. Ma et al., \"Modeling Task Relationships in Multi-task Learning with Multi-gate Mixture-of-Experts\", KDD 2018",
     own_keys: &OWN_KEYS,

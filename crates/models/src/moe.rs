@@ -23,6 +23,7 @@ use crate::layers::mlp::{MlpInput, MlpStyle};
 use crate::layers::moe::{GateStyle, all_see_all, mixtures};
 use crate::layers::{tasks, towers, trunk};
 use crate::registry::{Architecture, Entry};
+use crate::taxonomy::{Method, Relation, Structure};
 use manygate_core::{Error, Result};
 use manygate_graph::Graph;
 use serde::{Deserialize, Serialize};
@@ -69,6 +70,9 @@ const OWN_KEYS: [Key; 4] = [
 pub const ENTRY: Entry = Entry {
     name: "moe",
     aliases: &["omoe"],
+    relation: Relation::Parallel,
+    structure: Structure::None,
+    method: Method::SoftSharing,
     summary: "experts, one softmax gate for all tasks, a tower per task",
     paper: "R. A. Jacobs et al., \"Adaptive Mixtures of Local Experts\", Neural Computation 3, 1991",
     own_keys: &OWN_KEYS,

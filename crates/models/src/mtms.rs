@@ -30,6 +30,7 @@ use crate::inputs::{Inputs, Task};
 use crate::layers::trunk::{self, Embedding};
 use crate::layers::{scenario, tasks};
 use crate::registry::{Architecture, Entry};
+use crate::taxonomy::{Method, Relation, Structure};
 use manygate_core::{Error, Result};
 use manygate_graph::ops::{BceOfProduct, BceWithLogits, Linear, LookupTrunk, Multiply, Piece, Sigmoid};
 use manygate_graph::{Block, Graph, Init, LossPart, Over, ParamSpec, Parameters, Value};
@@ -82,6 +83,9 @@ const OWN_KEYS: [Key; 3] = [
 pub const ENTRY: Entry = Entry {
     name: "mtms",
     aliases: &[],
+    relation: Relation::Cascade,
+    structure: Structure::MultiTower,
+    method: Method::NegativeTransfer,
     summary: "tables and towers of each scenario and task; trained apart, then joined and frozen under new towers",
     paper: "S. Tan et al., \"Multi-Task and Multi-Scene Unified Ranking Model for Online Advertising\", IEEE Big Data 2021",
     own_keys: &OWN_KEYS,

@@ -27,6 +27,7 @@ use crate::layers::mlp::{MlpInput, MlpStyle};
 use crate::layers::moe::GateStyle;
 use crate::layers::{tasks, towers, trunk};
 use crate::registry::{Architecture, Entry};
+use crate::taxonomy::{Method, Relation, Structure};
 use manygate_core::{Error, Result};
 use manygate_graph::Graph;
 use serde::{Deserialize, Serialize};
@@ -96,6 +97,9 @@ const OWN_KEYS: [Key; 6] = [
 pub const ENTRY: Entry = Entry {
     name: "ple",
     aliases: &[],
+    relation: Relation::Parallel,
+    structure: Structure::None,
+    method: Method::SoftSharing,
     summary: "levels of task-specific and shared experts with gates, a tower per task",
     paper: "H. Tang et al., \"Progressive Layered Extraction (PLE)\", RecSys 2020",
     own_keys: &OWN_KEYS,

@@ -2,6 +2,7 @@
 
 use crate::config::Key;
 use crate::inputs::Inputs;
+use crate::taxonomy::{Method, Relation, Structure};
 use crate::{causalint, cgc, dffm, esmm, m2m, mmoe, moe, mtms, ple, shared_bottom, star};
 use manygate_core::{Error, Result};
 use manygate_graph::{Graph, Mode, Parameters};
@@ -34,6 +35,12 @@ pub struct Entry {
     pub name: &'static str,
     /// Other names that it goes by.
     pub aliases: &'static [&'static str],
+    /// What its tasks are to each other.
+    pub relation: Relation,
+    /// How it treats scenarios.
+    pub structure: Structure,
+    /// What it does about tasks or scenarios that differ.
+    pub method: Method,
     /// One line.
     pub summary: &'static str,
     /// Citation.

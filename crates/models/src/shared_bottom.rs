@@ -16,6 +16,7 @@ use crate::config::{self, ActivationName, COMMON_KEYS, Common, Key, NormName};
 use crate::inputs::Inputs;
 use crate::layers::{mlp, tasks, towers, trunk};
 use crate::registry::{Architecture, Entry};
+use crate::taxonomy::{Method, Relation, Structure};
 use manygate_core::Result;
 use manygate_graph::Graph;
 use serde::{Deserialize, Serialize};
@@ -52,6 +53,9 @@ const OWN_KEYS: [Key; 1] =
 pub const ENTRY: Entry = Entry {
     name: "shared_bottom",
     aliases: &[],
+    relation: Relation::Parallel,
+    structure: Structure::None,
+    method: Method::HardSharing,
     summary: "one network under all tasks, a tower per task",
     paper: "R. Caruana, \"Multitask Learning\", Machine Learning 28, 1997",
     own_keys: &OWN_KEYS,

@@ -26,6 +26,7 @@ use crate::inputs::Inputs;
 use crate::layers::mlp::MlpInput;
 use crate::layers::{concat, scenario, tasks, towers, trunk};
 use crate::registry::{Architecture, Entry};
+use crate::taxonomy::{Method, Relation, Structure};
 use manygate_core::Result;
 use manygate_graph::ops::{Add, BatchMoments, Fold, Linear, Normalise, Running};
 use manygate_graph::{Block, Graph, Init, ParamSpec, Value};
@@ -114,6 +115,9 @@ const OWN_KEYS: [Key; 8] = [
 pub const ENTRY: Entry = Entry {
     name: "star",
     aliases: &[],
+    relation: Relation::Parallel,
+    structure: Structure::MultiTower,
+    method: Method::ParameterSharing,
     summary: "weights of a scenario are shared ones times its own, normalisation by scenario, an auxiliary network",
     paper: "X.-R. Sheng et al., \"One Model to Serve All: Star Topology Adaptive Recommender for Multi-Domain CTR Prediction\", CIKM 2021",
     own_keys: &OWN_KEYS,

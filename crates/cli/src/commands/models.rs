@@ -3,16 +3,28 @@
 use crate::args::Names;
 use crate::output;
 use manygate_core::Result;
-use manygate_models::MODELS;
 use manygate_models::config::Key;
+use manygate_models::taxonomy::{Method, Relation, Structure};
+use manygate_models::{Entry, MODELS};
 use manygate_train::balance::{self, METHODS};
 use manygate_train::report::terminal::{Look, table};
 use serde::Serialize;
 
-#[derive(Clone, Copy, Serialize)]
+/// A model among the others.
+#[derive(Serialize)]
+struct Place {
+    aliases: &'static [&'static str],
+    relation: Relation,
+    structure: Structure,
+    method: Method,
+}
+
+#[derive(Serialize)]
 struct Summary {
     name: &'static str,
     summary: &'static str,
+    #[serde(flatten)]
+    place: Option<Place>,
 }
 
 /// What a name stands for.
@@ -22,41 +34,61 @@ struct Description {
     name: &'static str,
     summary: &'static str,
     paper: &'static str,
+    #[serde(flatten)]
+    place: Option<Place>,
     own_keys: &'static [Key],
     common_keys: &'static [Key],
+}
+
+impl Place {
+    fn of(entry: &Entry) -> Place {
+        let Entry { aliases, relation, structure, method, .. } = *entry;
+        Place { aliases, relation, structure, method }
+    }
 }
 
 /// The architectures.
 pub(crate) fn models(args: &Names) -> Result<()> {
     let Some(name) = &args.name else {
-        let all: Vec<Summary> = MODELS.iter().map(|m| Summary { name: m.name, summary: m.summary }).collect();
-        return list("models", &all, args.json);
+        if args.json {
+            let all = MODELS.iter();
+            let all = all.map(|m| Summary { name: m.name, summary: m.summary, place: Some(Place::of(m)) });
+            return list_json("models", all.collect());
+        }
+        let rows = MODELS.iter().map(|m| {
+            let names: Vec<&str> = [m.name].iter().chain(m.aliases).copied().collect();
+            let place = [m.relation.to_string(), m.structure.to_string(), m.method.to_string()];
+            let [tasks, scenarios, method] = place;
+            [names.join(", "), tasks, scenarios, method, m.summary.to_owned()]
+        });
+        let header = ["name", "tasks", "scenarios", "method", "summary"];
+        return output::result(&table(&header, rows, header.len(), Look::detect()));
     };
-    let manygate_models::Entry { name, summary, paper, own_keys, common_keys, .. } =
-        *manygate_models::find(name)?;
-    let description = Description { version: 1, name, summary, paper, own_keys, common_keys };
+    let entry = manygate_models::find(name)?;
+    let Entry { name, summary, paper, own_keys, common_keys, .. } = *entry;
+    let place = Some(Place::of(entry));
+    let description = Description { version: 1, name, summary, paper, place, own_keys, common_keys };
     describe(&description, ["[model]", "every model"], args.json)
 }
 
 /// The methods that balance losses.
 pub(crate) fn methods(args: &Names) -> Result<()> {
     let Some(name) = &args.name else {
-        let all: Vec<Summary> =
-            METHODS.iter().map(|m| Summary { name: m.name, summary: m.summary }).collect();
-        return list("methods", &all, args.json);
+        if args.json {
+            let all = METHODS.iter().map(|m| Summary { name: m.name, summary: m.summary, place: None });
+            return list_json("methods", all.collect());
+        }
+        let rows = METHODS.iter().map(|m| [m.name, m.summary]);
+        return output::result(&table(&["name", "summary"], rows, 2, Look::detect()));
     };
     let balance::Entry { name, summary, paper, own_keys, .. } = *balance::find(name)?;
     let common_keys = &balance::COMMON_KEYS;
-    let description = Description { version: 1, name, summary, paper, own_keys, common_keys };
+    let description = Description { version: 1, name, summary, paper, place: None, own_keys, common_keys };
     describe(&description, ["[balance]", "every method"], args.json)
 }
 
-fn list(kind: &str, all: &[Summary], json: bool) -> Result<()> {
-    if json {
-        return output::json(&serde_json::json!({ "version": 1, kind: all }));
-    }
-    let rows = all.iter().map(|s| [s.name, s.summary]);
-    output::result(&table(&["name", "summary"], rows, 2, Look::detect()))
+fn list_json(kind: &str, all: Vec<Summary>) -> Result<()> {
+    output::json(&serde_json::json!({ "version": 1, kind: all }))
 }
 
 fn describe(description: &Description, [section, all]: [&str; 2], json: bool) -> Result<()> {
@@ -67,9 +99,15 @@ fn describe(description: &Description, [section, all]: [&str; 2], json: bool) ->
         let rows = keys.iter().map(|key| [key.name, key.default, key.doc]);
         table(&["key", "default", "what it does"], rows, 3, Look::detect())
     };
-    let Description { name, summary, paper, own_keys, common_keys, .. } = description;
+    let Description { name, summary, paper, place, own_keys, common_keys, .. } = description;
+    let place = place.as_ref().map_or_else(String::new, |place| {
+        let Place { aliases, relation, structure, method } = place;
+        let also =
+            if aliases.is_empty() { String::new() } else { format!("\nalso called {}", aliases.join(", ")) };
+        format!("\ntasks: {relation}; scenarios: {structure}; method: {method}{also}")
+    });
     output::result(&format!(
-        "{name}: {summary}\n{paper}\n\nKeys under {section}\n{}\n\nKeys that {all} has\n{}",
+        "{name}: {summary}\n{paper}{place}\n\nKeys under {section}\n{}\n\nKeys that {all} has\n{}",
         keys(own_keys),
         keys(common_keys)
     ))
