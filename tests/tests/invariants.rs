@@ -3,7 +3,7 @@
 
 use manygate_core::{Batch, Executor, Pool, Serial, Stream};
 use manygate_embedding::{Table, Tables};
-use manygate_graph::{Graph, Input, Mode, Parameters, Plan, PlanOptions, RowOrder, Workspace};
+use manygate_graph::{Draws, Graph, Input, Mode, Parameters, Plan, PlanOptions, RowOrder, Workspace};
 use manygate_models::inputs::{Field, Inputs, Table as TableInput, Task};
 use manygate_models::{MODELS, build};
 use manygate_runtime::model::Weights;
@@ -229,11 +229,12 @@ fn a_batch_of_one_row_trains() {
 fn step(model: &Model, batch: &Batch) -> (Vec<(String, Vec<f32>)>, Parameters) {
     let Model { plan, params, state, tables } = model;
     let mut order = RowOrder::default();
-    let batch = order.arrange(plan, batch).unwrap();
+    let batch = order.arrange(plan, batch).unwrap().batch;
     let mut ws = Workspace::new(plan, 1, batch.rows);
     plan.pack(&Serial, &mut ws, params);
     let seeds = vec![1.0; plan.losses().len()];
-    plan.run(&Serial, &mut ws, &Input { params, state, tables, batch, seeds: &seeds }).unwrap();
+    let draws = Draws::default();
+    plan.run(&Serial, &mut ws, &Input { params, state, tables, batch, seeds: &seeds, draws }).unwrap();
     let lanes = plan.gradients(&ws);
     let sum = |i: usize| (0..lanes.rows()).map(|lane| lanes.row(lane)[i]).sum();
     let gradients =

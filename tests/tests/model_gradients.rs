@@ -3,7 +3,7 @@
 use manygate_core::{Bag, Batch, Pool, Serial, Stream};
 use manygate_embedding::{Table, Tables};
 use manygate_graph::check::check_plan;
-use manygate_graph::{Input, Mode, Parameters, Plan, PlanOptions, RowOrder, Workspace};
+use manygate_graph::{Arranged, Draws, Input, Mode, Parameters, Plan, PlanOptions, RowOrder, Workspace};
 use manygate_kernels::embedding::Pooling;
 use manygate_kernels::{Isa, Mat};
 use manygate_models::inputs::{self, Inputs, TaskKind};
@@ -194,8 +194,10 @@ impl Model {
         Model { plan, params, state, tables }
     }
 
-    fn input<'a>(&'a self, batch: &'a Batch, seeds: &'a [f32]) -> Input<'a> {
-        Input { params: &self.params, state: &self.state, tables: &self.tables, batch, seeds }
+    fn input<'a>(&'a self, rows: Arranged<'a>, seeds: &'a [f32]) -> Input<'a> {
+        let (params, state, tables) = (&self.params, &self.state, &self.tables);
+        let draws = Draws { seed: 4, step: 9, caller_rows: rows.caller_rows };
+        Input { params, state, tables, batch: rows.batch, seeds, draws }
     }
 }
 
@@ -264,13 +266,13 @@ fn a_part_of_the_loss_gives_gradients_to_what_it_reaches_and_to_nothing_else() {
         let options = PlanOptions { lane_rows: 16, ..PlanOptions::default() };
         let model = Model::new(&keys, &inputs(&keys), Mode::Training, options);
         let mut order = RowOrder::default();
-        let batch = order.arrange(&model.plan, &batch).unwrap();
+        let rows = order.arrange(&model.plan, &batch).unwrap();
         let mut ws = Workspace::new(&model.plan, 1, batch.rows);
         model.plan.pack(&Serial, &mut ws, &model.params);
         let parts = model.plan.losses().len();
         for part in 0..parts {
             let seeds: Vec<f32> = (0..parts).map(|p| if p == part { 1.0 } else { 0.0 }).collect();
-            model.plan.run(&Serial, &mut ws, &model.input(batch, &seeds)).unwrap();
+            model.plan.run(&Serial, &mut ws, &model.input(rows, &seeds)).unwrap();
             let (tensors, tables) = has_gradient(&model.plan, &ws);
             let reached = model.plan.reached_by(part);
             let names = model.plan.layout().blocks().map(|(block, _)| &block.name);

@@ -4,6 +4,8 @@
 //! A number is a pure function of (seed, step, op) and a counter (row, column), so it does not depend on tiles,
 //! lanes, threads, the order of rows, or the device.
 
+use manygate_kernels::random::philox;
+
 /// A family of random numbers, addressed by a counter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stream {
@@ -15,6 +17,11 @@ impl Stream {
     pub fn new(seed: u64, step: u64, op: u64) -> Self {
         let key = mix(mix(mix(seed) ^ step) ^ op);
         Stream { key: [key as u32, (key >> 32) as u32] }
+    }
+
+    /// The key of its [blocks](Stream::block), for kernels that draw many at once.
+    pub fn key(&self) -> [u32; 2] {
+        self.key
     }
 
     /// Four independent 32-bit numbers at `(row, column)`.
@@ -68,40 +75,9 @@ fn mix(x: u64) -> u64 {
     x ^ (x >> 31)
 }
 
-fn philox(mut counter: [u32; 4], mut key: [u32; 2]) -> [u32; 4] {
-    for round in 0..10 {
-        if round > 0 {
-            key = [key[0].wrapping_add(0x9E37_79B9), key[1].wrapping_add(0xBB67_AE85)];
-        }
-        let a = u64::from(counter[0]) * 0xD251_1F53;
-        let b = u64::from(counter[2]) * 0xCD9E_8D57;
-        counter = [
-            (b >> 32) as u32 ^ counter[1] ^ key[0],
-            b as u32,
-            (a >> 32) as u32 ^ counter[3] ^ key[1],
-            a as u32,
-        ];
-    }
-    counter
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// Known answers of the authors' Random123 distribution (kat_vectors, philox4x32 10 rounds).
-    #[test]
-    fn philox_known_answers() {
-        assert_eq!(philox([0; 4], [0; 2]), [0x6627_e8d5, 0xe169_c58d, 0xbc57_ac4c, 0x9b00_dbd8]);
-        assert_eq!(
-            philox([u32::MAX; 4], [u32::MAX; 2]),
-            [0x408f_276d, 0x41c8_3b0e, 0xa20b_c7c6, 0x6d54_51fd]
-        );
-        assert_eq!(
-            philox([0x243f_6a88, 0x85a3_08d3, 0x1319_8a2e, 0x0370_7344], [0xa409_3822, 0x299f_31d0]),
-            [0xd16c_fe09, 0x94fd_cceb, 0x5001_e420, 0x2412_6ea1]
-        );
-    }
 
     #[test]
     fn numbers_have_the_moments_of_their_distribution() {

@@ -30,15 +30,15 @@ impl Sections {
 }
 
 /// A binary task whose label column has its name.
-pub(crate) fn binary_task(name: &str, space: Option<String>) -> TaskConfig {
+pub(crate) fn binary_task(name: &str, after: Option<String>) -> TaskConfig {
     TaskConfig {
         name: name.to_owned(),
         column: None,
         kind: TaskKind::Binary,
         weight: 1.0,
-        space,
+        space: None,
         positive: Vec::new(),
-        after: None,
+        after,
         role: TaskRole::Primary,
         scenario_weights: BTreeMap::new(),
     }

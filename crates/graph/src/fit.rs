@@ -21,6 +21,10 @@ impl Plan {
         if seeds != parts {
             return misfit(format!("{seeds} seeds for {parts} parts of the loss"));
         }
+        let (named, rows) = (input.draws.caller_rows.len(), input.batch.rows);
+        if named != 0 && named != rows {
+            return misfit(format!("the caller's rows of {named} rows are told, the batch has {rows}"));
+        }
         self.check_batch(input.batch)
     }
 

@@ -404,6 +404,13 @@ impl Graph {
                 None => return Err(format!("there is no table {}", lookup.table)),
             }
         }
+        let drawn =
+            |node: &&Node| matches!(&node.kind, Kind::Op { op: other, .. } if other.draws() == op.draws());
+        if op.draws().is_some()
+            && let Some(other) = self.nodes.iter().find(drawn)
+        {
+            return Err(format!("draws the random numbers of `{}`; name it differently", other.name));
+        }
         if op.loss().is_some_and(|l| l.0 >= self.losses.len()) {
             return Err("its part of the loss is one of another graph".into());
         }

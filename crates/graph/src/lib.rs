@@ -4,6 +4,7 @@
 //! repository's `ARCHITECTURE.md` for the reasons.
 
 pub mod check;
+mod draws;
 mod fit;
 pub mod graph;
 pub mod op;
@@ -12,17 +13,18 @@ pub mod param;
 pub mod plan;
 pub mod reach;
 mod results;
-mod row_order;
+pub mod row_order;
 pub mod run;
 pub mod shape;
 mod tile;
 pub mod workspace;
 
+pub use draws::Draws;
 pub use graph::{Graph, LossId, LossPart, Mode, Over, Value};
 pub use op::{LookupSource, Op, TableSource};
 pub use param::{Block, Init, Layout, ParamSpec, Parameters, TableSpec, name_hash};
 pub use plan::{Description, Plan, PlanOptions, Reached, SparseSource};
-pub use row_order::RowOrder;
+pub use row_order::{Arranged, RowOrder};
 pub use run::Input;
 pub use shape::{Shape, Space};
 pub use workspace::{Prepared, Workspace};

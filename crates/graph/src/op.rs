@@ -1,5 +1,6 @@
 //! What an op is, and what it sees of a tile of rows.
 
+use crate::draws::Draws;
 use crate::graph::LossId;
 use crate::param::TableSpec;
 use crate::shape::Shape;
@@ -183,6 +184,12 @@ pub trait Op: Debug + Send + Sync {
         &[]
     }
 
+    /// The key of the random numbers that it draws: the [hash](crate::name_hash) of a name that no other op of the graph
+    /// draws by, whatever else the graph holds and in which order.
+    fn draws(&self) -> Option<u64> {
+        None
+    }
+
     /// The loss part that it adds to.
     fn loss(&self) -> Option<LossId> {
         None
@@ -216,6 +223,17 @@ pub trait Op: Debug + Send + Sync {
     /// The same function in plain f64, for tests: inputs and tables as matrices, the whole batch as one tile. A loss
     /// returns one term a row, whose sum is what is differentiated.
     fn reference(&self, inputs: &[Matrix], tables: &[Matrix], batch: &Batch) -> Matrix;
+
+    /// The same with the random numbers of a run, for an op that [draws](Op::draws) some.
+    fn reference_drawn(
+        &self,
+        inputs: &[Matrix],
+        tables: &[Matrix],
+        batch: &Batch,
+        _draws: &Draws<'_>,
+    ) -> Matrix {
+        self.reference(inputs, tables, batch)
+    }
 }
 
 /// An op that reduces the whole batch to a [`Space::Once`](crate::Space::Once) value: it cuts the plan.
@@ -295,6 +313,8 @@ pub struct Rowset<'a> {
     pub batch: &'a Batch,
     /// Facts about the whole batch.
     pub facts: &'a Facts,
+    /// What random numbers are keyed by.
+    pub draws: Draws<'a>,
     /// Tables by index.
     pub tables: &'a dyn TableSource,
     /// Declarations of the tables.

@@ -3,6 +3,15 @@
 use crate::plan::Plan;
 use manygate_core::{Batch, Result};
 
+/// A batch in the order that a plan reads.
+#[derive(Clone, Copy, Debug)]
+pub struct Arranged<'a> {
+    /// The rows.
+    pub batch: &'a Batch,
+    /// The caller's row of each; empty where nothing was moved.
+    pub caller_rows: &'a [u32],
+}
+
 /// Arranges batches for plans that multiply a row by a weight of its scenario: rows of one scenario stand together, in
 /// the caller's order among themselves, so that a tile has one weight. For other plans a batch stays as it is.
 #[derive(Debug, Default)]
@@ -26,10 +35,10 @@ impl RowOrder {
     ///
     /// # Errors
     /// When columns of the batch differ in length.
-    pub fn arrange<'a>(&'a mut self, plan: &Plan, batch: &'a Batch) -> Result<&'a Batch> {
+    pub fn arrange<'a>(&'a mut self, plan: &Plan, batch: &'a Batch) -> Result<Arranged<'a>> {
         self.order.clear();
         if !plan.orders_rows() || batch.scenario.is_sorted() {
-            return Ok(batch);
+            return Ok(Arranged { batch, caller_rows: &[] });
         }
         batch.validate()?;
         self.order.extend(0..batch.rows as u32);
@@ -38,7 +47,7 @@ impl RowOrder {
             self.arranged = Batch::empty_like(batch);
         }
         self.arranged.gather(batch, &self.order);
-        Ok(&self.arranged)
+        Ok(Arranged { batch: &self.arranged, caller_rows: &self.order })
     }
 
     /// The caller's row that stands at `row` of the batch arranged last.

@@ -1,5 +1,6 @@
 //! Runs a plan: phases in order, lanes side by side, tiles one after the other.
 
+use crate::draws::Draws;
 use crate::op::{Facts, Reduction, Rowset, TableSource};
 use crate::param::Parameters;
 use crate::plan::{GradientPlace, JoinStep, OnceGradient, PackedWeight, Place, Plan, Step};
@@ -23,6 +24,8 @@ pub struct Input<'a> {
     pub batch: &'a Batch,
     /// Factor of each loss part: ones train on the sum, a single one gives a task's own gradients.
     pub seeds: &'a [f32],
+    /// What its random numbers are keyed by; the default where the plan draws none.
+    pub draws: Draws<'a>,
 }
 
 /// Numbers that lanes divide among themselves: `len` of them for each lane, one lane after the other.
@@ -88,7 +91,8 @@ impl Plan {
         self.check_weights(params, state, tables)?;
         let mut ws = Workspace::new(self, 1, 1);
         self.pack(exec, &mut ws, params);
-        let input = Input { params, state, tables, batch: &Batch::default(), seeds: &[] };
+        let (batch, draws) = (&Batch::default(), Draws::default());
+        let input = Input { params, state, tables, batch, seeds: &[], draws };
         self.compute_weights(&mut ws, &input, 1);
         Ok(Prepared { plan: self.id, packed: ws.packed, once: ws.once })
     }
@@ -221,6 +225,7 @@ impl Plan {
             first_row: rows.start,
             batch: input.batch,
             facts: &ws.facts,
+            draws: input.draws,
             tables: input.tables,
             table_specs: &self.graph.tables,
         }

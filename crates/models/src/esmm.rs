@@ -161,7 +161,7 @@ mod tests {
     use crate::inputs::Task;
 
     fn names(keys: &str, tasks: &[&str]) -> std::result::Result<Vec<String>, String> {
-        let task = |name: &&str| Task { name: (*name).into(), weight: 1.0, space: None };
+        let task = |name: &&str| Task::binary(*name);
         let inputs = Inputs { tasks: tasks.iter().map(task).collect(), ..Inputs::default() };
         let esmm: Esmm = config::parse(&toml::from_str(keys).unwrap()).unwrap();
         esmm.names(&inputs).map_err(|e| e.to_string())
@@ -187,7 +187,7 @@ mod tests {
 
     #[test]
     fn every_event_is_trained_over_all_rows() {
-        let task = |name: &str, space| Task { name: name.into(), weight: 1.0, space };
+        let task = |name: &str, space| Task { space, ..Task::binary(name) };
         let inputs = Inputs { tasks: vec![task("click", None), task("buy", Some(0))], ..Inputs::default() };
         let message = Esmm::default().names(&inputs).unwrap_err().to_string();
         assert!(message.contains("esmm trains `buy` over all rows"), "{message}");

@@ -3,7 +3,7 @@
 use crate::model::Model;
 use manygate_core::{Batch, Error, Executor, Result};
 use manygate_embedding::Tables;
-use manygate_graph::{Input, Parameters, Plan, RowOrder, Workspace};
+use manygate_graph::{Draws, Input, Parameters, Plan, RowOrder, Workspace};
 use manygate_kernels::Mat;
 use std::sync::Arc;
 
@@ -32,7 +32,7 @@ impl Held<'_> {
             Held::Shared(model) => (&model.weights().params, &model.weights().state, &model.weights().tables),
             Held::Borrowed { params, state, tables, .. } => (*params, *state, *tables),
         };
-        Input { params, state, tables, batch, seeds }
+        Input { params, state, tables, batch, seeds, draws: Draws::default() }
     }
 }
 
@@ -132,7 +132,7 @@ impl<'m> Predictor<'m> {
         }
         let Predictor { held, seeds, order, ws } = self;
         let rows = batch.rows;
-        let batch = order.arrange(held.plan(), batch)?;
+        let batch = order.arrange(held.plan(), batch)?.batch;
         held.plan().run(exec, ws, &held.input(batch, seeds))?;
         for (output, name) in held.plan().output_names().enumerate() {
             let values = held.plan().output_at(ws, output)?;

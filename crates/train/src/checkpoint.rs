@@ -172,6 +172,7 @@ impl Checkpoint {
             balancer.restore(&learnt)?;
         }
         learner.step = self.progress.stage_step;
+        learner.earlier_steps = self.progress.step - self.progress.stage_step;
         Ok(())
     }
 }

@@ -8,7 +8,7 @@ use crate::optim::rows::RowOptimizers;
 use crate::optim::{Clip, Gradients, OptimizerConfig, Schedule};
 use manygate_core::{Batch, Error, Executor, Result};
 use manygate_embedding::{SparseGradients, Table, Tables};
-use manygate_graph::{Graph, Input, Parameters, Plan, PlanOptions, RowOrder, Workspace};
+use manygate_graph::{Arranged, Draws, Graph, Input, Parameters, Plan, PlanOptions, RowOrder, Workspace};
 use manygate_models::Task;
 use std::sync::Arc;
 
@@ -25,8 +25,11 @@ pub struct Learner {
     pub tables: Tables,
     /// Optimiser of the dense parameters.
     pub dense: DenseOptimizer,
-    /// Steps taken.
+    /// Steps taken in the stage.
     pub step: u64,
+    /// Steps of the stages before it.
+    pub earlier_steps: u64,
+    seed: u64,
     rows: RowOptimizers,
     clip: Option<Clip>,
     schedule: Schedule,
@@ -64,6 +67,8 @@ impl Learner {
             tables: Tables(tables.collect()),
             dense: DenseOptimizer::new(&plan, optimizer)?,
             step: 0,
+            earlier_steps: 0,
+            seed,
             rows,
             clip: Clip::new(&plan, optimizer),
             schedule: optimizer.schedule.schedule()?,
@@ -77,7 +82,7 @@ impl Learner {
     }
 
     /// Goes on with the parameters, state and tables of another graph that declares the same ones, as a new stage of
-    /// training does: with fresh optimisers, and no step taken.
+    /// training does: with fresh optimisers, and no step of it taken.
     ///
     /// # Errors
     /// When the graph declares other parameters or cannot be compiled, or a group of `optimizer` does not fit.
@@ -112,6 +117,7 @@ impl Learner {
         self.balancer = None;
         self.order = RowOrder::default();
         self.ws = Workspace::new(&plan, exec.threads(), capacity);
+        self.earlier_steps += self.step;
         (self.plan, self.step) = (plan, 0);
         Ok(())
     }
@@ -174,10 +180,11 @@ impl Learner {
     /// moved.
     pub fn step(&mut self, exec: &dyn Executor, batch: &Batch) -> Result<&[f64]> {
         self.plan.pack(exec, &mut self.ws, &self.params);
-        let batch = self.order.arrange(&self.plan, batch)?;
-        let (params, state) = (&self.params, &self.state);
-        let input = Input { params, state, tables: &self.tables, batch, seeds: &self.seeds };
+        let Arranged { batch, caller_rows } = self.order.arrange(&self.plan, batch)?;
         let step = self.step + 1;
+        let draws = Draws { seed: self.seed, step: self.earlier_steps + step, caller_rows };
+        let (params, state) = (&self.params, &self.state);
+        let input = Input { params, state, tables: &self.tables, batch, seeds: &self.seeds, draws };
         if let Some(balancer) = &mut self.balancer {
             self.plan.check_batch(batch)?;
             self.sparse.sort(exec, batch);
@@ -206,7 +213,7 @@ impl Learner {
         if let Some(balancer) = &mut self.balancer {
             // With the state as the step found it: only the parameters have moved.
             let (params, state) = (&self.params, &self.state);
-            let input = Input { params, state, tables: &self.tables, batch, seeds: &self.seeds };
+            let input = Input { params, state, tables: &self.tables, batch, seeds: &self.seeds, draws };
             balancer.look_again(exec, &input, step)?;
         }
         self.plan.update_state(&self.ws, &mut self.state);

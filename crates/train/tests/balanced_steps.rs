@@ -4,7 +4,7 @@ mod support;
 
 use manygate_core::{Executor, Pool, Serial};
 use manygate_embedding::SparseGradients;
-use manygate_graph::{Input, Workspace};
+use manygate_graph::{Draws, Input, Workspace};
 use manygate_train::balance::uncertainty::Likelihood;
 use manygate_train::balance::{Balance, METHODS, Seen};
 use manygate_train::{Learner, LossGradients};
@@ -38,7 +38,8 @@ fn combined_gradients_move_what_is_shared() {
         let mut sparse = SparseGradients::new(plan, ROWS);
         sparse.sort(&Serial, &batch);
         let mut gradients = LossGradients::new(plan, &[0, 1, 2], &[1.0; 3]);
-        let input = Input { params, state, tables, batch: &batch, seeds: &[] };
+        let draws = Draws { seed: 3, step: 1, caller_rows: &[] };
+        let input = Input { params, state, tables, batch: &batch, seeds: &[], draws };
         gradients.compute(&Serial, plan, &mut ws, &sparse, &input, 1).unwrap();
         let (mut gram, mut weights) = ([0.0; 9], [0.0; 3]);
         gradients.gram(&Serial, &mut gram);

@@ -5,7 +5,7 @@ use manygate_core::Result;
 use manygate_train::agreement::Reference;
 use manygate_train::checkpoint::Checkpoint;
 use manygate_train::report::Floors;
-use manygate_train::results::{METRICS_FILE, label_rates};
+use manygate_train::results::{METRICS_FILE, label_means};
 use manygate_train::{Config, RunOptions, Silent, train};
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -18,7 +18,7 @@ const CONFIG: &str = include_str!("../../../configs/quickstart.toml");
 const STAGED: &str = include_str!("../../../configs/mtms.toml");
 const FLOORS: &str = include_str!("../../../data/quickstart/floors.toml");
 const REFERENCE: &str = include_str!("../../../configs/protocol/reference.json");
-const METRICS: &str = r#"{"version": 1, "label_rates": {"click": 0.25, "buy": 0.01}, "seed": 1}"#;
+const METRICS: &str = r#"{"version": 1, "label_means": {"click": 0.25, "buy": 0.01}, "seed": 1}"#;
 
 /// What takes the place of a value: of another type, out of every range, or no value at all.
 const ODD: [&str; 16] = [
@@ -81,7 +81,7 @@ fn reference(bytes: &[u8]) -> Result<Reference> {
 }
 
 fn rates(bytes: &[u8]) -> Result<()> {
-    read(METRICS_FILE, bytes, |path| label_rates(path.parent().unwrap())).map(drop)
+    read(METRICS_FILE, bytes, |path| label_means(path.parent().unwrap())).map(drop)
 }
 
 /// The checkpoint of a short run, and the configuration that belongs to it.

@@ -4,9 +4,11 @@ mod support;
 
 use manygate_core::{Batch, Executor, Pool, Serial};
 use manygate_embedding::SparseGradients;
-use manygate_graph::{Input, Plan, Workspace};
+use manygate_graph::{Draws, Input, Plan, Workspace};
 use manygate_train::{Learner, LossGradients};
 use support::{IDS, ROWS, batch, learner};
+
+const DRAWS: Draws<'static> = Draws { seed: 3, step: 1, caller_rows: &[] };
 
 /// Everything in one vector: dense gradients, then those of tables, `[rows, dim]`, without the unknown row.
 fn all(plan: &Plan, dense: &[f32], tables: &[(Vec<u32>, Vec<f32>)]) -> Vec<f32> {
@@ -26,7 +28,7 @@ fn of_run(learner: &Learner, batch: &Batch, seeds: &[f32]) -> Vec<f32> {
     let Learner { plan, params, state, tables, .. } = learner;
     let mut ws = Workspace::new(plan, 1, ROWS);
     plan.pack(&Serial, &mut ws, params);
-    plan.run(&Serial, &mut ws, &Input { params, state, tables, batch, seeds }).unwrap();
+    plan.run(&Serial, &mut ws, &Input { params, state, tables, batch, seeds, draws: DRAWS }).unwrap();
     let lanes = plan.gradients(&ws);
     assert!(lanes.rows() > 1, "several lanes");
     let dense: Vec<f32> =
@@ -44,7 +46,7 @@ fn computed(learner: &Learner, batch: &Batch, losses: &[usize], exec: &dyn Execu
     let mut sparse = SparseGradients::new(plan, ROWS);
     sparse.sort(exec, batch);
     let mut gradients = LossGradients::new(plan, losses, &[1.0; 3]);
-    let input = Input { params, state, tables, batch, seeds: &[] };
+    let input = Input { params, state, tables, batch, seeds: &[], draws: DRAWS };
     gradients.compute(exec, plan, &mut ws, &sparse, &input, 1).unwrap();
     gradients
 }

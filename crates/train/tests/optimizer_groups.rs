@@ -2,7 +2,7 @@
 
 use manygate_core::{Batch, Executor, Pool, Serial, Stream};
 use manygate_embedding::SparseGradients;
-use manygate_graph::{Input, Mode, PlanOptions, Workspace};
+use manygate_graph::{Draws, Input, Mode, PlanOptions, Workspace};
 use manygate_models::inputs::{Field, Inputs, Table, Task};
 use manygate_train::Learner;
 use manygate_train::optim::OptimizerConfig;
@@ -72,7 +72,8 @@ fn gradients(learner: &Learner, batch: &Batch) -> Gradients {
     let mut ws = Workspace::new(plan, 1, ROWS);
     plan.pack(&Serial, &mut ws, &learner.params);
     let Learner { params, state, tables, .. } = learner;
-    plan.run(&Serial, &mut ws, &Input { params, state, tables, batch, seeds: &[1.0, 1.0] }).unwrap();
+    let draws = Draws::default();
+    plan.run(&Serial, &mut ws, &Input { params, state, tables, batch, seeds: &[1.0, 1.0], draws }).unwrap();
     let lanes = plan.gradients(&ws);
     assert!(lanes.rows() > 1, "several lanes");
     let sum = |i: usize| (0..lanes.rows()).fold(0.0, |sum, lane| sum + lanes.row(lane)[i]);

@@ -15,6 +15,7 @@ pub mod math;
 pub mod norm;
 pub mod optim;
 pub mod peak;
+pub mod random;
 pub mod simd;
 #[cfg(test)]
 mod testing;

@@ -4,7 +4,7 @@ use super::contents::Contents;
 use super::translate::{Setup, Update};
 use manygate_core::{Batch, Executor, Pool, Serial};
 use manygate_embedding::SparseGradients;
-use manygate_graph::{Input, LossPart, Mode, Parameters, Plan, PlanOptions, RowOrder, Workspace};
+use manygate_graph::{Draws, Input, LossPart, Mode, Parameters, Plan, PlanOptions, RowOrder, Workspace};
 use manygate_kernels::Isa;
 use manygate_kernels::embedding::Rows;
 use std::collections::BTreeMap;
@@ -96,12 +96,13 @@ impl Run<'_> {
     fn both(&self, exec: &dyn Executor, training: &Plan, evaluation: &Plan) -> Result<Computed, String> {
         let rows = self.contents.batch.rows;
         let mut order = RowOrder::default();
-        let batch = order.arrange(training, &self.contents.batch).map_err(|e| e.to_string())?.clone();
+        let batch = order.arrange(training, &self.contents.batch).map_err(|e| e.to_string())?.batch.clone();
         let run = |plan: &Plan, ws: &mut Workspace, state: &Parameters, seeds: &[f32]| {
             let Contents { params, tables, .. } = self.contents;
             let tables: Vec<Rows<'_>> = tables.iter().map(|t| t.rows()).collect();
             plan.pack(exec, ws, params);
-            let input = Input { params, state, tables: &tables, batch: &batch, seeds };
+            let input =
+                Input { params, state, tables: &tables, batch: &batch, seeds, draws: Draws::default() };
             plan.run(exec, ws, &input).map_err(|e| e.to_string())
         };
         let state = &self.contents.state;
@@ -201,7 +202,7 @@ impl Run<'_> {
         for step in 0..=update.steps {
             plan.pack(exec, &mut ws, params);
             let rows: Vec<Rows<'_>> = tables.iter().map(|t| t.rows()).collect();
-            let input = Input { params, state, tables: &rows, batch, seeds: &seeds };
+            let input = Input { params, state, tables: &rows, batch, seeds: &seeds, draws: Draws::default() };
             plan.run(exec, &mut ws, &input).map_err(|e| e.to_string())?;
             if step == update.steps {
                 break;

@@ -1,5 +1,6 @@
 //! A configuration for data that was described.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use manygate_core::Result;
@@ -37,6 +38,7 @@ pub(super) fn configuration(roles: &Roles<'_>, columns: &[Sketched]) -> Result<S
             valid: ValidConfig::LastFraction(0.1),
             scenario: roles.scenario.map(str::to_owned),
             unknown_scenario: None,
+            scenario_weights: BTreeMap::new(),
             user: name_of(&|column| names::is_user(&column.name)),
             time: name_of(&is_whole_time),
         },

@@ -6,6 +6,7 @@
 mod options;
 mod world;
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
@@ -189,7 +190,7 @@ pub fn configuration(options: &SynthOptions, path: &Path) -> Result<String> {
         transform: Transform::Identity,
         missing: Vec::new(),
     });
-    let space = |task: usize| (options.cascade && task > 1).then(|| format!("task{}", task - 1));
+    let after = |task: usize| (options.cascade && task > 1).then(|| format!("task{}", task - 1));
     let sections = Sections {
         model: Model { name: "mmoe" },
         data: DataConfig {
@@ -198,11 +199,12 @@ pub fn configuration(options: &SynthOptions, path: &Path) -> Result<String> {
             valid: ValidConfig::LastFraction(0.1),
             scenario,
             unknown_scenario: None,
+            scenario_weights: BTreeMap::new(),
             user: (options.ids > 0).then(|| USER.to_owned()),
             time: None,
         },
         features,
-        tasks: (1..=options.tasks).map(|task| binary_task(&format!("task{task}"), space(task))).collect(),
+        tasks: (1..=options.tasks).map(|task| binary_task(&format!("task{task}"), after(task))).collect(),
     };
     sections.toml()
 }

@@ -1,6 +1,7 @@
 //! The numbers of a check: inputs, and what the reference makes of them.
 
 use super::{Case, InputSpec, LONGEST};
+use crate::draws::Draws;
 use crate::graph::{Graph, LossPart, Mode, Value};
 use crate::op::{LookupSource, Matrix, Op, Reads};
 use crate::param::{Block, Init, ParamSpec};
@@ -32,6 +33,8 @@ pub(super) struct Data {
     pub(super) seen: Vec<Matrix>,
     pub(super) tables: Vec<Vec<f32>>,
     pub(super) batch: Batch,
+    /// The rows from the last to the first.
+    caller_rows: Vec<u32>,
     /// Weights of the output in the loss; [`None`] for an op that is a loss itself.
     pub(super) output_weights: Option<Arc<[f32]>>,
     /// The op's own part of the loss.
@@ -109,6 +112,7 @@ impl Data {
             seen,
             tables,
             batch,
+            caller_rows: (0..rows as u32).rev().collect(),
             output_weights: None,
             own_part: op.loss().map(|l| graph.losses[l.index()].clone()),
             other_weights: Vec::new(),
@@ -126,7 +130,7 @@ impl Data {
         let present = |s: usize| data.batch.scenario.contains(&(s as u32));
         data.lacks_scenarios = space == Space::Once && !(0..op.reads().scenarios.unwrap_or(0)).all(present);
         let tables = data.table_matrices(&graph);
-        data.output = op.reference(&data.seen, &tables, &data.batch);
+        data.output = op.reference_drawn(&data.seen, &tables, &data.batch, &data.draws());
         let wanted = if data.own_part.is_some() { 1 } else { cols };
         if data.output.cols != wanted || data.output.data.len() != data.output.rows * wanted {
             return Err(format!("the reference is {} wide, the output {wanted}", data.output.cols));
@@ -141,6 +145,11 @@ impl Data {
 
     pub(super) fn table_matrices(&self, graph: &Graph) -> Vec<Matrix> {
         graph.tables.iter().zip(&self.tables).map(|(t, v)| wide(v, t.dim)).collect()
+    }
+
+    /// What random numbers are keyed by.
+    pub(super) fn draws(&self) -> Draws<'_> {
+        Draws { seed: 5, step: 3, caller_rows: &self.caller_rows }
     }
 
     /// Σ w · y, or the sum of a loss's terms, weighted by scenario.
@@ -165,7 +174,7 @@ impl Data {
                     let here = both[kind][i].data[at];
                     let mut side = |step: f64| {
                         both[kind][i].data[at] = here + step;
-                        self.weighted(&op.reference(&both[0], &both[1], &self.batch))
+                        self.weighted(&op.reference_drawn(&both[0], &both[1], &self.batch, &self.draws()))
                     };
                     sampled.push((at, scale * (side(STEP) - side(-STEP)) / (2.0 * STEP)));
                     both[kind][i].data[at] = here;

@@ -8,7 +8,7 @@ use crate::param::{Layout, Parameters};
 use crate::plan::Plan;
 use crate::run::Input;
 use crate::workspace::Workspace;
-use manygate_core::{Batch, Executor};
+use manygate_core::Executor;
 
 /// Most elements of a tensor whose gradient is compared.
 const SAMPLES: usize = 24;
@@ -25,8 +25,8 @@ pub fn check_plan(plan: &Plan, exec: &dyn Executor, input: &Input<'_>) -> Result
     ws.spoil();
     plan.run(exec, &mut ws, input).map_err(|e| e.to_string())?;
     let mut numbers = Numbers::new(plan, input);
-    let values = numbers.values(plan, input.batch);
-    for (part, expected) in numbers.losses(plan, input.batch).into_iter().enumerate() {
+    let values = numbers.values(plan, input);
+    for (part, expected) in numbers.losses(plan, input).into_iter().enumerate() {
         let loss = ws.part_losses()[part];
         if loss.is_nan() || (loss - expected).abs() > 1e-5 * expected.abs().max(1.0) {
             let name = &plan.losses()[part].name;
@@ -123,7 +123,7 @@ impl Numbers {
         let mut numbers =
             Numbers { params: wide(input.params), state: wide(input.state), tables, shift: None, fixed };
         let stops = |kind: &Kind| matches!(kind, Kind::Columns { stops_gradient: true, .. });
-        let values = numbers.values(plan, input.batch).into_iter().zip(&plan.graph.nodes);
+        let values = numbers.values(plan, input).into_iter().zip(&plan.graph.nodes);
         numbers.fixed = values.map(|(value, node)| stops(&node.kind).then_some(value)).collect();
         numbers
     }
@@ -138,7 +138,7 @@ impl Numbers {
         let total = |numbers: &Numbers| -> f64 {
             let factors =
                 plan.losses().iter().zip(input.seeds).map(|(part, &seed)| f64::from(seed * part.weight));
-            numbers.losses(plan, input.batch).iter().zip(factors).map(|(loss, factor)| loss * factor).sum()
+            numbers.losses(plan, input).iter().zip(factors).map(|(loss, factor)| loss * factor).sum()
         };
         move_by(self, STEP);
         let above = total(self);
@@ -150,8 +150,8 @@ impl Numbers {
     }
 
     /// Each part of the loss: the mean over its rows, or the sum of means.
-    fn losses(&self, plan: &Plan, batch: &Batch) -> Vec<f64> {
-        let values = self.values(plan, batch);
+    fn losses(&self, plan: &Plan, input: &Input<'_>) -> Vec<f64> {
+        let (values, batch) = (self.values(plan, input), input.batch);
         let mut losses = vec![0.0; plan.losses().len()];
         for (node, terms) in plan.graph.nodes.iter().zip(&values) {
             if let Kind::Op { op, .. } = &node.kind
@@ -169,7 +169,7 @@ impl Numbers {
     }
 
     /// What every node gives.
-    fn values(&self, plan: &Plan, batch: &Batch) -> Vec<Matrix> {
+    fn values(&self, plan: &Plan, input: &Input<'_>) -> Vec<Matrix> {
         let graph = &plan.graph;
         let mut values: Vec<Matrix> = Vec::with_capacity(graph.nodes.len());
         for (i, node) in graph.nodes.iter().enumerate() {
@@ -185,7 +185,7 @@ impl Numbers {
                 (Kind::Columns { of, from, .. }, _) => columns(&values[of.index()], *from, node.shape.cols),
                 (Kind::Op { op, inputs }, _) => {
                     let inputs: Vec<Matrix> = inputs.iter().map(|v| values[v.index()].clone()).collect();
-                    op.reference(&inputs, &self.tables, batch)
+                    op.reference_drawn(&inputs, &self.tables, input.batch, &input.draws)
                 }
             };
             if let Some((_, at, amount)) = self.shift.filter(|&(node, ..)| node == i) {

@@ -23,7 +23,7 @@ pub(super) fn check(case: &Case, data: &Data) -> Result<(), String> {
         for channel in 0..shapes[i].channels() {
             let mut moved = data.seen.clone();
             move_channel(&mut moved[i], shapes[i], channel);
-            let after = op.reference(&moved, &tables, &data.batch);
+            let after = op.reference_drawn(&moved, &tables, &data.batch, &data.draws());
             let mut found = moved_channels(&data.output, &after, shape);
             if let Some(j) = found.find(|&j| !depends[j][channel]) {
                 return Err(format!(

@@ -214,7 +214,14 @@ pub(super) fn run(case: &Case, data: &Data, setting: &Setting) -> std::result::R
     let specs = plan.tables().iter().zip(&data.tables);
     let tables: Vec<Rows<'_>> = specs.map(|(t, v)| Rows::new(v, t.rows, t.dim, t.dim)).collect();
     let seeds: Vec<f32> = plan.losses().iter().map(|part| data.seed(part)).collect();
-    let input = Input { params: &params, state: &state, tables: &tables, batch: &data.batch, seeds: &seeds };
+    let input = Input {
+        params: &params,
+        state: &state,
+        tables: &tables,
+        batch: &data.batch,
+        seeds: &seeds,
+        draws: data.draws(),
+    };
     let mut ws = Workspace::new(&plan, 1, data.rows);
     plan.pack(&Serial, &mut ws, &params);
     ws.spoil();

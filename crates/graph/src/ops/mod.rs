@@ -15,6 +15,7 @@ pub mod bi_interaction;
 pub mod broadcast;
 pub mod concat;
 pub mod descend;
+pub mod dropout;
 pub mod fold;
 pub mod gate_combine;
 pub mod gate_combine_seen;
@@ -62,6 +63,7 @@ pub use bi_interaction::BiInteraction;
 pub use broadcast::Broadcast;
 pub use concat::Concat;
 pub use descend::Descend;
+pub use dropout::Dropout;
 pub use fold::Fold;
 pub use gate_combine::GateCombine;
 pub use gate_combine_seen::GateCombineSeen;
@@ -114,6 +116,7 @@ pub fn cases() -> Vec<Case> {
         broadcast::cases,
         concat::cases,
         descend::cases,
+        dropout::cases,
         fold::cases,
         gate_combine::cases,
         gate_combine_seen::cases,

@@ -7,6 +7,7 @@ mod chained_plans;
 mod check_detects;
 mod compile;
 mod describe;
+mod draws;
 mod faults;
 mod gradients;
 mod joins;

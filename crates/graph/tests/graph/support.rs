@@ -5,7 +5,9 @@ use manygate_graph::check::check_plan;
 use manygate_graph::ops::{
     BatchMoments, BceWithLogits, Linear, LookupTrunk, Normalise, Piece, Running, Segment,
 };
-use manygate_graph::{Block, Graph, Init, Input, LossPart, Mode, ParamSpec, Parameters, Plan, PlanOptions};
+use manygate_graph::{
+    Block, Draws, Graph, Init, Input, LossPart, Mode, ParamSpec, Parameters, Plan, PlanOptions,
+};
 use manygate_graph::{TableSpec, Value, Workspace};
 use manygate_kernels::activation::Activation;
 use manygate_kernels::embedding::{Pooling, Rows};
@@ -127,6 +129,7 @@ pub(crate) struct Setup {
     pub(crate) tables: Vec<Vec<f32>>,
     pub(crate) batch: Batch,
     pub(crate) seeds: Vec<f32>,
+    pub(crate) step: u64,
 }
 
 /// Tiles and lanes so small that a few rows fill several.
@@ -162,6 +165,7 @@ impl Setup {
             tables: plan.tables().iter().enumerate().map(|(t, s)| table(t, s.rows * s.dim)).collect(),
             batch: batch(rows),
             seeds: vec![1.0; plan.losses().len()],
+            step: 1,
             plan,
         }
     }
@@ -176,6 +180,7 @@ impl Setup {
             tables: &tables,
             batch: &self.batch,
             seeds: &self.seeds,
+            draws: Draws { seed: 3, step: self.step, caller_rows: &[] },
         })
     }
 

@@ -123,7 +123,7 @@ mod tests {
     }
 
     fn inputs(names: [&str; 2]) -> Inputs {
-        let task = |name: &str| Task { name: name.into(), weight: 1.0, space: None };
+        let task = |name: &str| Task::binary(name);
         Inputs { tasks: names.map(task).to_vec(), ..Inputs::default() }
     }
 
