@@ -76,8 +76,18 @@ fn batch(rows: usize) -> Batch {
     }
 }
 
-/// Small versions of every architecture: without a norm and with one, with gates of every kind.
+/// Small versions of every architecture, and two of them with dropout where it has that.
 fn configurations(model: &str) -> Vec<String> {
+    let mut all = plain_configurations(model);
+    if model != "causalint" {
+        let dropped = [&all[0], &all[all.len() - 1]].map(|keys| format!("{keys}\ndropout = 0.4"));
+        all.extend(dropped);
+    }
+    all
+}
+
+/// Without a norm and with one, with gates of every kind.
+fn plain_configurations(model: &str) -> Vec<String> {
     let sizes = match model {
         "mmoe" => vec![
             "experts = 3\nexpert_units = [6, 5]\ntower_units = [4]",

@@ -195,14 +195,15 @@ fn a_warm_step_allocates_nothing() {
         "name = \"mmoe\"\nexperts = 3\nexpert_units = [24, 16]\ntower_units = [8]",
         "name = \"shared_bottom\"\nbottom_units = [24, 16]\ntower_units = [8]",
     ];
-    let with_norms =
-        models.iter().flat_map(|m| ["none", "batch"].map(|norm| format!("{m}\nnorm = \"{norm}\"")));
+    let with_norms = models
+        .iter()
+        .flat_map(|m| ["none", "batch"].map(|norm| format!("{m}\nnorm = \"{norm}\"\ndropout = 0.2")));
     let others = [
-        "name = \"moe\"\nexperts = 3\nexpert_units = [24, 16]",
-        "name = \"cgc\"\nshared_experts = 2\nexpert_units = [24, 16]",
-        "name = \"ple\"\nexpert_units = [24, 16]\ngate_units = [8]",
-        "name = \"esmm\"\ntower_units = [24, 16]",
-        "name = \"star\"\nunits = [24, 16]\nauxiliary_units = [8]",
+        "name = \"moe\"\nexperts = 3\nexpert_units = [24, 16]\ndropout = 0.2",
+        "name = \"cgc\"\nshared_experts = 2\nexpert_units = [24, 16]\ndropout = 0.2",
+        "name = \"ple\"\nexpert_units = [24, 16]\ngate_units = [8]\ndropout = 0.2",
+        "name = \"esmm\"\ntower_units = [24, 16]\ndropout = 0.2",
+        "name = \"star\"\nunits = [24, 16]\nauxiliary_units = [8]\ndropout = 0.2",
         "name = \"causalint\"\nunits = [24, 16]\ntransfer = 4\nmeta = \"parameter\"",
         "name = \"mtms\"\nstage = \"represent\"\ntower_units = [24, 16]",
         "name = \"mtms\"\nstage = \"finetune\"\ntower_units = [24, 16]",

@@ -23,11 +23,13 @@ const MODELS: [Job; 10] = [
     ("name = \"causalint\"\nembedding_dim = 4\nunits = [16, 8]\ntransfer = 3", SECOND_TASK),
 ];
 
-/// With a cadence, which must go on where a killed run stopped, and a table without state.
+/// With dropout, whose rows are in another order than the caller's, with a cadence, which must go on where a killed run
+/// stopped, and a table without state.
 const STAR: &str = r#"name = "star"
 embedding_dim = 4
 units = [16, 8]
 auxiliary_units = [8]
+dropout = 0.2
 
 [[optimizer.group]]
 names = ["star.click.*", "embedding.user.weight"]
@@ -73,8 +75,8 @@ every = 2
 const M2M: &str =
     "name = \"m2m\"\nembedding_dim = 4\nexperts = 2\nexpert_units = [8]\nprofile_fields = [\"user\"]";
 
-/// With a method that learns weights, and looks at each batch a second time.
-const BALANCED: &str = "name = \"mmoe\"\nembedding_dim = 4\nexperts = 2\nexpert_units = [16, 8]\ntower_units = [8]\n\n[balance]\nmethod = \"famo\"\n";
+/// With dropout and a method that learns weights, and looks at each batch a second time.
+const BALANCED: &str = "name = \"mmoe\"\nembedding_dim = 4\nexperts = 2\nexpert_units = [16, 8]\ntower_units = [8]\ndropout = 0.3\n\n[balance]\nmethod = \"famo\"\n";
 
 /// The first ends within an epoch.
 const STAGES: &str = "\n\n[[stage]]\nname = \"first\"\nsteps = 20\n\n[[stage]]\nname = \"second\"\n";
@@ -83,6 +85,7 @@ const STAGES: &str = "\n\n[[stage]]\nname = \"first\"\nsteps = 20\n\n[[stage]]\n
 const MTMS: &str = r#"name = "mtms"
 embedding_dim = 4
 tower_units = [8]
+dropout = 0.1
 
 [[stage]]
 name = "represent"

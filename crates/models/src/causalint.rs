@@ -22,7 +22,8 @@
 //! constant masks: ordinary values, through which the one backward pass goes. The sign of `p − y` cancels in L_orth and
 //! is left out of g1. Weights of the task and of its scenarios weigh losses, not the gradients inside of them. In
 //! evaluation there is no label and so no inner step: towers read h. A public port leaves the
-//! orthogonality, the conflict and the inner step out of its training.
+//! orthogonality, the conflict and the inner step out of its training, and has dropout in the two networks. There is none
+//! here: gradients inside the loss go back through the same layers, and are those of the whole networks.
 
 use crate::config::{self, COMMON_KEYS, Key};
 use crate::inputs::Inputs;

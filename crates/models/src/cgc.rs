@@ -44,6 +44,7 @@ pub struct Cgc {
     gate_bias: bool,
     gate_units: Vec<usize>,
     tower_units: Vec<usize>,
+    dropout: f64,
 }
 
 impl Default for Cgc {
@@ -59,6 +60,7 @@ impl Default for Cgc {
             gate_bias: false,
             gate_units: Vec::new(),
             tower_units: vec![128, 64],
+            dropout: 0.0,
         }
     }
 }
@@ -87,8 +89,9 @@ pub const ENTRY: Entry = Entry {
 
 impl Architecture for Cgc {
     fn build(&self, g: &mut Graph, inputs: &Inputs) -> Result<()> {
-        let common = Common::new(self.embedding_dim, self.embedding_deviation, self.activation, self.norm);
-        let hidden = MlpStyle { batch_norm: false, ..common.mlp(&self.gate_units) };
+        let common = Common::new(self.embedding_dim, self.embedding_deviation, self.activation, self.norm)
+            .with_dropout(self.dropout);
+        let hidden = MlpStyle { batch_norm: false, dropout: 0.0, ..common.mlp(&self.gate_units) };
         let extraction = Extraction {
             task_experts: self.task_experts,
             shared_experts: self.shared_experts,

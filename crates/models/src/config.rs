@@ -52,8 +52,15 @@ pub struct Key {
     pub doc: &'static str,
 }
 
-/// Keys that every model has.
-pub const COMMON_KEYS: [Key; 5] = [
+/// The key of models whose hidden layers may drop values.
+pub const DROPOUT: Key = Key {
+    name: "dropout",
+    default: "0.0",
+    doc: "probability in training of a value after a hidden layer's activation to be dropped, in [0, 1)",
+};
+
+/// Keys that most models have; some have the first of them.
+pub const COMMON_KEYS: [Key; 6] = [
     Key { name: "embedding_dim", default: "16", doc: "width of every table that does not state its own" },
     Key {
         name: "embedding_deviation",
@@ -71,6 +78,7 @@ pub const COMMON_KEYS: [Key; 5] = [
         doc: "none, or batch: batch normalisation before each activation",
     },
     Key { name: "tower_units", default: "[128, 64]", doc: "hidden widths of each task's tower" },
+    DROPOUT,
 ];
 
 /// What every model's configuration starts with.
@@ -82,21 +90,29 @@ pub struct Common {
     pub activation: Activation,
     /// Whether MLPs have batch normalisation.
     pub batch_norm: bool,
+    /// Rate of dropout after hidden layers.
+    pub dropout: f64,
 }
 
 impl Common {
-    /// From the common keys.
+    /// From the common keys, without dropout.
     pub fn new(dim: usize, deviation: f64, activation: ActivationName, norm: NormName) -> Common {
         Common {
             embedding: Embedding { dim, deviation: deviation as f32 },
             activation: activation.into(),
             batch_norm: norm == NormName::Batch,
+            dropout: 0.0,
         }
+    }
+
+    /// With dropout after hidden layers.
+    pub fn with_dropout(self, rate: f64) -> Common {
+        Common { dropout: rate, ..self }
     }
 
     /// An MLP in this style.
     pub fn mlp<'a>(&self, units: &'a [usize]) -> MlpStyle<'a> {
-        MlpStyle { units, activation: self.activation, batch_norm: self.batch_norm }
+        MlpStyle { units, activation: self.activation, batch_norm: self.batch_norm, dropout: self.dropout }
     }
 }
 

@@ -17,9 +17,10 @@
 //! `dfub.out.weight`, `fusion.<i>.*`, `head.<task>.*`. The history shares the table of its target's field.
 //!
 //! A row of generated weights holds W_0, b_0, W_1, b_1 …, row-major. Samples share their scenario's weights: one product
-//! for all fields of a tile. (H W') Eᵀ never builds a map a sample.
+//! for all fields of a tile. (H W') Eᵀ never builds a map a sample. Dropout is in `dffi` and `fusion` alone: a field that
+//! interacts is whole.
 
-use crate::config::{self, ActivationName, COMMON_KEYS, Common, Key, NormName};
+use crate::config::{self, ActivationName, COMMON_KEYS, Common, DROPOUT, Key, NormName};
 use crate::inputs::Inputs;
 use crate::layers::interaction::{Interaction, Kind, interaction};
 use crate::layers::linear::{bare, linear};
@@ -85,6 +86,7 @@ pub struct Dffm {
     attention_condition: Condition,
     attention_pool: Pool,
     fusion_units: Vec<usize>,
+    dropout: f64,
 }
 
 impl Default for Dffm {
@@ -112,11 +114,12 @@ impl Default for Dffm {
             attention_condition: Condition::Reshape,
             attention_pool: Pool::Mean,
             fusion_units: vec![32],
+            dropout: 0.0,
         }
     }
 }
 
-const OWN_KEYS: [Key; 19] = [
+const OWN_KEYS: [Key; 20] = [
     Key { name: "scenario_dim", default: "16", doc: "width of the scenario's embedding" },
     Key { name: "scenario_field", default: "false", doc: "whether the scenario is one more field" },
     Key { name: "domain_units", default: "[]", doc: "hidden widths of the network that each field passes" },
@@ -156,6 +159,7 @@ const OWN_KEYS: [Key; 19] = [
     },
     Key { name: "attention_pool", default: "\"mean\"", doc: "mean or sum over behaviours" },
     Key { name: "fusion_units", default: "[32]", doc: "widths above both parts" },
+    DROPOUT,
 ];
 
 /// Registry entry.
@@ -176,7 +180,8 @@ impl Architecture for Dffm {
     fn build(&self, g: &mut Graph, inputs: &Inputs) -> Result<()> {
         let scenarios = scenario::scenarios(inputs)?;
         let common =
-            Common::new(self.embedding_dim, self.embedding_deviation, self.activation, NormName::None);
+            Common::new(self.embedding_dim, self.embedding_deviation, self.activation, NormName::None)
+                .with_dropout(self.dropout);
         let trunk = trunk::trunk_without_sequences(g, inputs, common.embedding)?;
         let (x0, fields) = self.fields(g, inputs, common.embedding, trunk)?;
         let scene = scenario::table(g, inputs, self.scenario_dim, common.embedding.deviation)?;

@@ -38,6 +38,7 @@ pub struct Esmm {
     norm: NormName,
     conditional: Vec<String>,
     tower_units: Vec<usize>,
+    dropout: f64,
 }
 
 impl Default for Esmm {
@@ -49,6 +50,7 @@ impl Default for Esmm {
             norm: NormName::None,
             conditional: Vec::new(),
             tower_units: vec![128, 64],
+            dropout: 0.0,
         }
     }
 }
@@ -122,7 +124,8 @@ impl Architecture for Esmm {
     fn build(&self, g: &mut Graph, inputs: &Inputs) -> Result<()> {
         tasks::all_binary(inputs, ENTRY.name)?;
         let names = self.names(inputs)?;
-        let common = Common::new(self.embedding_dim, self.embedding_deviation, self.activation, self.norm);
+        let common = Common::new(self.embedding_dim, self.embedding_deviation, self.activation, self.norm)
+            .with_dropout(self.dropout);
         let x0 = trunk::trunk(g, inputs, common.embedding)?;
         let prefixes: Vec<String> = names.iter().map(|name| format!("towers.{name}")).collect();
         let logits = towers::logits(g, &prefixes, MlpInput::Shared(x0), common.mlp(&self.tower_units))?;

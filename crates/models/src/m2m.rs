@@ -19,13 +19,16 @@
 //! `task_mlp.<l>.*`, `scene_mlp.<l>.*`, `meta_attention.<key>.<l>.{w,b}.*`, `v.<key>`, `meta_tower.<key>.<j>.<l>.{w,b}.*`,
 //! `towers.<task>.0.*`; key is the task, or `shared`. Generated weights are read row-major as [out, in].
 //!
+//! Dropout is in the experts alone: a value dropped where weights are generated would be a part of all of them at once, and
+//! a task's view exists once a step.
+//!
 //! A public port lets the samples of a batch attend to each other, mixes experts by raw scores, and activates a tower's
 //! layer once, not inside and outside of the sum.
 
-use crate::config::{self, ActivationName, COMMON_KEYS, Common, Key, NormName};
+use crate::config::{self, ActivationName, COMMON_KEYS, Common, DROPOUT, Key, NormName};
 use crate::inputs::Inputs;
 use crate::layers::linear::linear;
-use crate::layers::mlp::{MlpInput, mlp, mlps};
+use crate::layers::mlp::{MlpInput, MlpStyle, mlp, mlps};
 use crate::layers::sequence::{Encoder, encode};
 use crate::layers::{concat, scenario, tasks, trunk};
 use crate::registry::{Architecture, Entry};
@@ -56,6 +59,7 @@ pub struct M2m {
     tower_meta: Vec<usize>,
     tower_layers: usize,
     meta_per_task: bool,
+    dropout: f64,
 }
 
 impl Default for M2m {
@@ -77,11 +81,12 @@ impl Default for M2m {
             tower_meta: Vec::new(),
             tower_layers: 1,
             meta_per_task: true,
+            dropout: 0.0,
         }
     }
 }
 
-const OWN_KEYS: [Key; 14] = [
+const OWN_KEYS: [Key; 15] = [
     Key {
         name: "activation",
         default: "\"leaky_relu\"",
@@ -104,6 +109,10 @@ const OWN_KEYS: [Key; 14] = [
     Key { name: "tower_meta", default: "[]", doc: "inner widths of a tower's meta units" },
     Key { name: "tower_layers", default: "1", doc: "residual meta layers of a tower" },
     Key { name: "meta_per_task", default: "true", doc: "whether each task generates weights of its own" },
+    Key {
+        doc: "probability in training of a value after an expert's layer to be dropped, in [0, 1)",
+        ..DROPOUT
+    },
 ];
 
 /// Registry entry.
@@ -139,7 +148,8 @@ impl Architecture for M2m {
         features.push(x0);
         let features = concat::concat(g, "features", &features)?;
         let prefixes: Vec<String> = (0..self.experts).map(|e| format!("experts.{e}")).collect();
-        let experts = mlps(g, &prefixes, MlpInput::Shared(features), common.mlp(&self.expert_units))?;
+        let style = MlpStyle { dropout: self.dropout, ..common.mlp(&self.expert_units) };
+        let experts = mlps(g, &prefixes, MlpInput::Shared(features), style)?;
         let knowledge = self.scenario_knowledge(g, inputs, &common, x0)?;
         let tasks = Block::weight(
             "task.weight",

@@ -41,6 +41,7 @@ pub struct Moe {
     gate_bias: bool,
     gate_units: Vec<usize>,
     tower_units: Vec<usize>,
+    dropout: f64,
 }
 
 impl Default for Moe {
@@ -55,6 +56,7 @@ impl Default for Moe {
             gate_bias: false,
             gate_units: Vec::new(),
             tower_units: vec![128, 64],
+            dropout: 0.0,
         }
     }
 }
@@ -85,10 +87,11 @@ impl Architecture for Moe {
         if self.experts == 0 {
             return Err(Error::config("model.experts", "must be at least 1"));
         }
-        let common = Common::new(self.embedding_dim, self.embedding_deviation, self.activation, self.norm);
+        let common = Common::new(self.embedding_dim, self.embedding_deviation, self.activation, self.norm)
+            .with_dropout(self.dropout);
         let x0 = trunk::trunk(g, inputs, common.embedding)?;
         let experts = (0..self.experts).map(|e| format!("experts.{e}")).collect();
-        let hidden = MlpStyle { batch_norm: false, ..common.mlp(&self.gate_units) };
+        let hidden = MlpStyle { batch_norm: false, dropout: 0.0, ..common.mlp(&self.gate_units) };
         let gate = GateStyle { bias: self.gate_bias, hidden };
         let readers = [all_see_all(x0, experts, vec!["gate".to_owned()])];
         let h = mixtures(g, &readers, common.mlp(&self.expert_units), gate)?;

@@ -25,8 +25,9 @@
 //! One mean over the batch lets large scenarios set the step of all others; a conversion loss over unclicked rows
 //! learns p_a p_b under the name of p_b; a learning rate of 0 does not freeze a table whose moments still move.
 
-use crate::config::{self, COMMON_KEYS, Key};
+use crate::config::{self, COMMON_KEYS, DROPOUT, Key};
 use crate::inputs::{Inputs, Task};
+use crate::layers::dropout::dropout;
 use crate::layers::trunk::{self, Embedding};
 use crate::layers::{scenario, tasks};
 use crate::registry::{Architecture, Entry};
@@ -59,6 +60,7 @@ pub struct Mtms {
     stage: Stage,
     tower_units: Vec<usize>,
     warm_start: bool,
+    dropout: f64,
 }
 
 impl Default for Mtms {
@@ -69,14 +71,16 @@ impl Default for Mtms {
             stage: Stage::Finetune,
             tower_units: vec![128, 64],
             warm_start: true,
+            dropout: 0.0,
         }
     }
 }
 
-const OWN_KEYS: [Key; 3] = [
+const OWN_KEYS: [Key; 4] = [
     Key { name: "stage", default: "\"finetune\"", doc: "represent, ctcvr or finetune: what is trained" },
     Key { name: "tower_units", default: "[128, 64]", doc: "hidden widths of every tower, in all stages" },
     Key { name: "warm_start", default: "true", doc: "whether finetune begins at the predictions before it" },
+    DROPOUT,
 ];
 
 /// Registry entry.
@@ -113,13 +117,13 @@ impl Architecture for Mtms {
         if self.stage == Stage::Finetune {
             let x = join(g, &pieces, inputs.dense)?;
             for towers in last {
-                logits.push(logit(g, scenarios, x, &towers?)?);
+                logits.push(self.logit(g, scenarios, x, &towers?)?);
             }
         } else {
             for (t, towers) in first.into_iter().enumerate() {
                 let own: Vec<Vec<Piece>> = pieces.iter().map(|tasks| tasks[t].clone()).collect();
                 let x = g.add(format!("trunk.{}", names[t]), LookupTrunk::by_scenario(own), &[])?;
-                logits.push(logit(g, scenarios, x, &towers?)?);
+                logits.push(self.logit(g, scenarios, x, &towers?)?);
             }
         }
         self.outputs_and_losses(g, inputs, [logits[0], logits[1]])
@@ -215,6 +219,21 @@ impl Mtms {
         Ok(towers)
     }
 
+    /// relu, and dropout, after every layer but the last: `[batch, 1]`.
+    fn logit(&self, g: &mut Graph, scenarios: usize, x: Value, towers: &[TowerLayer]) -> Result<Value> {
+        let mut h = x;
+        for (l, layer) in towers.iter().enumerate() {
+            let is_hidden = l < self.tower_units.len();
+            let activation = if is_hidden { Activation::Relu } else { Activation::Identity };
+            let linear = Linear::new(layer.out, true, activation).by_scenario(scenarios);
+            h = g.add(&layer.name, linear, &[h, layer.weight, layer.bias])?;
+            if is_hidden {
+                h = dropout(g, &layer.name, h, self.dropout)?;
+            }
+        }
+        Ok(h)
+    }
+
     fn outputs_and_losses(&self, g: &mut Graph, inputs: &Inputs, logits: [Value; 2]) -> Result<()> {
         let [click, conversion] = &inputs.tasks[..] else {
             return Err(Error::config("tasks", "two are needed"));
@@ -284,15 +303,4 @@ fn join(g: &mut Graph, pieces: &[[Vec<Piece>; 2]], dense: usize) -> Result<Value
     }
     let joined = g.add("trunk", LookupTrunk::new(all), &[])?;
     Ok(g.stop_gradient(joined))
-}
-
-/// relu after every layer but the last: `[batch, 1]`.
-fn logit(g: &mut Graph, scenarios: usize, x: Value, towers: &[TowerLayer]) -> Result<Value> {
-    let mut h = x;
-    for (l, layer) in towers.iter().enumerate() {
-        let activation = if l + 1 < towers.len() { Activation::Relu } else { Activation::Identity };
-        let linear = Linear::new(layer.out, true, activation).by_scenario(scenarios);
-        h = g.add(&layer.name, linear, &[h, layer.weight, layer.bias])?;
-    }
-    Ok(h)
 }

@@ -60,6 +60,7 @@ pub struct Ple {
     gate_bias: bool,
     gate_units: Vec<usize>,
     tower_units: Vec<usize>,
+    dropout: f64,
 }
 
 impl Default for Ple {
@@ -76,6 +77,7 @@ impl Default for Ple {
             gate_bias: false,
             gate_units: Vec::new(),
             tower_units: vec![128, 64],
+            dropout: 0.0,
         }
     }
 }
@@ -130,8 +132,9 @@ impl Ple {
 
 impl Architecture for Ple {
     fn build(&self, g: &mut Graph, inputs: &Inputs) -> Result<()> {
-        let common = Common::new(self.embedding_dim, self.embedding_deviation, self.activation, self.norm);
-        let hidden = MlpStyle { batch_norm: false, ..common.mlp(&self.gate_units) };
+        let common = Common::new(self.embedding_dim, self.embedding_deviation, self.activation, self.norm)
+            .with_dropout(self.dropout);
+        let hidden = MlpStyle { batch_norm: false, dropout: 0.0, ..common.mlp(&self.gate_units) };
         let gate = GateStyle { bias: self.gate_bias, hidden };
         let mut states = States::One(trunk::trunk(g, inputs, common.embedding)?);
         for (l, units) in self.units()?.into_iter().enumerate() {

@@ -56,6 +56,9 @@ pub struct Entry {
 /// Largest width of a layer and count of anything that a configuration may ask for.
 const MAX_SIZE: i64 = 1 << 16;
 
+/// Keys that are probabilities below 1.
+const RATES: [&str; 1] = ["dropout"];
+
 /// Every architecture, by name.
 pub const MODELS: [Entry; 11] = [
     causalint::ENTRY,
@@ -95,7 +98,9 @@ pub fn from_table(model: &toml::Table) -> Result<(&'static Entry, Box<dyn Archit
     };
     let entry = find(&name)?;
     let architecture = (entry.parse)(&keys)?;
-    check_sizes(&architecture.resolved())?;
+    let resolved = architecture.resolved();
+    check_sizes(&resolved)?;
+    check_rates(&resolved)?;
     Ok((entry, architecture))
 }
 
@@ -111,6 +116,18 @@ fn check_sizes(keys: &toml::Table) -> Result<()> {
     for (key, value) in keys.iter().filter(|(key, _)| *key != "embedding_dim") {
         if let Some(number) = largest(value).filter(|&number| number > MAX_SIZE) {
             let message = format!("{number} is more than {MAX_SIZE}, the most that is possible");
+            return Err(Error::config(format!("model.{key}"), message));
+        }
+    }
+    Ok(())
+}
+
+/// That what is dropped is not all.
+fn check_rates(keys: &toml::Table) -> Result<()> {
+    for key in RATES {
+        let rate = keys.get(key).and_then(toml::Value::as_float);
+        if let Some(rate) = rate.filter(|rate| !(0.0..1.0).contains(rate)) {
+            let message = format!("{rate} is no probability below 1; give one, or 0 to drop nothing");
             return Err(Error::config(format!("model.{key}"), message));
         }
     }
@@ -162,6 +179,10 @@ mod tests {
         assert!(table("experts = 3").contains("model.name: is missing"));
         let experts = table("name = \"mmoe\"\nexperts = 1000000000");
         assert!(experts.contains("model.experts: 1000000000 is more than 65536"), "{experts}");
+        for (rate, told) in [("1", "1"), ("-0.1", "-0.1"), ("nan", "NaN"), ("inf", "inf")] {
+            let rate = table(&format!("name = \"mmoe\"\ndropout = {rate}"));
+            assert!(rate.contains(&format!("model.dropout: {told} is no probability below 1")), "{rate}");
+        }
         let units = table("name = \"dffm\"\ndomain_units = [4, 9223372036854775807]");
         assert!(units.contains("model.domain_units: 9223372036854775807"), "{units}");
         let nested = table("name = \"ple\"\nexpert_units = [[4], [8, 70000]]");

@@ -31,6 +31,7 @@ pub struct SharedBottom {
     norm: NormName,
     bottom_units: Vec<usize>,
     tower_units: Vec<usize>,
+    dropout: f64,
 }
 
 impl Default for SharedBottom {
@@ -42,6 +43,7 @@ impl Default for SharedBottom {
             norm: NormName::None,
             bottom_units: vec![512, 256],
             tower_units: vec![128, 64],
+            dropout: 0.0,
         }
     }
 }
@@ -65,7 +67,8 @@ pub const ENTRY: Entry = Entry {
 
 impl Architecture for SharedBottom {
     fn build(&self, g: &mut Graph, inputs: &Inputs) -> Result<()> {
-        let common = Common::new(self.embedding_dim, self.embedding_deviation, self.activation, self.norm);
+        let common = Common::new(self.embedding_dim, self.embedding_deviation, self.activation, self.norm)
+            .with_dropout(self.dropout);
         let x0 = trunk::trunk(g, inputs, common.embedding)?;
         let h = mlp::mlp(g, "bottom", x0, common.mlp(&self.bottom_units))?;
         let logits = towers::towers(g, inputs, mlp::MlpInput::Shared(h), common.mlp(&self.tower_units))?;

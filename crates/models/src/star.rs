@@ -21,8 +21,9 @@
 //! port passes every row through every scenario's layers, normalises by the statistics of the whole batch, and activates
 //! the logit; another adds the weights instead of multiplying them.
 
-use crate::config::{self, ActivationName, COMMON_KEYS, Common, Key, NormName};
+use crate::config::{self, ActivationName, COMMON_KEYS, Common, DROPOUT, Key, NormName};
 use crate::inputs::Inputs;
+use crate::layers::dropout::dropout;
 use crate::layers::mlp::MlpInput;
 use crate::layers::{concat, scenario, tasks, towers, trunk};
 use crate::registry::{Architecture, Entry};
@@ -68,6 +69,7 @@ pub struct Star {
     auxiliary: Auxiliary,
     auxiliary_units: Vec<usize>,
     scenario_dim: usize,
+    dropout: f64,
 }
 
 impl Default for Star {
@@ -84,11 +86,12 @@ impl Default for Star {
             auxiliary: Auxiliary::Raw,
             auxiliary_units: vec![32],
             scenario_dim: 16,
+            dropout: 0.0,
         }
     }
 }
 
-const OWN_KEYS: [Key; 8] = [
+const OWN_KEYS: [Key; 9] = [
     Key { name: "units", default: "[128, 64]", doc: "hidden widths of each task's star network" },
     Key { name: "partitioned_norm", default: "true", doc: "whether the trunk is normalised by scenario" },
     Key { name: "epsilon", default: "1e-5", doc: "added to the variance" },
@@ -109,6 +112,7 @@ const OWN_KEYS: [Key; 8] = [
         default: "16",
         doc: "width of the scenario's embedding in the auxiliary network",
     },
+    DROPOUT,
 ];
 
 /// Registry entry.
@@ -129,7 +133,8 @@ impl Architecture for Star {
     fn build(&self, g: &mut Graph, inputs: &Inputs) -> Result<()> {
         let scenarios = scenario::scenarios(inputs)?;
         let common =
-            Common::new(self.embedding_dim, self.embedding_deviation, self.activation, NormName::None);
+            Common::new(self.embedding_dim, self.embedding_deviation, self.activation, NormName::None)
+                .with_dropout(self.dropout);
         let x0 = trunk::trunk(g, inputs, common.embedding)?;
         let z = if self.partitioned_norm { self.partitioned_norm(g, scenarios, x0)? } else { x0 };
         let mut stars = Vec::with_capacity(inputs.tasks.len());
@@ -137,7 +142,9 @@ impl Architecture for Star {
             let prefix = format!("star.{task}");
             let mut h = z;
             for (l, &units) in self.units.iter().enumerate() {
-                h = star_layer(g, &format!("{prefix}.{l}"), scenarios, h, units, common.activation)?;
+                let name = format!("{prefix}.{l}");
+                h = star_layer(g, &name, scenarios, h, units, common.activation)?;
+                h = dropout(g, &name, h, common.dropout)?;
             }
             let last = format!("{prefix}.{}", self.units.len());
             stars.push(star_layer(g, &last, scenarios, h, 1, Activation::Identity)?);

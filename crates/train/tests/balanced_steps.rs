@@ -4,7 +4,7 @@ mod support;
 
 use manygate_core::{Executor, Pool, Serial};
 use manygate_embedding::SparseGradients;
-use manygate_graph::{Draws, Input, Workspace};
+use manygate_graph::{Draws, Input, PlanOptions, Workspace};
 use manygate_train::balance::uncertainty::Likelihood;
 use manygate_train::balance::{Balance, METHODS, Seen};
 use manygate_train::{Learner, LossGradients};
@@ -96,6 +96,19 @@ fn every_method_steps_alike_on_any_number_of_threads() {
             assert_eq!(several, one, "{}: {threads} threads", entry.name);
         }
     }
+}
+
+/// Where nothing learns, famo's second look at the losses finds what its first did: dropout dropped the same.
+#[test]
+fn a_second_look_sees_the_masks_of_the_step() {
+    let mut learner = learner("");
+    let options = PlanOptions { frozen: vec!["*".into()], ..learner.plan.options().clone() };
+    learner.begin_stage(graph(), options, &Default::default(), &Serial).unwrap();
+    learner.balance_by(&balance("method = \"famo\""), graph(), &tasks(), 3, &Serial).unwrap();
+    let losses = [0, 0].map(|number| learner.step(&Serial, &batch(number)).unwrap().to_vec());
+    assert_ne!(losses[0], losses[1], "another step drops others");
+    let learnt = learner.balancer().unwrap().state();
+    assert!(learnt[..9].iter().all(|&v| v == 0.0), "{learnt:?}");
 }
 
 #[test]

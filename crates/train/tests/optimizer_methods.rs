@@ -5,7 +5,7 @@ mod support;
 
 use manygate_core::{Batch, Serial};
 use manygate_embedding::SparseGradients;
-use manygate_graph::{Input, PlanOptions, Workspace};
+use manygate_graph::{Draws, Input, PlanOptions, Workspace};
 use manygate_train::checkpoint::{Checkpoint, write_checkpoint};
 use manygate_train::optim::OptimizerConfig;
 use manygate_train::{Learner, progress::Progress};
@@ -19,7 +19,12 @@ fn gradients(learner: &Learner, batch: &Batch) -> (Vec<f32>, Vec<RowGradients>) 
     let Learner { plan, params, state, tables, .. } = learner;
     let mut ws = Workspace::new(plan, 1, ROWS);
     plan.pack(&Serial, &mut ws, params);
-    plan.run(&Serial, &mut ws, &Input { params, state, tables, batch, seeds: learner.seeds() }).unwrap();
+    plan.run(
+        &Serial,
+        &mut ws,
+        &Input { params, state, tables, batch, seeds: learner.seeds(), draws: Draws::default() },
+    )
+    .unwrap();
     let mut sparse = SparseGradients::new(plan, ROWS);
     sparse.sort(&Serial, batch);
     let lanes = plan.gradients(&ws);

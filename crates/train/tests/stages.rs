@@ -35,6 +35,24 @@ fn parameters_go_on_and_what_is_frozen_or_left_out_stays() {
     assert_ne!(learner.tables.0[1].weights(), before.1.0[1].weights());
 }
 
+/// Dropout draws by the step of the run: a stage does not begin again with the masks of the first steps.
+#[test]
+fn masks_go_on_through_stages() {
+    let all = || frozen(&["*"]);
+    let run = |stages: &[u64]| -> Vec<Vec<f64>> {
+        let mut learner = learner("");
+        let mut losses = Vec::new();
+        for &steps in stages {
+            learner.begin_stage(graph(), all(), &OptimizerConfig::default(), &Serial).unwrap();
+            losses.extend((0..steps).map(|_| learner.step(&Serial, &batch(0)).unwrap().to_vec()));
+        }
+        losses
+    };
+    let whole = run(&[5]);
+    assert_eq!(run(&[2, 0, 3]), whole);
+    assert!((1..5).all(|step| !whole[..step].contains(&whole[step])), "every step has its own masks");
+}
+
 #[test]
 fn a_stage_that_declares_other_parameters_is_refused() {
     let mut learner = learner("");

@@ -117,7 +117,7 @@ mod tests {
     use manygate_kernels::activation::Activation;
 
     fn extraction(task_experts: usize, shared_experts: usize) -> Extraction<'static> {
-        let style = MlpStyle { units: &[4], activation: Activation::Relu, batch_norm: false };
+        let style = MlpStyle { units: &[4], activation: Activation::Relu, batch_norm: false, dropout: 0.0 };
         let gate = GateStyle { bias: false, hidden: MlpStyle { units: &[], ..style } };
         Extraction { task_experts, shared_experts, expert: style, gate }
     }

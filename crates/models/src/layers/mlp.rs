@@ -2,11 +2,12 @@
 //!
 //! With prefix P: `P.<i>.weight` `[u_i, u_{i-1}]`, `P.<i>.bias` `[u_i]`; the activation follows every layer, the last
 //! included. With batch normalisation a layer is linear, norm, activation; the norm is `P.<i>.norm.{weight,bias}`
-//! with state `P.<i>.norm.{running_mean,running_var}`.
+//! with state `P.<i>.norm.{running_mean,running_var}`. Dropout, if any, comes after the activation.
 //!
 //! Several MLPs are one product a layer: of one shared input a wide one, of an input each a grouped one. Their
 //! parameters are stacked and keep their own names.
 
+use super::dropout::dropout;
 use manygate_core::{Error, Result};
 use manygate_graph::ops::{BatchMoments, GroupedLinear, Linear, Normalise, Running, Segment};
 use manygate_graph::{Block, Graph, Init, ParamSpec, Value};
@@ -26,6 +27,8 @@ pub struct MlpStyle<'a> {
     pub activation: Activation,
     /// Whether a batch normalisation stands before each activation.
     pub batch_norm: bool,
+    /// Probability in training of a value after an activation to be dropped.
+    pub dropout: f64,
 }
 
 /// What several MLPs read.
@@ -124,7 +127,7 @@ fn mlps_first_layer(
     if style.batch_norm {
         layer = batch_norm(g, prefixes, 0, layer, units, style.activation)?;
     }
-    Ok((layer, heads))
+    Ok((dropout(g, &layer_name(prefixes, 0), layer, style.dropout)?, heads))
 }
 
 fn further_layers(
@@ -140,6 +143,7 @@ fn further_layers(
         if style.batch_norm {
             x = batch_norm(g, prefixes, i, x, units, style.activation)?;
         }
+        x = dropout(g, &layer_name(prefixes, i), x, style.dropout)?;
     }
     Ok(x)
 }

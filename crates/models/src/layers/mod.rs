@@ -1,6 +1,7 @@
 //! Layers that models share. A layer declares ops and parameters; it holds no numbers.
 
 pub mod concat;
+pub mod dropout;
 pub mod extraction;
 pub mod interaction;
 pub mod linear;

@@ -54,7 +54,8 @@ pub fn logits(g: &mut Graph, prefixes: &[String], input: MlpInput, style: MlpSty
     match (input, style.units) {
         // No hidden layer and one input: the logit layers are the first layers.
         (MlpInput::Shared(_), []) => {
-            let logit = MlpStyle { units: &[1], activation: Activation::Identity, batch_norm: false };
+            let activation = Activation::Identity;
+            let logit = MlpStyle { units: &[1], activation, batch_norm: false, dropout: 0.0 };
             mlps(g, prefixes, input, logit)
         }
         _ => {

@@ -1,4 +1,4 @@
-//! A small mmoe of three losses, and a batch for it.
+//! A small mmoe of three losses and with dropout, and a batch for it.
 
 use manygate_core::{Batch, Serial, Stream};
 use manygate_graph::{Graph, Mode, PlanOptions};
@@ -23,7 +23,8 @@ pub(crate) fn graph() -> Graph {
         tasks: tasks(),
         ..Inputs::default()
     };
-    let model = "name = \"mmoe\"\nembedding_dim = 5\nexperts = 2\nexpert_units = [9, 7]\ntower_units = [5]";
+    let model = "name = \"mmoe\"\nembedding_dim = 5\nexperts = 2\nexpert_units = [9, 7]\ntower_units = [5]\n\
+                 dropout = 0.3";
     let (_, architecture) = manygate_models::from_table(&toml::from_str(model).unwrap()).unwrap();
     manygate_models::build(architecture.as_ref(), &inputs, Mode::Training).unwrap()
 }
