@@ -191,39 +191,70 @@ proptest! {
     }
 }
 
-/// Sizes past every block: the inner index, the rows, the rows and outputs of a weight gradient.
-#[test]
-fn large_products_agree_with_another_library() {
-    let (rows, inputs, outputs) = (563, 1100, 230);
-    let (x, weight) = (Wide::new(1, rows, inputs, 3), Wide::new(2, outputs, inputs, 0));
-    let dy = Wide::new(3, rows, outputs, 5);
-    let sgemm = |a: &[f32], a_steps: (usize, usize), b: &Wide, b_steps: (usize, usize), sizes: [usize; 3]| {
-        let [m, k, n] = sizes;
-        let mut c = Wide { data: vec![0.0; m * n], rows: m, cols: n, stride: n };
-        let (rsa, csa, rsb, csb) =
-            (a_steps.0 as isize, a_steps.1 as isize, b_steps.0 as isize, b_steps.1 as isize);
-        let (b, to) = (b.data.as_ptr(), c.data.as_mut_ptr());
-        // SAFETY: the steps address `[m, k]` in `a` and `[k, n]` in `b`, and `c` is a dense `[m, n]`.
-        unsafe {
-            matrixmultiply::sgemm(m, k, n, 1.0, a.as_ptr(), rsa, csa, b, rsb, csb, 0.0, to, n as isize, 1);
-        }
-        c
-    };
-    let y = sgemm(&x.data, (x.stride, 1), &weight, (1, weight.stride), [rows, inputs, outputs]);
-    let dx = sgemm(&dy.data, (dy.stride, 1), &weight, (weight.stride, 1), [rows, outputs, inputs]);
-    let dw = sgemm(&dy.data, (1, dy.stride), &x, (x.stride, 1), [outputs, rows, inputs]);
+/// Products by another library, `[m, k]` times `[k, n]`; the steps lead to the next row and the next column.
+fn sgemm(
+    a: &Wide,
+    (rsa, csa): (usize, usize),
+    b: &Wide,
+    (rsb, csb): (usize, usize),
+    [m, k, n]: [usize; 3],
+) -> Wide {
+    let mut c = Wide { data: vec![0.0; m * n], rows: m, cols: n, stride: n };
+    let [rsa, csa, rsb, csb, rsc] = [rsa, csa, rsb, csb, n].map(|step| step as isize);
+    let (a, b, to) = (a.data.as_ptr(), b.data.as_ptr(), c.data.as_mut_ptr());
+    // SAFETY: the steps address `[m, k]` in `a` and `[k, n]` in `b`, and `c` is a dense `[m, n]`.
+    unsafe { matrixmultiply::sgemm(m, k, n, 1.0, a, rsa, csa, b, rsb, csb, 0.0, to, rsc, 1) };
+    c
+}
+
+/// The three products of a layer on every instruction set, against another library.
+fn layer_agrees_with_another_library(
+    [rows, inputs, outputs]: [usize; 3],
+    pad: usize,
+    seed: u64,
+) -> Result<(), TestCaseError> {
+    let (x, weight) = (Wide::new(seed, rows, inputs, pad), Wide::new(seed ^ 1, outputs, inputs, 0));
+    let dy = Wide::new(seed ^ 2, rows, outputs, pad + 2);
+    let y = sgemm(&x, (x.stride, 1), &weight, (1, weight.stride), [rows, inputs, outputs]);
+    let dx = sgemm(&dy, (dy.stride, 1), &weight, (weight.stride, 1), [rows, outputs, inputs]);
+    let dw = sgemm(&dy, (1, dy.stride), &x, (x.stride, 1), [outputs, rows, inputs]);
     for isa in Isa::available() {
         let (mut got_y, mut got_dx, mut got_dw) = (y.clone(), dx.clone(), dw.clone());
         let packed = packed_transposed(isa, 1, weight.mat());
         let packed = Packed::new(&packed, inputs, outputs);
         linear(isa, x.mat(), packed, &[], Activation::Identity, got_y.mat_mut());
-        agree(&got_y, &y, inputs, &format!("{isa} y")).unwrap();
+        agree(&got_y, &y, inputs, &format!("{isa} y"))?;
         let packed = packed_as_is(isa, 1, weight.mat());
         linear_dx(isa, dy.mat(), Packed::new(&packed, outputs, inputs), false, None, got_dx.mat_mut());
-        agree(&got_dx, &dx, outputs, &format!("{isa} dx")).unwrap();
+        agree(&got_dx, &dx, outputs, &format!("{isa} dx"))?;
         let mut scratch = vec![f32::NAN; linear_dw_scratch(rows, inputs)];
         linear_dw(isa, dy.mat(), x.mat(), false, got_dw.mat_mut(), &mut scratch);
-        agree(&got_dw, &dw, rows, &format!("{isa} dw")).unwrap();
+        agree(&got_dw, &dw, rows, &format!("{isa} dw"))?;
+    }
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(100))]
+
+    #[test]
+    fn products_agree_with_another_library(rows in size(), inputs in size(), outputs in size(), pad in 0usize..3, seed: u64)
+    {
+        layer_agrees_with_another_library([rows, inputs, outputs], pad, seed)?;
+    }
+}
+
+/// Sizes past every block: the inner index, the rows, the rows and outputs of a weight gradient.
+#[test]
+fn large_products_agree_with_another_library() {
+    layer_agrees_with_another_library([563, 1100, 230], 3, 1).unwrap();
+}
+
+/// Every number of rows that has a tile of its own, past the widest tile and past a block of the inner index.
+#[test]
+fn few_rows_agree_with_another_library() {
+    for rows in 1..=8 {
+        layer_agrees_with_another_library([rows, 530, 150], 1, 7).unwrap();
     }
 }
 
