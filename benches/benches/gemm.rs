@@ -1,17 +1,20 @@
 //! The products of a recommendation network, on tiles of rows: a wide bank of experts over 429 inputs, its gates, the
-//! experts' second layer, and towers; forward, gradient of the input, gradient of the weight.
+//! experts' second layer, and towers; forward, gradient of the input, gradient of the weight; forward of a few rows too.
 
 use criterion::{Criterion, criterion_main};
-use manygate_benches::{Aligned, Machine, Work, case, quick, values};
+use manygate_benches::{Aligned, Machine, Work, best_run, case, quick, values};
 use manygate_kernels::activation::Activation;
 use manygate_kernels::gemm::{self, GroupedPacked};
-use manygate_kernels::{Isa, Mat, MatMut};
+use manygate_kernels::{Isa, Mat, MatMut, peak};
+use std::time::Duration;
 
 /// Groups side by side, inputs and outputs of each.
 const SHAPES: [(usize, usize, usize); 6] =
     [(1, 429, 4096), (1, 429, 24), (8, 512, 256), (3, 256, 128), (3, 128, 64), (3, 64, 1)];
 
 const TILES: [usize; 2] = [128, 256];
+
+const FEW_ROWS: [usize; 4] = [1, 2, 4, 8];
 
 struct Layer {
     groups: usize,
@@ -55,6 +58,19 @@ impl Layer {
         Work { flops: (2 * self.rows * self.groups * self.inputs * self.outputs) as f64, bytes: 0.0 }
     }
 
+    /// The weights, packed for the forward product.
+    fn packed(&self, isa: Isa) -> Aligned {
+        let mut packed = Aligned::zeros(gemm::grouped_packed_len(self.groups, self.inputs, self.outputs));
+        gemm::grouped_pack_transposed(isa, self.groups, self.weight(), packed.as_mut());
+        packed
+    }
+
+    fn forward(&self, isa: Isa, packed: &Aligned, y: &mut [f32]) {
+        let packed = GroupedPacked::new(packed.as_ref(), self.groups, self.inputs, self.outputs);
+        let y = MatMut::new(y, self.rows, self.groups * self.outputs);
+        gemm::grouped_linear(isa, self.x(), packed, self.bias.as_ref(), Activation::Relu, y);
+    }
+
     fn name(&self) -> String {
         format!("{} rows, {} x ({} -> {})", self.rows, self.groups, self.inputs, self.outputs)
     }
@@ -67,14 +83,11 @@ fn layers() -> impl Iterator<Item = Layer> {
 fn linear(criterion: &mut Criterion, isa: Isa, machine: &Machine) {
     let mut group = criterion.benchmark_group(format!("linear {isa}"));
     for layer in layers() {
-        let mut packed = Aligned::zeros(gemm::grouped_packed_len(layer.groups, layer.inputs, layer.outputs));
-        gemm::grouped_pack_transposed(isa, layer.groups, layer.weight(), packed.as_mut());
-        let packed = GroupedPacked::new(packed.as_ref(), layer.groups, layer.inputs, layer.outputs);
+        let packed = layer.packed(isa);
         let mut y = Aligned::zeros(layer.dy.as_ref().len());
-        case(&mut group, machine, &layer.name(), layer.work(), || {
-            let y = MatMut::new(y.as_mut(), layer.rows, layer.groups * layer.outputs);
-            gemm::grouped_linear(isa, layer.x(), packed, layer.bias.as_ref(), Activation::Relu, y);
-        });
+        case(&mut group, machine, &layer.name(), layer.work(), || layer.forward(isa, &packed, y.as_mut()));
+        let other = format!("{}, matrixmultiply", layer.name());
+        case(&mut group, machine, &other, layer.work(), || matrixmultiply(&layer, y.as_mut()));
     }
 }
 
@@ -121,26 +134,44 @@ fn packing(criterion: &mut Criterion, isa: Isa, machine: &Machine) {
     });
 }
 
-/// The forward products by another library: no bias, no activation, weights not packed beforehand.
-fn matrixmultiply(criterion: &mut Criterion, machine: &Machine) {
-    let mut group = criterion.benchmark_group("matrixmultiply");
-    for layer in layers() {
-        let (inputs, outputs, rows) = (layer.inputs, layer.outputs, layer.rows);
-        let (wide_in, wide_out) = (layer.groups * inputs, layer.groups * outputs);
+/// The forward product by another library: no bias, no activation, weights not packed beforehand.
+fn matrixmultiply(layer: &Layer, y: &mut [f32]) {
+    let (inputs, outputs, rows) = (layer.inputs, layer.outputs, layer.rows);
+    let (wide_in, wide_out) = (layer.groups * inputs, layer.groups * outputs);
+    for g in 0..layer.groups {
+        let (x, w) = (&layer.x.as_ref()[g * inputs..], &layer.weight.as_ref()[g * outputs * inputs..]);
+        let y = &mut y[g * outputs..];
+        let (rsx, rsw, rsy) = (wide_in as isize, inputs as isize, wide_out as isize);
+        // SAFETY: the pointers and strides address group `g` inside the three buffers.
+        unsafe {
+            let (x, w, y) = (x.as_ptr(), w.as_ptr(), y.as_mut_ptr());
+            matrixmultiply::sgemm(rows, inputs, outputs, 1.0, x, rsx, 1, w, 1, rsw, 0.0, y, rsy, 1);
+        }
+    }
+}
+
+/// A few rows, as in serving: bytes of weights a second, beside those that a plain sum over the same weights reads, and
+/// operations, of which there may be too many for that rate.
+fn few_rows(criterion: &mut Criterion, isa: Isa, machine: &Machine) {
+    let mut group = criterion.benchmark_group(format!("few rows {isa}"));
+    for layer in SHAPES.into_iter().flat_map(|shape| FEW_ROWS.map(|rows| Layer::new(rows, shape))) {
+        let packed = layer.packed(isa);
+        let read = peak::read_gbs(isa, packed.as_ref(), Duration::from_millis(50));
         let mut y = Aligned::zeros(layer.dy.as_ref().len());
-        case(&mut group, machine, &layer.name(), layer.work(), || {
-            for g in 0..layer.groups {
-                let (x, w) =
-                    (&layer.x.as_ref()[g * inputs..], &layer.weight.as_ref()[g * outputs * inputs..]);
-                let y = &mut y.as_mut()[g * outputs..];
-                let (rsx, rsw, rsy) = (wide_in as isize, inputs as isize, wide_out as isize);
-                // SAFETY: the pointers and strides address group `g` inside the three buffers.
-                unsafe {
-                    let (x, w, y) = (x.as_ptr(), w.as_ptr(), y.as_mut_ptr());
-                    matrixmultiply::sgemm(rows, inputs, outputs, 1.0, x, rsx, 1, w, 1, rsw, 0.0, y, rsy, 1);
-                }
-            }
-        });
+        let bytes = size_of_val(layer.weight.as_ref()) as f64;
+        let mut line = |name: &str, kernel: &mut dyn FnMut()| {
+            let Some(best) = best_run(&mut group, name, layer.work(), kernel) else { return };
+            let (gbs, gflops) = (bytes / best * 1e-9, layer.work().flops / best * 1e-9);
+            println!(
+                "    {name}: best {:.2} us, {gbs:.1} GB/s of weights, {:.0} % of the read rate {read:.1}; {gflops:.1} GFLOP/s, \
+                 {:.0} % of the multiply-add peak",
+                best * 1e6,
+                100.0 * gbs / read,
+                100.0 * gflops / machine.fma_gflops
+            );
+        };
+        line(&layer.name(), &mut || layer.forward(isa, &packed, y.as_mut()));
+        line(&format!("{}, matrixmultiply", layer.name()), &mut || matrixmultiply(&layer, y.as_mut()));
     }
 }
 
@@ -152,7 +183,7 @@ fn benches() {
     linear_dx(&mut criterion, isa, &machine);
     linear_dw(&mut criterion, isa, &machine);
     packing(&mut criterion, isa, &machine);
-    matrixmultiply(&mut criterion, &machine);
+    few_rows(&mut criterion, isa, &machine);
     criterion.final_summary();
 }
 

@@ -55,18 +55,41 @@ pub fn quick() -> Criterion {
 
 /// Benches `kernel` under `name`, and prints the best run: its rate and the share of the floor's.
 ///
-/// Each run is timed by itself, which costs some 50 ns; a kernel should take microseconds. Work bound by bytes that
-/// stay in the caches may pass the rate of a large copy.
+/// Work bound by bytes that stay in the caches may pass the rate of a large copy.
 pub fn case(
     group: &mut BenchmarkGroup<'_, WallTime>,
     machine: &Machine,
     name: &str,
     work: Work,
-    mut kernel: impl FnMut(),
+    kernel: impl FnMut(),
 ) {
-    let mut best = f64::INFINITY;
+    let Some(best) = best_run(group, name, work, kernel) else { return };
     let flops = work.flops > 0.0;
-    group.throughput(if flops {
+    let (rate, unit) = if flops { (work.flops, "GFLOP/s") } else { (work.bytes, "GB/s") };
+    let bound = if work.flops / machine.fma_gflops > work.bytes / machine.copy_gbs {
+        "the multiply-add peak"
+    } else {
+        "the rate of a large copy"
+    };
+    let share = 100.0 * machine.floor(work) / best;
+    println!(
+        "    {name}: best {:.1} us, {:.1} {unit}, {share:.0} % of {bound}",
+        best * 1e6,
+        rate / best * 1e-9
+    );
+}
+
+/// Benches `kernel` under `name` and returns the seconds of the best run, none when a filter leaves it out.
+///
+/// Each run is timed by itself, which costs some 50 ns; a kernel should take microseconds.
+pub fn best_run(
+    group: &mut BenchmarkGroup<'_, WallTime>,
+    name: &str,
+    work: Work,
+    mut kernel: impl FnMut(),
+) -> Option<f64> {
+    let mut best = f64::INFINITY;
+    group.throughput(if work.flops > 0.0 {
         Throughput::Elements(work.flops as u64)
     } else {
         Throughput::Bytes(work.bytes as u64)
@@ -84,20 +107,7 @@ pub fn case(
             total
         });
     });
-    if best.is_finite() {
-        let (rate, unit) = if flops { (work.flops, "GFLOP/s") } else { (work.bytes, "GB/s") };
-        let bound = if work.flops / machine.fma_gflops > work.bytes / machine.copy_gbs {
-            "the multiply-add peak"
-        } else {
-            "the rate of a large copy"
-        };
-        let share = 100.0 * machine.floor(work) / best;
-        println!(
-            "    {name}: best {:.1} us, {:.1} {unit}, {share:.0} % of {bound}",
-            best * 1e6,
-            rate / best * 1e-9
-        );
-    }
+    best.is_finite().then_some(best)
 }
 
 /// `len` repeatable values in -1 ..= 1, on a cache line of their own.

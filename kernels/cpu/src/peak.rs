@@ -26,6 +26,12 @@ pub fn fma_gflops(isa: Isa, budget: Duration) -> f64 {
     (2 * lanes * CHAINS * runs) as f64 / seconds * 1e-9
 }
 
+/// Reading `from`, which decides by its size from which cache or from memory: 10^9 bytes a second.
+pub fn read_gbs(isa: Isa, from: &[f32], budget: Duration) -> f64 {
+    let seconds = best_of(budget, || timed(|| black_box(sum_of(isa, black_box(from)))));
+    size_of_val(from) as f64 / seconds * 1e-9
+}
+
 /// Copying `from` to `to`, which should be larger than the caches: bytes read and bytes written, 10^9 a second.
 ///
 /// # Panics
@@ -83,6 +89,24 @@ fn fma_chains_body<S: Simd>(s: S, runs: usize) -> f32 {
     s.sum(sums.into_iter().reduce(|a, b| s.add(a, b)).unwrap_or(x))
 }
 
+dispatch! {
+    /// Adds all values, a dozen sums at a time: nothing but reading.
+    pub fn sum_of(from: &[f32]) -> f32 = sum_of_body;
+}
+
+#[inline(always)]
+fn sum_of_body<S: Simd>(s: S, from: &[f32]) -> f32 {
+    let mut sums = [s.splat(0.0); CHAINS];
+    let (whole, rest) = from.split_at(from.len() - from.len() % (CHAINS * S::LANES));
+    for values in whole.chunks_exact(CHAINS * S::LANES) {
+        for (sum, values) in sums.iter_mut().zip(values.chunks_exact(S::LANES)) {
+            *sum = s.add(*sum, s.load(values));
+        }
+    }
+    let total = s.sum(sums.into_iter().reduce(|a, b| s.add(a, b)).unwrap_or(s.splat(0.0)));
+    total + rest.iter().sum::<f32>()
+}
+
 fn timed<R>(f: impl FnOnce() -> R) -> f64 {
     let start = Instant::now();
     f();
@@ -110,7 +134,17 @@ mod tests {
             assert!(fma_gflops(isa, budget) > 0.0);
             assert!(random_rows(isa, &[1.0; 100 * ROW], budget) > 0.0);
         }
+        assert!(read_gbs(Isa::best(), &[1.0; 1000], budget).is_finite());
         assert!(copy_gbs(&[1.0; 1000], &mut [0.0; 1000], budget).is_finite());
+    }
+
+    #[test]
+    fn a_read_reads_everything() {
+        for isa in Isa::available() {
+            for len in [0, 1, 191, 192, 193, 1000] {
+                assert_eq!(sum_of(isa, &vec![1.0; len]), len as f32, "{isa}, {len}");
+            }
+        }
     }
 
     #[test]

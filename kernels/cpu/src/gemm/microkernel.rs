@@ -8,13 +8,23 @@ use crate::simd::Simd;
 /// Rows of the largest register tile.
 pub(super) const TILE_ROWS: usize = 6;
 
-/// Vectors a row of the largest register tile: with [`TILE_ROWS`] they fill, beside a row of B and one broadcast,
-/// the 32 registers of AVX-512 and of 64-bit ARM (24 + 4 + 1) and the 16 of AVX2 and SSE2 (12 + 2 + 1).
-pub(super) const fn tile_vectors(isa: Isa) -> usize {
-    match isa {
+/// Vectors a row of the largest register tile for a product of `rows` rows.
+///
+/// With [`TILE_ROWS`] they fill, beside a row of B and one broadcast, the 32 registers of AVX-512 and of 64-bit ARM (24 +
+/// 4 + 1) and the 16 of AVX2 and SSE2 (12 + 2 + 1). Of one or two rows a tile that narrow has too few sums to hide the
+/// latency of a multiply-add, and is wider. The columns make up whole panels or divide one, or a tile would begin inside
+/// a panel and end in the next.
+pub(super) const fn tile_vectors(isa: Isa, rows: usize) -> usize {
+    let many = match isa {
         Isa::Scalar | Isa::Avx512 => 4,
         Isa::Portable if cfg!(target_arch = "aarch64") => 4,
         Isa::Portable | Isa::Avx2 => 2,
+    };
+    match (isa, rows) {
+        (Isa::Scalar | Isa::Avx512, _) => many,
+        (_, 0 | 1) => 8,
+        (_, 2) => 4,
+        _ => many,
     }
 }
 
@@ -37,7 +47,7 @@ pub(super) struct Tile {
     /// The output.
     pub(super) c: *mut f32,
     pub(super) c_row: usize,
-    /// Columns of the output; in 1 ..= `tile_vectors * LANES`.
+    /// Columns of the output; in 1 ..= [`tile_vectors`]` * LANES`.
     pub(super) cols: usize,
     pub(super) last_step: LastStep,
 }
@@ -60,23 +70,24 @@ pub(super) enum LastStep {
 #[inline(always)]
 pub(super) unsafe fn run<S: Simd>(s: S, rows: usize, tile: &Tile) {
     macro_rules! sizes {
-        ($($r:literal)*) => {
+        ($($r:literal: $($v:literal)*;)*) => {
             match (rows, tile.cols.div_ceil(S::LANES)) {
-                $(
+                $($(
                     // SAFETY: the caller's contract.
-                    ($r, 1) => unsafe { fixed::<S, $r, 1>(s, tile) },
-                    // SAFETY: as above.
-                    ($r, 2) => unsafe { fixed::<S, $r, 2>(s, tile) },
-                    // SAFETY: as above.
-                    ($r, 3) if tile_vectors(S::ISA) >= 3 => unsafe { fixed::<S, $r, 3>(s, tile) },
-                    // SAFETY: as above.
-                    ($r, 4) if tile_vectors(S::ISA) >= 4 => unsafe { fixed::<S, $r, 4>(s, tile) },
-                )*
+                    ($r, $v) if $v <= tile_vectors(S::ISA, $r) => unsafe { fixed::<S, $r, $v>(s, tile) },
+                )*)*
                 (rows, vectors) => unreachable!("a tile of {rows} rows and {vectors} vectors"),
             }
         };
     }
-    sizes!(1 2 3 4 5 6)
+    sizes! {
+        1: 1 2 3 4 5 6 7 8;
+        2: 1 2 3 4;
+        3: 1 2 3 4;
+        4: 1 2 3 4;
+        5: 1 2 3 4;
+        6: 1 2 3 4;
+    }
 }
 
 /// A tile of `ROWS` rows and `VECTORS` vectors, of which the last may be partial.

@@ -2,8 +2,9 @@
 //!
 //! # How
 //! Every product is `out = finish(start + A B)`. B is packed into panels of 16 columns ([`pack`], [`pack_transposed`]; for
-//! weights once a step); a register tile of 6 rows and 64 columns (AVX2: 16) keeps its sums over the inner index, so the
-//! bias is where they start, and the activation or the mask of a rectifier is applied before they are stored.
+//! weights once a step); a register tile of 6 rows and 64 columns (AVX2 and NEON 16, SSE2 8; wider for 1 and 2 rows) keeps
+//! its sums over the inner index, so the bias is where they start, and the activation or the mask of a rectifier is
+//! applied before they are stored.
 //!
 //! # Bits
 //! An element of the output is one chain of multiply-adds, in the order of the inner index, from the bias, the old value
@@ -22,12 +23,18 @@
 //!   in the first, cost up to 10 % in loads and stores of the sums.
 //! * The gradient of a weight packs both operands into scratch: 192 outputs of `dy` at a time, whose columns often lie a
 //!   power of two apart and would share few cache sets, and all of `x`. Each tile asks for the outputs of the next one.
+//! * Few rows, the case of serving, are bound by reading B, then by multiply-adds. AVX-512 is there with the same tile:
+//!   512 -> 256, out of the second-level cache, reads 110 GB/s of weights for 1 row and 107 for 2, where a plain sum over
+//!   them reads 118; 4, 5, 7 and 8 rows are at 95 % of the multiply-add peak, also over 7 MB of weights. Prefetching, and
+//!   tiles of 7 and 8 rows, gained nothing. AVX2 waited for its two sums: wider tiles took 1 row from 58 to 108 GB/s and
+//!   2 from 56 to 98 (SSE2: 37 to 72, 31 to 38). A copy of the weights in bf16 would halve the bytes, and round them:
+//!   left out.
 //! * No product goes to `matrixmultiply`, which is the oracle of the tests. The portable set is the best one of x86-64
-//!   without AVX2, and of ARM. There, tiles of 128 rows, GFLOP/s: 429 -> 4096 at 33 (matrixmultiply with its SSE2 kernel:
-//!   28), 512 -> 256 at 36 (31), 64 -> 32 at 32 (28), 8 rows 37 (22), 1 row 18 (3). On ARM the inner loop is the 24 `fmla` of a
-//!   tile, eight loads and four more, with nothing stored: bound by multiply-adds like theirs. Theirs is faster on
-//!   processors with AVX and no AVX2 alone (75 for 36), at the price of buffers allocated in every call, weights kept
-//!   unpacked, and bits that depend on the machine.
+//!   without AVX2, and of ARM. With SSE2, tiles of 128 rows, it reaches 33, 36 and 32 GFLOP/s at 429 -> 4096, 512 -> 256 and
+//!   64 -> 32, `matrixmultiply` held to its kernel for such a processor 28, 31 and 28 (512 -> 256, 8 rows: 37 and 22, 1 row:
+//!   36 and 3). On ARM the inner loop is the 24 `fmla` of a tile, eight loads and four other instructions, with nothing
+//!   stored: bound by multiply-adds, like theirs. It would win with AVX and no AVX2 alone (75 for 36), at the price of
+//!   buffers allocated in every call, weights kept unpacked, and bits that depend on the machine.
 
 mod grouped;
 mod microkernel;

@@ -165,7 +165,9 @@ impl Job<'_> {
     /// A range of rows and of the inner index: 64 columns of B (16 with AVX2) at a time, which every row passes.
     #[inline(always)]
     fn block<S: Simd>(&mut self, s: S, (row_from, row_to): (usize, usize), k: (usize, usize)) {
-        let (cols, tile_cols) = (self.out.cols(), microkernel::tile_vectors(S::ISA) * S::LANES);
+        let (rows, cols) = (self.out.rows(), self.out.cols());
+        let tile_cols = microkernel::tile_vectors(S::ISA, rows) * S::LANES;
+        debug_assert!(tile_cols.is_multiple_of(PANEL) || PANEL.is_multiple_of(tile_cols));
         for col in (0..cols).step_by(tile_cols) {
             let width = tile_cols.min(cols - col);
             for run in (row_from..row_to).step_by(self.left.run()) {
