@@ -34,6 +34,11 @@
 //! # Ok::<(), manygate::Error>(())
 //! ```
 
+/// The example of the README, compiled.
+#[cfg(all(doctest, feature = "train"))]
+#[doc = include_str!("../../../README.md")]
+struct Readme;
+
 mod columns;
 #[cfg(feature = "train")]
 mod folder;

@@ -98,7 +98,7 @@ fn the_commands_read_the_folder() {
     std::fs::write(&data, "user,item,history,age,tab,click,buy\n8,5,0|1|2,0.5,mail,1,0\n0,0,,,feed,0,0\n")
         .unwrap();
     let out = folder.path().join("out.csv");
-    assert_eq!(manygate_train::score::predict(folder.path(), &[data.clone()], &out, 1).unwrap(), 2);
+    assert_eq!(manygate_train::score::predict(folder.path(), std::slice::from_ref(&data), &out, 1).unwrap(), 2);
     let text = std::fs::read_to_string(out).unwrap();
     assert!(text.starts_with("click,buy\n0."), "{text}");
     manygate_train::score::score(folder.path(), &[data], 1).unwrap();
