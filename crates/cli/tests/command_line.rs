@@ -36,6 +36,7 @@ fn train_prints_tables_on_stdout_and_leaves_a_run_folder() {
         "metrics.json",
         "model.safetensors",
         "report.html",
+        "train.lock",
         "train.log",
         "vocab",
     ];
