@@ -80,6 +80,7 @@ mod tests {
     use super::*;
 
     #[test]
+    #[cfg_attr(miri, ignore = "statistics of many numbers")]
     fn numbers_have_the_moments_of_their_distribution() {
         let stream = Stream::new(1, 2, 3);
         let n = 40_000;

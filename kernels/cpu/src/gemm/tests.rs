@@ -75,7 +75,7 @@ fn packed_as_is(isa: Isa, groups: usize, weight: Mat<'_>) -> Vec<f32> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(200))]
+    #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 2 } else { 200 }))]
 
     #[test]
     fn linear_agrees(rows in size(), inputs in size(), outputs in size(), pad in 0usize..3, with_bias: bool,
@@ -246,6 +246,7 @@ proptest! {
 
 /// Sizes past every block: the inner index, the rows, the rows and outputs of a weight gradient.
 #[test]
+#[cfg_attr(miri, ignore = "large products")]
 fn large_products_agree_with_another_library() {
     layer_agrees_with_another_library([563, 1100, 230], 3, 1).unwrap();
 }
