@@ -62,6 +62,18 @@ fn inputs(model: &str) -> Inputs {
     // It trains all tasks over all rows.
     let space = (!model.contains("esmm")).then_some(0);
     let task = |name: &str, space| inputs::Task { space, ..inputs::Task::binary(name) };
+    // Tasks of every kind, and scenarios that count unlike, in some of the models.
+    let like = match model {
+        model if model.contains("m2m") => {
+            inputs::Task { kind: inputs::TaskKind::Poisson, ..task("like", None) }
+        }
+        model if model.contains("norm = \"batch\"") => inputs::Task {
+            kind: inputs::TaskKind::Regression,
+            scenario_weights: vec![2.0, 1.0, 0.5],
+            ..task("like", None)
+        },
+        _ => task("like", None),
+    };
     Inputs {
         tables: vec![table("user", USERS), table("item", ITEMS)],
         fields: vec![field("user", 0), field("item", 1)],
@@ -73,7 +85,7 @@ fn inputs(model: &str) -> Inputs {
         }],
         dense: 3,
         scenarios: 3,
-        tasks: [task("click", None), task("like", None), task("buy", space)][..tasks].to_vec(),
+        tasks: [task("click", None), like, task("buy", space)][..tasks].to_vec(),
     }
 }
 

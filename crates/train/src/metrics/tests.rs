@@ -159,8 +159,8 @@ fn users_of_one_class_leave_the_denominator_too() {
 #[test]
 fn slices_come_in_schema_order_and_json_keeps_it() {
     let names = ["1".to_owned(), "0".to_owned(), "4".to_owned()];
-    let p = vec![vec![0.25, 0.75, 0.5, 0.5], vec![0.5, 0.5, 0.25, 0.25]];
-    let y = vec![vec![0.0, 1.0, 1.0, 0.0], vec![0.0, 0.0, 0.0, 1.0]];
+    let p = [[0.25, 0.75, 0.5, 0.5], [0.5, 0.5, 0.25, 0.25]];
+    let y = [[0.0, 1.0, 1.0, 0.0], [0.0, 0.0, 0.0, 1.0]];
     let users = [1, 1, 2, 2];
     let slices = Slices { scenario: &[1, 1, 0, 0], names: &names, column: "tab", users: Some(&users) };
     let made = evaluate(&[judged("like", &p[0], &y[0]), judged("click", &p[1], &y[1])], &slices).unwrap();
