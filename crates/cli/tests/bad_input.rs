@@ -176,7 +176,7 @@ fn a_group_of_the_optimiser_that_fits_nothing_is_told() {
         refused(&lab, 2, words);
     }
     let sections: [(&str, &[&str]); 5] = [
-        ("[optimizer.dense]\nrates = 1.0", &["config.toml", "line 21", "rates", "rate", "momentum"]),
+        ("[optimizer.dense]\nrates = 1.0", &["config.toml", "line 22", "rates", "rate", "momentum"]),
         (
             "[optimizer.dense]\nweight_decay = 0.1",
             &["optimizer.dense.weight_decay", "adam does not", "adamw"],

@@ -50,7 +50,7 @@ clip_tables = true
 
 [optimizer.schedule]
 kind = "cosine"
-warmup_steps = 10
+warmup_steps = 3
 final_fraction = 0.1
 
 [optimizer.dense]

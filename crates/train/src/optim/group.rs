@@ -240,9 +240,12 @@ impl OptimizerConfig {
     /// # Errors
     /// When its group's method does not move tensors of this kind or does not read a value of the group.
     pub(super) fn moves(&self, name: &str, kind: Kind) -> Result<Moves> {
-        let section = if kind == Kind::Dense { &self.dense } else { &self.tables };
+        let (section, own) = match kind {
+            Kind::Dense => (&self.dense, "dense"),
+            Kind::Table => (&self.tables, "tables"),
+        };
         let (config, method, part) = match self.group_of(name) {
-            None => (section.clone(), section.method_of_section(), "tables".to_owned()),
+            None => (section.clone(), section.method_of_section(), own.to_owned()),
             Some(i) => {
                 let (group, part) = (&self.group[i], format!("group.{i}"));
                 let method = group.method.unwrap_or_else(|| section.method_of_section());

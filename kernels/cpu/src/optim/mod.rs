@@ -1,5 +1,5 @@
 //! Optimisers of dense parameters. They read the gradient of each lane of rows once and sum here, in lane order, so
-//! that no summed gradient is ever written. [`gradient`](sum_lanes) sums for those who want to look at it first.
+//! that no summed gradient is written; [`sum_lanes`] is for those who have to look at it first.
 
 mod adagrad;
 mod adam;
