@@ -52,10 +52,7 @@ impl Ranker {
         self.batch.clear();
         for item in request.items {
             let cells = [request.user, item, request.history, "0.1", request.tab];
-            self.model
-                .encoder
-                .encode(&cells, &mut self.batch)
-                .map_err(|wrong| wrong.at("request", None))?;
+            self.model.encoder.encode(&cells, &mut self.batch).map_err(|wrong| wrong.at("request", None))?;
         }
         if request.items.is_empty() {
             return Ok(None);

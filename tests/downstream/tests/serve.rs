@@ -63,7 +63,9 @@ fn a_bad_request_is_an_error_and_the_next_one_is_served() {
     assert!(message.contains("6 rows, the session was made for 5"), "{message}");
     assert_eq!(ranker.best(Request { items: &[], ..REQUEST }).unwrap(), None);
     assert!(ranker.best(REQUEST).unwrap().is_some());
-    assert!(Model::open("nowhere".as_ref()).unwrap_err().to_string().contains("there is no folder `nowhere`"));
+    assert!(
+        Model::open("nowhere".as_ref()).unwrap_err().to_string().contains("there is no folder `nowhere`")
+    );
 }
 
 #[test]
