@@ -131,7 +131,9 @@ mod tests {
 
     #[test]
     fn every_piece_runs_once() {
-        for threads in [1, 2, 5] {
+        // Idle threads of the pool spin, which Miri is slow at.
+        let numbers: &[usize] = if cfg!(miri) { &[2] } else { &[1, 2, 5] };
+        for &threads in numbers {
             for pieces in [0, 1, 7, 16] {
                 let counts: Vec<AtomicUsize> = (0..pieces).map(|_| AtomicUsize::new(0)).collect();
                 Pool::new(threads).unwrap().enter(|exec| {

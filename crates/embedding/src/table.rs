@@ -246,6 +246,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "a table of several pieces is large")]
     fn initial_rows_depend_on_seed_and_row_alone() {
         let small = Table::initial(spec(10), 0, 5, &Serial);
         let large = Pool::new(2).unwrap().enter(|exec| Table::initial(spec(10_000), 6, 5, exec));
