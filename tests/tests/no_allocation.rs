@@ -215,6 +215,7 @@ fn a_warm_step_allocates_nothing() {
         "name = \"cgc\"\nshared_experts = 2\nexpert_units = [24, 16]\ndropout = 0.2",
         "name = \"ple\"\nexpert_units = [24, 16]\ngate_units = [8]\ndropout = 0.2",
         "name = \"esmm\"\ntower_units = [24, 16]\ndropout = 0.2",
+        "name = \"mmoe\"\nexperts = 3\nexpert_units = [16]\ntop_k = 2\ngate_dropout = 0.2",
         "name = \"star\"\nunits = [24, 16]\nauxiliary_units = [8]\ndropout = 0.2",
         "name = \"causalint\"\nunits = [24, 16]\ntransfer = 4\nmeta = \"parameter\"",
         "name = \"mtms\"\nstage = \"represent\"\ntower_units = [24, 16]",

@@ -37,10 +37,12 @@ fn a_key_that_does_not_exist_is_named_with_its_line() {
 #[test]
 fn a_value_that_a_key_cannot_have_is_named() {
     let lab = Lab::new();
-    let cases: [(&str, &str, &[&str]); 8] = [
+    let cases: [(&str, &str, &[&str]); 10] = [
         ("epochs = 2", "epochs = \"two\"", &["config.toml", "line 18", "invalid type", "\"two\""]),
         ("epochs = 2", "epochs = 0", &["train.epochs", "at least 1"]),
         ("experts = 2", "experts = 0", &["model.experts", "at least 1"]),
+        ("experts = 2", "experts = 2\ntop_k = 3", &["model.top_k", "3 of 2 experts"]),
+        ("experts = 2", "experts = 2\ngate_dropout = 1.0", &["model.gate_dropout", "below 1"]),
         ("name = \"mmoe\"", "name = \"mmoo\"", &["model.name", "`mmoo`", "use one of: "]),
         ("last_fraction = 0.2", "last_fraction = 2.0", &["data.valid.last_fraction", "between 0 and 1"]),
         (

@@ -76,7 +76,7 @@ const M2M: &str =
     "name = \"m2m\"\nembedding_dim = 4\nexperts = 2\nexpert_units = [8]\nprofile_fields = [\"user\"]";
 
 /// With dropout and a method that learns weights, and looks at each batch a second time.
-const BALANCED: &str = "name = \"mmoe\"\nembedding_dim = 4\nexperts = 2\nexpert_units = [16, 8]\ntower_units = [8]\ndropout = 0.3\n\n[balance]\nmethod = \"famo\"\n";
+const BALANCED: &str = "name = \"mmoe\"\nembedding_dim = 4\nexperts = 2\nexpert_units = [16, 8]\ntower_units = [8]\ndropout = 0.3\ngate_dropout = 0.2\n\n[balance]\nmethod = \"famo\"\n";
 
 /// The first ends within an epoch.
 const STAGES: &str = "\n\n[[stage]]\nname = \"first\"\nsteps = 20\n\n[[stage]]\nname = \"second\"\n";

@@ -15,11 +15,19 @@
 //! `.hidden.<i>.*` as configured), `towers.<task>.<i>.{weight,bias}`. The first layer of all experts and all gates is
 //! one product; all gates mix the bank in one pass. Others share one gate by accident (that is OMoE), give it a bias
 //! without saying so, or leave experts linear, whose mixture is then one linear map per row.
+//!
+//! Beyond the paper: `dropout` in experts and towers. `top_k`: a gate's softmax is over its k largest logits, of equal ones
+//! the first, and the others weigh 0 (N. Shazeer et al., ICLR 2017, without noise). `gate_dropout` against gates that
+//! collapse on one expert: in training each weight is dropped and the rest renormalised, and where all of a gate would be
+//! dropped, all stay (Z. Zhao et al., *Recommending What Video to Watch Next*, RecSys 2019); with `top_k`, of the k.
+//! Experts that one task alone uses (R. Aoki, F. Tung, G. L. Oliveira, *Heterogeneous Multi-task Learning with Expert
+//! Diversity*, 2021, who choose them by chance) are no option here: reserved for tasks by number, they are the customised
+//! gate control of H. Tang et al., RecSys 2020.
 
 use crate::config::{self, ActivationName, COMMON_KEYS, Common, Key, NormName};
 use crate::inputs::Inputs;
 use crate::layers::mlp::{MlpInput, MlpStyle};
-use crate::layers::moe::{GateStyle, all_see_all, mixtures};
+use crate::layers::moe::{Choice, GateStyle, mixtures_of_all};
 use crate::layers::{tasks, towers, trunk};
 use crate::registry::{Architecture, Entry};
 use crate::taxonomy::{Method, Relation, Structure};
@@ -39,6 +47,8 @@ pub struct Mmoe {
     expert_units: Vec<usize>,
     gate_bias: bool,
     gate_units: Vec<usize>,
+    top_k: usize,
+    gate_dropout: f64,
     tower_units: Vec<usize>,
     dropout: f64,
 }
@@ -54,17 +64,29 @@ impl Default for Mmoe {
             expert_units: vec![512, 256],
             gate_bias: false,
             gate_units: Vec::new(),
+            top_k: 0,
+            gate_dropout: 0.0,
             tower_units: vec![128, 64],
             dropout: 0.0,
         }
     }
 }
 
-const OWN_KEYS: [Key; 4] = [
+const OWN_KEYS: [Key; 6] = [
     Key { name: "experts", default: "8", doc: "number of shared experts" },
     Key { name: "expert_units", default: "[512, 256]", doc: "widths of each expert" },
     Key { name: "gate_bias", default: "false", doc: "whether gates have a bias (the paper's have none)" },
     Key { name: "gate_units", default: "[]", doc: "hidden widths of each gate (the paper's have none)" },
+    Key {
+        name: "top_k",
+        default: "0",
+        doc: "number of experts that a gate weighs in a row, those with the largest logits; 0 for all",
+    },
+    Key {
+        name: "gate_dropout",
+        default: "0.0",
+        doc: "probability in training of a gate's weight to be dropped, the others renormalised, in [0, 1)",
+    },
 ];
 
 /// Registry entry.
@@ -93,8 +115,8 @@ impl Architecture for Mmoe {
         let gates = inputs.task_names().map(|t| format!("gates.{t}")).collect();
         let hidden = MlpStyle { batch_norm: false, dropout: 0.0, ..common.mlp(&self.gate_units) };
         let gate = GateStyle { bias: self.gate_bias, hidden };
-        let readers = [all_see_all(x0, experts, gates)];
-        let h = mixtures(g, &readers, common.mlp(&self.expert_units), gate)?;
+        let choice = Choice { top_k: self.top_k, dropout: self.gate_dropout };
+        let h = mixtures_of_all(g, x0, experts, gates, common.mlp(&self.expert_units), gate, choice)?;
         let logits = towers::towers(g, inputs, MlpInput::Each(h), common.mlp(&self.tower_units))?;
         tasks::heads(g, inputs, &logits)
     }

@@ -57,7 +57,7 @@ pub struct Entry {
 const MAX_SIZE: i64 = 1 << 16;
 
 /// Keys that are probabilities below 1.
-const RATES: [&str; 1] = ["dropout"];
+const RATES: [&str; 2] = ["dropout", "gate_dropout"];
 
 /// Every architecture, by name.
 pub const MODELS: [Entry; 11] = [

@@ -4,26 +4,48 @@
 //! a row of the bank in one pass. J. Ma et al., *Modeling Task Relationships in Multi-task Learning with Multi-gate
 //! Mixture-of-Experts*, KDD 2018, equations 6 and 7.
 //!
+//! A gate may weigh its best k experts alone ([`GateCombine::best`]), and its weights may be dropped in training
+//! ([`GateCombine::dropping`]): the logits of the other experts count as −∞.
+//!
 //! Backward: `d expert_e = Σ_t w_te dh_t`, `dw_te = dh_t · expert_e`, `d logit = w ⊙ (dw − Σ_e w dw)`.
 
+use super::gate_selection::GateSelection;
 use crate::check::Case;
+use crate::draws::Draws;
+use crate::graph::{Graph, Value};
 use crate::op::{Backward, Forward, Matrix, Op, Saved};
 use crate::reach;
 use crate::shape::{Shape, Space};
 use manygate_core::Batch;
-use manygate_kernels::{MatMut, gate};
+use manygate_kernels::{Mat, MatMut, gate};
 
 /// Gates and mixtures, see the [module](self). Inputs: logits, bank.
 #[derive(Clone, Debug)]
 pub struct GateCombine {
     gates: usize,
     experts: usize,
+    selection: GateSelection,
 }
 
 impl GateCombine {
     /// `gates` gates over `experts` experts.
     pub fn new(gates: usize, experts: usize) -> GateCombine {
-        GateCombine { gates, experts }
+        GateCombine { gates, experts, selection: GateSelection::default() }
+    }
+
+    /// Each gate weighs the experts with its `k` largest logits alone, of equal ones the first (N. Shazeer et al.,
+    /// *Outrageously Large Neural Networks*, ICLR 2017, without noise).
+    pub fn best(mut self, k: usize) -> GateCombine {
+        self.selection.top_k = Some(k);
+        self
+    }
+
+    /// Drops each weight of a gate with the probability `rate` and renormalises the rest; where all of a gate would be
+    /// dropped, all stay (Z. Zhao et al., *Recommending What Video to Watch Next*, RecSys 2019). Draws by `name`, see
+    /// [`Dropout::new`](super::Dropout::new); for training.
+    pub fn dropping(mut self, name: &str, rate: f64) -> GateCombine {
+        self.selection.drop_by(name, rate);
+        self
     }
 }
 
@@ -42,6 +64,7 @@ impl Op for GateCombine {
                 self.gates, self.experts
             ));
         }
+        self.selection.check(self.experts)?;
         if bank.space != Space::Batch || !bank.cols.is_multiple_of(self.experts) {
             return Err(format!("the bank {bank} does not divide into {} experts", self.experts));
         }
@@ -57,7 +80,12 @@ impl Op for GateCombine {
     }
 
     fn scratch(&self, rows: usize, inputs: &[Shape]) -> usize {
-        rows * (inputs[0].cols + inputs[1].cols)
+        let forward = if self.selection.is_all() { 0 } else { 2 * inputs[0].cols };
+        rows * forward.max(inputs[0].cols + inputs[1].cols)
+    }
+
+    fn draws(&self) -> Option<u64> {
+        self.selection.dropout.map(|(key, _)| key)
     }
 
     fn multiply_adds(&self, inputs: &[Shape]) -> usize {
@@ -73,7 +101,14 @@ impl Op for GateCombine {
     }
 
     fn forward(&self, tile: &mut Forward<'_>) {
-        let (logits, bank) = (tile.input(0), tile.input(1));
+        let (mut logits, bank) = (tile.input(0), tile.input(1));
+        if !self.selection.is_all() {
+            let (rows, cols) = (logits.rows(), logits.cols());
+            let (ones, selected) = tile.take_scratch()[..2 * rows * cols].split_at_mut(rows * cols);
+            let to = MatMut::new(selected, rows, cols);
+            self.selection.select(&tile.at, self.experts, logits, ones, to);
+            logits = Mat::new(selected, rows, cols);
+        }
         let (weights, mixed) = (tile.take_extra(), tile.take_output());
         gate::gate_combine(tile.at.isa, self.gates, logits, bank, weights, mixed);
     }
@@ -107,13 +142,24 @@ impl Op for GateCombine {
         );
     }
 
-    fn reference(&self, inputs: &[Matrix], _tables: &[Matrix], _batch: &Batch) -> Matrix {
+    fn reference(&self, inputs: &[Matrix], tables: &[Matrix], batch: &Batch) -> Matrix {
+        self.reference_drawn(inputs, tables, batch, &Draws::default())
+    }
+
+    fn reference_drawn(
+        &self,
+        inputs: &[Matrix],
+        _tables: &[Matrix],
+        _batch: &Batch,
+        draws: &Draws<'_>,
+    ) -> Matrix {
         let (logits, bank) = (&inputs[0], &inputs[1]);
         let width = bank.cols / self.experts;
         let mut y = Matrix::zeros(bank.rows, self.gates * width);
         for (r, t) in (0..bank.rows).flat_map(|r| (0..self.gates).map(move |t| (r, t))) {
-            let terms: Vec<f64> =
-                (0..self.experts).map(|e| logits.at(r, t * self.experts + e).exp()).collect();
+            let mut terms: Vec<f64> = (0..self.experts).map(|e| logits.at(r, t * self.experts + e)).collect();
+            self.selection.select_reference(draws, draws.caller_row(r), t, &mut terms);
+            terms.iter_mut().for_each(|term| *term = term.exp());
             let sum: f64 = terms.iter().sum();
             for c in 0..width {
                 let mixed = (0..self.experts).map(|e| terms[e] / sum * bank.at(r, e * width + c)).sum();
@@ -126,13 +172,24 @@ impl Op for GateCombine {
 
 /// Instances for the check of every op, see [`check`](crate::check).
 pub fn cases() -> Vec<Case> {
-    let case = |name: &str, gates: usize, experts: usize, width: usize| {
-        let case = Case::new(name, move |g, x| g.add("op", GateCombine::new(gates, experts), x));
-        case.rows(gates * experts).rows(experts * width)
+    let selecting = |name: &str, gates: usize, experts: usize, width: usize, k, rate| {
+        let declare = move |g: &mut Graph, x: &[Value]| {
+            let mut op = GateCombine::new(gates, experts);
+            op.selection.top_k = k;
+            let op = if rate > 0.0 { op.dropping("op", rate) } else { op };
+            g.add("op", op, x)
+        };
+        Case::new(name, declare).rows(gates * experts).rows(experts * width)
     };
+    let case = |name: &str, gates, experts, width| selecting(name, gates, experts, width, None, 0.0);
     vec![
         case("gate_combine/one_gate", 1, 3, 5),
         case("gate_combine/one_expert", 2, 1, 3),
         case("gate_combine/five_gates", 5, 4, 17),
+        selecting("gate_combine/best", 3, 5, 4, Some(2), 0.0),
+        selecting("gate_combine/best_one_narrow", 5, 4, 1, Some(1), 0.0),
+        selecting("gate_combine/dropping", 3, 5, 4, None, 0.4),
+        selecting("gate_combine/dropping_most", 2, 3, 9, None, 0.9),
+        selecting("gate_combine/dropping_the_best", 2, 5, 3, Some(3), 0.5),
     ]
 }

@@ -19,6 +19,7 @@ pub mod dropout;
 pub mod fold;
 pub mod gate_combine;
 pub mod gate_combine_seen;
+mod gate_selection;
 pub mod gradient_conflict;
 pub mod grouped_linear;
 pub mod layer_norm;
@@ -26,6 +27,7 @@ pub mod linear;
 pub mod linear_transposed;
 pub mod lookup;
 pub mod mean_square;
+pub mod mixture_likelihood;
 pub mod multiply;
 pub mod normalise;
 pub mod outer_gradient;
@@ -74,6 +76,7 @@ pub use linear::{Linear, Segment};
 pub use linear_transposed::LinearTransposed;
 pub use lookup::{LookupTrunk, Piece};
 pub use mean_square::MeanSquare;
+pub use mixture_likelihood::MixtureLikelihood;
 pub use multiply::Multiply;
 pub use normalise::Normalise;
 pub use outer_gradient::OuterGradient;
@@ -127,6 +130,7 @@ pub fn cases() -> Vec<Case> {
         linear_transposed::cases,
         lookup::cases,
         mean_square::cases,
+        mixture_likelihood::cases,
         multiply::cases,
         normalise::cases,
         outer_gradient::cases,

@@ -9,6 +9,7 @@ mod compile;
 mod describe;
 mod draws;
 mod faults;
+mod gates;
 mod gradients;
 mod joins;
 mod parameter_sets;

@@ -21,6 +21,15 @@ pub struct GateStyle<'a> {
     pub hidden: MlpStyle<'a>,
 }
 
+/// Which experts a gate that sees all of them weighs in a row.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Choice {
+    /// Number of experts, those with the largest logits; 0 for all.
+    pub top_k: usize,
+    /// Probability in training of a weight to be dropped; the rest is renormalised.
+    pub dropout: f64,
+}
+
 /// A gate.
 #[derive(Clone, Debug)]
 pub struct Gate {
@@ -41,7 +50,48 @@ pub struct Readers {
     pub gates: Vec<Gate>,
 }
 
-/// All experts over `x`, all of which every gate sees.
+/// Experts over `input`, all of which every gate sees and of which it weighs those of `choice`:
+/// `[batch, gates · last unit]`. The first layer of all is one product.
+///
+/// # Errors
+/// When the experts have no layer, more are to be chosen than there are, a width is 0 or a name is taken.
+pub fn mixtures_of_all(
+    g: &mut Graph,
+    input: Value,
+    experts: Vec<String>,
+    gates: Vec<String>,
+    expert: MlpStyle<'_>,
+    gate: GateStyle<'_>,
+    choice: Choice,
+) -> Result<Value> {
+    let count = (gates.len(), experts.len());
+    let (bank, logits) = bank_and_logits(g, &all_see_all(input, experts, gates), expert, gate)?;
+    let logits = concat(g, "gates", &logits)?;
+    g.add("mixtures", choice.among(g, count.0, count.1)?, &[logits, bank])
+}
+
+impl Choice {
+    /// The mixing of `experts` by `gates`.
+    ///
+    /// # Errors
+    /// When more are to be chosen than there are.
+    fn among(self, g: &Graph, gates: usize, experts: usize) -> Result<GateCombine> {
+        if self.top_k > experts {
+            let message = format!("{} of {experts} experts cannot be chosen", self.top_k);
+            return Err(Error::config("model.top_k", message));
+        }
+        let mut combine = GateCombine::new(gates, experts);
+        if self.top_k > 0 {
+            combine = combine.best(self.top_k);
+        }
+        if g.is_training() && self.dropout > 0.0 {
+            combine = combine.dropping("mixtures", self.dropout);
+        }
+        Ok(combine)
+    }
+}
+
+/// Experts over `input`, all of which every gate sees.
 pub fn all_see_all(input: Value, experts: Vec<String>, gates: Vec<String>) -> Readers {
     let sees: Vec<usize> = (0..experts.len()).collect();
     let gates = gates.into_iter().map(|prefix| Gate { prefix, sees: sees.clone() }).collect();
@@ -78,7 +128,10 @@ pub fn mixtures(
 }
 
 /// The experts `[batch, experts · last unit]`, and the logits of the gates, of several gates in one value or not.
-fn bank_and_logits(
+///
+/// # Errors
+/// When the experts have no layer, a width is 0 or a name is taken.
+pub fn bank_and_logits(
     g: &mut Graph,
     readers: &Readers,
     expert: MlpStyle<'_>,
