@@ -323,7 +323,7 @@ impl Plan {
     /// The reduction of a forward step, with the range of its output among the values of joins.
     pub(crate) fn reduction(&self, step: &Step) -> Option<(&dyn Reduction, Range<usize>)> {
         match (self.op(step.node).0.reduction(), step.output) {
-            (Some(reduction), Place::Once { offset, rows, cols, .. }) if !step.backward => {
+            (Some(reduction), Place::Once { offset, rows, cols, .. }) if step.reduces && !step.backward => {
                 Some((reduction, offset..offset + rows * cols))
             }
             _ => None,

@@ -13,7 +13,7 @@
 //!   gradients and scratch are all alive at that step, and the graph refuses inputs that share columns where both get a
 //!   gradient. What it reads is what its step may read: a value that was not saved is `Place::Gone`.
 
-use crate::op::{Backward, Forward, Gradient, Resolve, Rowset};
+use crate::op::{Backward, Forward, Gradient, Reduction, Resolve, Rowset};
 use crate::plan::{Place, Plan, Step};
 use crate::run::Input;
 use crate::workspace::Workspace;
@@ -72,11 +72,17 @@ impl<'a> Tile<'a> {
             assert!(dropped == 0, "{}: its backward pass drops the gradient of an input", self.name(step));
         } else {
             let mut forward = Forward { at: self.at, views: &views, taken: 0 };
-            match op.reduction() {
-                Some(reduction) => reduction.accumulate(&forward, &mut partials[step.partial.clone()]),
-                None => op.forward(&mut forward),
+            if step.reduces {
+                self.reduction(step).accumulate(&forward, &mut partials[step.partial.clone()]);
+            } else {
+                op.forward(&mut forward);
             }
         }
+    }
+
+    fn reduction(&self, step: &Step) -> &dyn Reduction {
+        let reduction = self.plan.op(step.node).0.reduction();
+        reduction.unwrap_or_else(|| panic!("{} is no reduction any more", self.name(step)))
     }
 
     fn name(&self, step: &Step) -> String {
@@ -187,9 +193,7 @@ impl<'a> Resolve<'a> for Views<'a, '_> {
     fn output_gradient(&self) -> MatMut<'a> {
         match self.step.output_gradient {
             // That of a reduction is complete and shared by all lanes, see `once_gradient`.
-            Place::Once { .. } if self.tile.plan.op(self.step.node).0.reduction().is_some() => {
-                MatMut::new(&mut [], 0, 0)
-            }
+            Place::Once { .. } if self.step.reduces => MatMut::new(&mut [], 0, 0),
             // SAFETY: an op that runs at a join takes it once, and nobody else runs.
             Place::Once { offset, rows, cols, stride } => unsafe {
                 self.tile.ws.once_gradients.view_mut(offset, rows, cols, stride)

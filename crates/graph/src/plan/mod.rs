@@ -109,6 +109,8 @@ pub(crate) struct GradientPlace {
 pub(crate) struct Step {
     pub(crate) node: usize,
     pub(crate) backward: bool,
+    /// Whether its op was a reduction when the plan was compiled: places depend on it, whatever the op says later.
+    pub(crate) reduces: bool,
     pub(crate) inputs: Vec<Place>,
     pub(crate) output: Place,
     /// What the forward step leaves for the backward step.
@@ -129,10 +131,11 @@ pub(crate) struct Step {
 }
 
 impl Step {
-    fn of(node: usize, backward: bool) -> Step {
+    fn of(node: usize, op: &dyn Op, backward: bool) -> Step {
         Step {
             node,
             backward,
+            reduces: op.reduction().is_some(),
             inputs: Vec::new(),
             output: Place::Nothing,
             extra: Place::Nothing,

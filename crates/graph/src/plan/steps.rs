@@ -81,7 +81,7 @@ impl Steps {
         moment: usize,
     ) -> Result<Vec<JoinStep>> {
         let phase_before = moment.checked_sub(1).map_or(&[][..], |_| &self.phases[moment / 2 - 1]);
-        let is_reduction = |s: &&Step| !s.backward && op_of(graph, s.node).0.reduction().is_some();
+        let is_reduction = |s: &&Step| !s.backward && s.reduces;
         let mut join: Vec<JoinStep> =
             phase_before.iter().filter(is_reduction).cloned().map(JoinStep::Reduce).collect();
         for (position, &at) in flow.order[moment].iter().enumerate().filter(|(_, (_, backward))| !backward) {
@@ -129,7 +129,7 @@ impl Steps {
             output: storage.values[node],
             extra: storage.extras[node],
             packs: self.packs(graph, storage, node, false)?,
-            ..Step::of(node, false)
+            ..Step::of(node, op, false)
         };
         if let Some(reduction) = op.reduction() {
             let shapes: Vec<Shape> = inputs.iter().map(|&v| graph.shape(v)).collect();
@@ -161,7 +161,7 @@ impl Steps {
             output_gradient: storage.gradients[node],
             activation_done: flow.activation_done[node],
             packs: self.packs(graph, storage, node, true)?,
-            ..Step::of(node, true)
+            ..Step::of(node, op, true)
         };
         for (i, &v) in inputs.iter().enumerate() {
             step.inputs.push(readable(storage.value(graph, v), saved.has_input(i)));
