@@ -109,7 +109,7 @@ fn plain_configurations(model: &str) -> Vec<String> {
             "levels = 3\nexpert_units = [5]\ntower_units = []\ngate_bias = true\ngate_units = [3]",
         ],
         "esmm" => vec!["tower_units = [6, 4]", "tower_units = []\nconditional = [\"a\", \"b\", \"c\"]"],
-        "shared_bottom" => {
+        "shared_bottom" | "single_task" => {
             vec!["bottom_units = [6, 5]\ntower_units = [4]", "bottom_units = [6]\ntower_units = []"]
         }
         "star" => {

@@ -211,6 +211,7 @@ fn a_warm_step_allocates_nothing() {
         .iter()
         .flat_map(|m| ["none", "batch"].map(|norm| format!("{m}\nnorm = \"{norm}\"\ndropout = 0.2")));
     let others = [
+        "name = \"single_task\"\nbottom_units = [24, 16]\ntower_units = [8]\ndropout = 0.2",
         "name = \"moe\"\nexperts = 3\nexpert_units = [24, 16]\ndropout = 0.2",
         "name = \"cgc\"\nshared_experts = 2\nexpert_units = [24, 16]\ndropout = 0.2",
         "name = \"ple\"\nexpert_units = [24, 16]\ngate_units = [8]\ndropout = 0.2",

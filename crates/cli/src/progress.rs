@@ -169,8 +169,10 @@ impl Observer for Terminal {
                 self.step(*step, *steps, *rows, *loss, *rate_factor);
             }
             Event::Warning { message } => self.line(&format!("warning: {message}")),
-            Event::Validated { step, epochs, evaluation, score: (name, score), best } => {
-                let mark = if *best { "  best so far" } else { "" };
+            Event::Validated { step, epochs, evaluation, score: (name, score), best, best_of } => {
+                let of =
+                    if best_of.is_empty() { String::new() } else { format!(" of {}", best_of.join(", ")) };
+                let mark = if *best { format!("  best so far{of}") } else { String::new() };
                 let score = score.map_or_else(|| "-".to_owned(), |score| format!("{score:.4}"));
                 let figures = output::figures(evaluation);
                 self.line(&format!(

@@ -5,7 +5,7 @@ mod support;
 use serde_json::Value;
 use std::io::Read;
 use std::process::Stdio;
-use support::{Lab, ROWS, csv, entries};
+use support::{Lab, MODEL, ROWS, csv, entries};
 
 fn keys(value: &Value) -> Vec<&str> {
     value.as_object().expect("an object").keys().map(String::as_str).collect()
@@ -183,6 +183,37 @@ fn models_lists_and_describes() {
     assert!(alias.stdout.starts_with("moe: ") && alias.stdout.contains("also called omoe"));
     assert_eq!(keys(&one["own_keys"][0]), ["name", "default", "doc"]);
     lab.run(&["models", "mmoo"]).failure(2, &["there is no model `mmoo`", "mmoe"]);
+}
+
+/// Of the weights that are kept, every task has those of its own best validation.
+#[test]
+fn tasks_that_share_nothing_are_chosen_one_by_one() {
+    let lab = Lab::new();
+    lab.write("train.csv", csv(2000, 3));
+    let model = "name = \"single_task\"\nembedding_dim = 4\nbottom_units = [16, 8]\ntower_units = [8]";
+    let long = "epochs = 8\nbatch_size = 64\nvalidations_per_epoch = 2";
+    lab.configure_all(&[(MODEL, model), ("epochs = 2\nbatch_size = 64", long)]);
+    let train = lab.run(&["train", "config.toml", "--out", "run"]).success();
+    let metrics = lab.read_json("run/metrics.json");
+    let log = String::from_utf8(lab.read("run/train.log")).unwrap();
+    let mut steps = Vec::new();
+    for task in ["click", "buy"] {
+        let auc = |line: &str| -> Option<f64> {
+            let (_, rest) = line.split_once(&format!("{task} "))?;
+            rest.split([' ', ',']).next()?.parse().ok()
+        };
+        let best =
+            log.lines().filter(|line| line.contains("validation AUC")).filter_map(auc).fold(0.0, f64::max);
+        let kept = metrics["valid"][task]["all"]["auc"].as_f64().unwrap();
+        assert!((kept - best).abs() < 6e-5, "{task}: {kept} is kept, {best} was the best\n{log}");
+        steps.push(metrics["task_steps"][task].as_u64().unwrap());
+        assert!(train.stderr.contains(&format!("{} of {task}", steps[steps.len() - 1])), "{}", train.stderr);
+    }
+    assert_ne!(steps[0], steps[1], "one step for both would be chosen anyhow");
+    assert_eq!(metrics["step"].as_u64(), steps.iter().copied().max());
+    let selected = "select_tasks = [\"click\"]\nepochs = 2";
+    lab.configure_all(&[(MODEL, model), ("epochs = 2", selected)]);
+    lab.run(&["train", "config.toml"]).failure(2, &["train.select_tasks", "each task by that task alone"]);
 }
 
 #[test]

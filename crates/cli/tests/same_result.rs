@@ -17,6 +17,8 @@ const MODELS: [Job; 10] = [
     (M2M, ""),
     ("name = \"dffm\"\nembedding_dim = 4\ndffi_units = [8]\nfusion_units = [4]", ""),
     (MTMS, ""),
+    // Whose tasks take the weights of different validations.
+    ("name = \"single_task\"\nembedding_dim = 4\nbottom_units = [16, 8]\ntower_units = [8]", ""),
     ("name = \"ple\"\nembedding_dim = 4\nexpert_units = [16, 8]\ntower_units = [8]", ""),
     ("name = \"esmm\"\nembedding_dim = 4\ntower_units = [16, 8]", ""),
     (BALANCED, ""),

@@ -14,6 +14,7 @@ pub mod mtms;
 pub mod ple;
 pub mod registry;
 pub mod shared_bottom;
+pub mod single_task;
 pub mod star;
 pub mod taxonomy;
 

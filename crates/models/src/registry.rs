@@ -3,7 +3,7 @@
 use crate::config::Key;
 use crate::inputs::Inputs;
 use crate::taxonomy::{Method, Relation, Structure};
-use crate::{causalint, cgc, dffm, esmm, m2m, mmoe, moe, mtms, ple, shared_bottom, star};
+use crate::{causalint, cgc, dffm, esmm, m2m, mmoe, moe, mtms, ple, shared_bottom, single_task, star};
 use manygate_core::{Error, Result};
 use manygate_graph::{Graph, Mode, Parameters};
 
@@ -22,6 +22,13 @@ pub trait Architecture: std::fmt::Debug + Send + Sync {
     /// When the parameters are those of another model.
     fn begin_stage(&self, _inputs: &Inputs, _params: &mut Parameters) -> Result<()> {
         Ok(())
+    }
+
+    /// For a model whose tasks share nothing: what the names of all tensors of a task begin with. Each task then takes the
+    /// weights of its own best validation. Said by the model and not found in the plan, as a choice of the checkpoint
+    /// by task is part of what a model is, not of how it happens to be configured.
+    fn own_prefix(&self, _task: &str) -> Option<String> {
+        None
     }
 
     /// Every key with its value, defaults included.
@@ -60,7 +67,7 @@ const MAX_SIZE: i64 = 1 << 16;
 const RATES: [&str; 2] = ["dropout", "gate_dropout"];
 
 /// Every architecture, by name.
-pub const MODELS: [Entry; 11] = [
+pub const MODELS: [Entry; 12] = [
     causalint::ENTRY,
     cgc::ENTRY,
     dffm::ENTRY,
@@ -71,6 +78,7 @@ pub const MODELS: [Entry; 11] = [
     mtms::ENTRY,
     ple::ENTRY,
     shared_bottom::ENTRY,
+    single_task::ENTRY,
     star::ENTRY,
 ];
 
@@ -172,7 +180,7 @@ mod tests {
         let table =
             |text: &str| from_table(&toml::from_str(text).unwrap()).map(|_| ()).unwrap_err().to_string();
         assert!(table("name = \"mmoo\"").contains(
-            "use one of: causalint, cgc, dffm, esmm, m2m, mmoe, moe, mtms, ple, shared_bottom, star"
+            "use one of: causalint, cgc, dffm, esmm, m2m, mmoe, moe, mtms, ple, shared_bottom, single_task, star"
         ));
         assert!(table("name = \"mmoe\"\nexpert = 3").contains("unknown field `expert`"));
         assert!(table("name = \"mmoe\"\nexperts = \"three\"").contains("invalid type"));

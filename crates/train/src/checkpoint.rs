@@ -29,8 +29,7 @@ struct Tensors {
 
 impl Tensors {
     fn push(&mut self, name: String, shape: &[usize], values: &[f32]) {
-        let bytes = values.iter().flat_map(|v| v.to_le_bytes()).collect();
-        self.all.push((name, shape.to_vec(), bytes));
+        self.all.push((name, shape.to_vec(), bytes_of(values)));
     }
 
     fn push_set(&mut self, prefix: &str, layout_of: &Parameters, values: &[f32]) {
@@ -84,6 +83,10 @@ impl Tensors {
     }
 }
 
+fn bytes_of(values: &[f32]) -> Vec<u8> {
+    values.iter().flat_map(|v| v.to_le_bytes()).collect()
+}
+
 /// Writes the weights alone: what inference reads. The bytes depend on the weights only.
 ///
 /// # Errors
@@ -91,6 +94,24 @@ impl Tensors {
 pub fn write_model(path: &Path, learner: &Learner) -> Result<()> {
     let mut tensors = Tensors::default();
     tensors.push_weights(learner);
+    tensors.write(path, "model", Vec::new())
+}
+
+/// The same with the tensors that `replaced` does not name as they are in the model file `before`.
+///
+/// # Errors
+/// When one of these is missing there or has another shape, or the file system refuses.
+pub fn write_model_in_part(
+    path: &Path,
+    learner: &Learner,
+    before: &TensorFile,
+    replaced: impl Fn(&str) -> bool,
+) -> Result<()> {
+    let mut tensors = Tensors::default();
+    tensors.push_weights(learner);
+    for (name, shape, bytes) in tensors.all.iter_mut().filter(|(name, ..)| !replaced(name)) {
+        *bytes = bytes_of(before.tensor(name, shape)?);
+    }
     tensors.write(path, "model", Vec::new())
 }
 

@@ -137,7 +137,13 @@ impl Config {
         }
         self.check_selection()?;
         self.optimizer.check()?;
-        manygate_models::from_table(&self.model)?;
+        let (entry, architecture) = manygate_models::from_table(&self.model)?;
+        let by_task = names.iter().any(|task| architecture.own_prefix(task).is_some());
+        if by_task && !self.train.select_tasks.is_empty() {
+            let message =
+                format!("{} chooses the weights of each task by that task alone: remove the key", entry.name);
+            return Err(Error::config("train.select_tasks", message));
+        }
         self.balance.as_ref().map(Balance::from_table).transpose()?;
         stage::check(self)
     }

@@ -6,6 +6,7 @@ pub mod balancer;
 pub mod bench;
 pub mod cancel;
 pub mod checkpoint;
+pub mod choice;
 pub mod config;
 pub mod evaluate;
 pub mod inspect;

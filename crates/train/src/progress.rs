@@ -1,5 +1,6 @@
 //! How far a run is, and the events that it reports on the way.
 
+use crate::choice::Chosen;
 use crate::metrics::Evaluation;
 use crate::report::{TrainingPoint, ValidationPoint};
 use manygate_data::Violation;
@@ -26,10 +27,8 @@ pub struct Progress {
     pub training: Vec<TrainingPoint>,
     /// Validations so far.
     pub validation: Vec<ValidationPoint>,
-    /// Step of the best validation, whose weights are in the model file.
-    pub best_step: Option<u64>,
-    /// What the best validation reached; larger is better.
-    pub best_score: Option<f64>,
+    /// The best validation, whose weights are in the model file: of all tasks, or of each where they share nothing.
+    pub chosen: Vec<Chosen>,
 }
 
 /// What a run tells while it works.
@@ -112,8 +111,10 @@ pub enum Event<'a> {
         evaluation: &'a Evaluation,
         /// What the checkpoint is chosen by, as a mean over tasks: its name, and its value where it is defined.
         score: (&'static str, Option<f64>),
-        /// Whether it is the best so far.
+        /// Whether it is the best so far, of all tasks or of one.
         best: bool,
+        /// The tasks of which it is, where each is chosen by itself.
+        best_of: Vec<&'a str>,
     },
 }
 

@@ -26,8 +26,10 @@ pub enum Rows {
 pub struct SeedResult {
     /// The seed.
     pub seed: u64,
-    /// Step of its chosen checkpoint.
+    /// Step of its chosen checkpoint, the last where each task has its own.
     pub step: u64,
+    /// The chosen step of each task, where each has its own.
+    pub task_steps: Ordered<u64>,
     /// Metrics of that checkpoint.
     pub evaluation: Evaluation,
     /// Seconds of its run.
@@ -244,7 +246,13 @@ fn run(config: &Config, seed: u64, rows: Rows, threads: usize, cancel: &Cancel) 
         Rows::Test => outcome.test.unwrap_or_default(),
         Rows::Valid => outcome.valid,
     };
-    Ok(SeedResult { seed, step: outcome.step, evaluation: part.evaluation, seconds: outcome.seconds })
+    Ok(SeedResult {
+        seed,
+        step: outcome.step,
+        task_steps: outcome.task_steps,
+        evaluation: part.evaluation,
+        seconds: outcome.seconds,
+    })
 }
 
 fn spread(task: &TaskConfig, results: &[SeedResult]) -> TaskSpread {

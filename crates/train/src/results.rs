@@ -7,8 +7,10 @@
 //! `"errors": {"rmse", "mae", "nmae", "loss", "deviance", "label_mean", "label_deviation"}`, and `null` where a metric is
 //! one of probabilities. One that comes `after` another has `"above_earlier"`, the share of rows with a larger prediction
 //! than the other's; `"auxiliary": ["x"]` lists tasks that are not served, `"violations": [{"task", "after", "file",
-//! "rows", "first_line"}]` the rows whose labels contradict `after`. Both are absent where there are none.
+//! "rows", "first_line"}]` the rows whose labels contradict `after`. Both are absent where there are none. Where each task
+//! takes its own best validation, `task_steps` has the step of each, and `step` is the last of them.
 
+use crate::choice;
 use crate::config::Config;
 use crate::evaluate::{evaluate_dataset, part, reliabilities};
 use crate::metrics::{Evaluation, Ordered};
@@ -34,8 +36,10 @@ pub const CHARTS_FOLDER: &str = "charts";
 pub struct Outcome {
     /// The run folder.
     pub folder: PathBuf,
-    /// Step of the chosen checkpoint.
+    /// Step of the chosen checkpoint, the last where each task has its own.
     pub step: u64,
+    /// The chosen step of each task, where each has its own.
+    pub task_steps: Ordered<u64>,
     /// Validation metrics of the chosen checkpoint.
     pub valid: Part,
     /// Test metrics of the chosen checkpoint.
@@ -52,6 +56,7 @@ pub(crate) struct RunFacts<'a> {
     pub(crate) folder: &'a Path,
     pub(crate) splits: &'a Splits,
     pub(crate) progress: &'a Progress,
+    pub(crate) task_steps: Ordered<u64>,
     /// Names of the parts of the loss.
     pub(crate) losses: Vec<String>,
     pub(crate) parameters: (usize, usize),
@@ -74,6 +79,8 @@ struct MetricsFile<'a> {
     model: &'a str,
     seed: u64,
     step: u64,
+    #[serde(skip_serializing_if = "Ordered::is_empty")]
+    task_steps: &'a Ordered<u64>,
     seconds: f64,
 }
 
@@ -92,7 +99,8 @@ pub(crate) fn finish(facts: &RunFacts<'_>, exec: &dyn Executor) -> Result<Outcom
         test = Some(part(schema, evaluation, &facts.means));
     }
     let floors = facts.config.report.floors.as_ref().map(Floors::load).transpose()?;
-    let step = facts.progress.best_step.unwrap_or(facts.progress.step);
+    let step = facts.progress.chosen.iter().map(|chosen| chosen.step).max().unwrap_or(facts.progress.step);
+    let task_steps = facts.task_steps.clone();
     let seconds = facts.started.elapsed().as_secs_f64();
     let violations = facts.splits.violations();
     let file = MetricsFile {
@@ -105,6 +113,7 @@ pub(crate) fn finish(facts: &RunFacts<'_>, exec: &dyn Executor) -> Result<Outcom
         model: &model.name,
         seed: facts.config.seed,
         step,
+        task_steps: &task_steps,
         seconds,
     };
     let path = facts.folder.join(METRICS_FILE);
@@ -117,7 +126,8 @@ pub(crate) fn finish(facts: &RunFacts<'_>, exec: &dyn Executor) -> Result<Outcom
         losses: facts.losses.clone(),
         training: facts.progress.training.clone(),
         validation: facts.progress.validation.clone(),
-        chosen_step: Some(step),
+        chosen_step: task_steps.is_empty().then_some(step),
+        chosen_by_task: task_steps.clone(),
         test: test.clone(),
         valid: Some(valid.clone()),
         floors: floors.clone(),
@@ -125,7 +135,7 @@ pub(crate) fn finish(facts: &RunFacts<'_>, exec: &dyn Executor) -> Result<Outcom
     };
     write_atomically(&facts.folder.join(REPORT_FILE), html::report(&report).as_bytes())?;
     write_charts(facts.folder, &report)?;
-    Ok(Outcome { folder: facts.folder.to_path_buf(), step, valid, test, floors, seconds })
+    Ok(Outcome { folder: facts.folder.to_path_buf(), step, task_steps, valid, test, floors, seconds })
 }
 
 /// Mean label of each task over the fit rows, from the metrics of a run folder; [`None`] before the run's end, and for
@@ -187,6 +197,9 @@ fn fact_lines(
         lines.push(("rows to test".to_owned(), rows(test)));
     }
     lines.extend(violations.iter().map(|v| (format!("{} without {}", v.task, v.after), v.to_string())));
+    if !facts.task_steps.is_empty() {
+        lines.push(("chosen".to_owned(), choice::told(0, &facts.task_steps)));
+    }
     lines.push(("machine".to_owned(), format!("{} threads, {}", facts.threads, facts.isa)));
     lines.push(("seconds".to_owned(), format!("{seconds:.1}")));
     lines

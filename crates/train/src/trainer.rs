@@ -1,7 +1,8 @@
 //! A run: data in, a run folder with the chosen model and its report out.
 
 use crate::cancel::Cancel;
-use crate::checkpoint::{CHECKPOINT_FILE, Checkpoint, write_checkpoint, write_model};
+use crate::checkpoint::{CHECKPOINT_FILE, Checkpoint, write_checkpoint};
+use crate::choice::Choice;
 use crate::config::Config;
 use crate::evaluate::{evaluate_dataset, label_means};
 use crate::learner::Learner;
@@ -65,6 +66,7 @@ pub fn train(
             folder,
             splits: &splits,
             progress: &run.progress,
+            task_steps: run.choice.task_steps(&run.progress.chosen),
             losses: run.learner.plan.losses().iter().map(|part| part.name.clone()).collect(),
             parameters: run.learner.parameter_counts(),
             means: label_means(splits.encoder.schema(), &splits.fit),
@@ -86,6 +88,7 @@ struct Run<'a> {
     model: &'static str,
     inputs: Inputs,
     stages: Vec<Stage>,
+    choice: Choice,
     learner: Learner,
     evaluation: Plan,
     order: EpochOrder,
@@ -140,6 +143,8 @@ impl<'a> Run<'a> {
         let mut batch = Batch::empty_like(fit);
         batch.reserve_for(fit, batch_size.min(fit.rows));
         let resumed_at = checkpoint.map(|c| c.progress.step);
+        // What earlier stages train is not what is served.
+        let choice = Choice::of(stages[stages.len() - 1].architecture.as_ref(), &inputs);
         Ok(Run {
             config,
             folder,
@@ -149,6 +154,7 @@ impl<'a> Run<'a> {
             model: entry.name,
             inputs,
             stages,
+            choice,
             learner,
             evaluation,
             order,
@@ -304,17 +310,16 @@ impl<'a> Run<'a> {
             observer.event(&Event::Warning { message });
         }
         let improves = |best: Option<f64>| best.is_none_or(|b| score.is_some_and(|s| s > b));
-        // What earlier stages train is not what is served.
-        let best = self.is_last_stage() && improves(self.progress.best_score);
         if improves(self.progress.stage_best) {
             (self.progress.stage_best, self.progress.stage_worse) = (score, 0);
         } else {
             self.progress.stage_worse += 1;
         }
-        if best {
-            write_model(&self.folder.join(MODEL_FILE), &self.learner)?;
-            self.progress.best_step = Some(self.progress.step);
-            self.progress.best_score = score;
+        let mut better = Vec::new();
+        if self.is_last_stage() {
+            let scores = self.choice.scores(score, &evaluation, by);
+            let (path, Progress { step, chosen, .. }) = (self.folder.join(MODEL_FILE), &mut self.progress);
+            better = self.choice.keep_better(&path, &self.learner, chosen, *step, &scores)?;
         }
         let epochs = self.progress.step as f64 / self.order.batches() as f64;
         if let Some(balancer) = self.learner.balancer() {
@@ -327,7 +332,8 @@ impl<'a> Run<'a> {
             epochs,
             evaluation: &evaluation,
             score: (by.name(), score.map(|score| if by == Select::Auc { score } else { -score })),
-            best,
+            best: better.contains(&true),
+            best_of: self.choice.names_of(&better),
         });
         self.progress.validation.push(ValidationPoint { step: self.progress.step, evaluation });
         Ok(())

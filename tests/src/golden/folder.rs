@@ -6,6 +6,9 @@ use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
+/// Models without cases of their own: tests/tests/single_task.rs holds it to shared_bottom, bit by bit.
+pub const WITHOUT_CASES: [&str; 1] = ["single_task"];
+
 /// What became of a case.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Verdict {
@@ -78,6 +81,7 @@ pub fn check_folder(root: &Path, complete: bool, mut each: impl FnMut(&Report)) 
     }
     if complete {
         let models = manygate_models::MODELS.iter().map(|entry| entry.name);
+        let models = models.filter(|model| !WITHOUT_CASES.contains(model));
         for model in models.filter(|model| cases.iter().all(|(m, ..)| m != model)) {
             tell(model.to_owned(), Verdict::Failed(vec!["a registered model without a case".into()]));
         }

@@ -16,7 +16,7 @@ mod translate;
 pub use case::{Case, Tensor, Values};
 pub use compare::Margin;
 pub use engine::Variant;
-pub use folder::{Report, Summary, Verdict, check_folder};
+pub use folder::{Report, Summary, Verdict, WITHOUT_CASES, check_folder};
 
 use compare::Tolerance;
 use contents::Contents;

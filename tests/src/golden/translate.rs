@@ -387,8 +387,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_registered_model_has_a_translation() {
-        for entry in &manygate_models::MODELS {
+    fn every_model_with_cases_has_a_translation() {
+        let with_cases = |name: &str| !super::super::WITHOUT_CASES.contains(&name);
+        for entry in manygate_models::MODELS.iter().filter(|entry| with_cases(entry.name)) {
             assert!(TRANSLATIONS.iter().any(|t| t.model == entry.name), "{}", entry.name);
         }
     }

@@ -6,6 +6,7 @@ use crate::interrupt::Interrupt;
 use crate::output::{self, figures};
 use manygate_core::{Error, Result};
 use manygate_train::agreement::{self, Reference, Signs};
+use manygate_train::choice;
 use manygate_train::repeat::{Repetition, Rows, SeedResult, repeat};
 use manygate_train::report::agreement::agreement_table;
 use manygate_train::report::repeat::repetition_tables;
@@ -67,5 +68,6 @@ fn tables(repetition: &Repetition) -> String {
 /// What is said of a finished seed.
 fn line(seed: &SeedResult) -> String {
     let figures = figures(&seed.evaluation);
-    format!("seed {}: step {}, {figures}; {:.1} s", seed.seed, seed.step, seed.seconds)
+    let chosen = choice::told(seed.step, &seed.task_steps);
+    format!("seed {}: {chosen}, {figures}; {:.1} s", seed.seed, seed.seconds)
 }

@@ -7,6 +7,7 @@ use crate::output;
 use crate::progress::Terminal;
 use manygate_core::{Error, Result};
 use manygate_train::checkpoint::CHECKPOINT_FILE;
+use manygate_train::choice;
 use manygate_train::report::Part;
 use manygate_train::report::terminal::{Look, task_scenario_table};
 use manygate_train::{Config, Outcome, RunOptions, run_folder, train};
@@ -84,8 +85,8 @@ fn print_outcome(outcome: &Outcome) -> Result<()> {
     tables.extend(test.map(of_test));
     output::result(tables.join("\n").trim_end())?;
     output::say(&format!(
-        "step {} was chosen on validation; {:.1} s; the run is in {}, its report in {}",
-        outcome.step,
+        "{} was chosen on validation; {:.1} s; the run is in {}, its report in {}",
+        choice::told(outcome.step, &outcome.task_steps),
         outcome.seconds,
         outcome.folder.display(),
         outcome.folder.join(manygate_train::results::REPORT_FILE).display()

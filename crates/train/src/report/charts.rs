@@ -113,7 +113,7 @@ fn draw_auc(canvas: &Canvas<'_, '_>, data: &ReportData) {
     };
     let tasks: Vec<_> = data.binary_tasks().map(|task| history(&|e| e.get(task, ALL)?.auc)).collect();
     let Some(range) = range(tasks.iter().flatten().map(|p| p.1)) else { return nothing(canvas) };
-    let (x, y) = curve_axes(canvas, data, range, &auc_entries(data));
+    let (x, y) = curve_axes(canvas, data, data.chosen_step, range, &auc_entries(data));
     let place = |p: &(f64, f64)| (x.at(p.0), y.at(p.1));
     for (t, points) in tasks.iter().enumerate() {
         let points: Vec<_> = points.iter().map(place).collect();
@@ -157,7 +157,8 @@ fn draw_loss(canvas: &Canvas<'_, '_>, data: &ReportData, task: usize) {
         Vec::from_iter((!training.is_empty()).then(|| ("training".to_owned(), Key::Line(train, None))));
     entries.push(("validation".to_owned(), Key::Line(valid, Some(0))));
     entries.extend(constant.map(|_| ("constant rate".to_owned(), Key::Dashed(MUTED))));
-    let (x, y) = curve_axes(canvas, data, (from, to), &entries);
+    let chosen = data.chosen_by_task.get(name).copied().or(data.chosen_step);
+    let (x, y) = curve_axes(canvas, data, chosen, (from, to), &entries);
     if let Some(constant) = constant {
         canvas.dashed((x.start, y.at(constant)), (x.end, y.at(constant)), MUTED, 1.5);
     }
@@ -183,16 +184,17 @@ fn draw_marked(canvas: &Canvas<'_, '_>, points: &[(f64, f64)], colour: RGBColor,
 fn curve_axes(
     canvas: &Canvas<'_, '_>,
     data: &ReportData,
+    chosen_step: Option<u64>,
     (from, to): (f64, f64),
     entries: &[(String, Key)],
 ) -> (Axis, Axis) {
     let top = 58.0 + legend(canvas, (LEFT, 58.0), entries);
     let steps = data.training.iter().map(|p| p.step).chain(data.validation.iter().map(|p| p.step));
-    let last = steps.chain(data.chosen_step).max().unwrap_or(1).max(1);
+    let last = steps.chain(chosen_step).max().unwrap_or(1).max(1);
     let x = Axis { from: 0.0, to: last as f64, start: 52.0, end: canvas.width - 24.0 };
     let y = Axis { from, to, start: canvas.height - 48.0, end: top + 10.0 };
     frame(canvas, x, y, "training step");
-    if let Some(step) = data.chosen_step {
+    if let Some(step) = chosen_step {
         let at = x.at(step as f64);
         canvas.dashed((at, y.start), (at, y.end), INK, 1.0);
         let text = format!("chosen: step {}", thousands(&step.to_string()));

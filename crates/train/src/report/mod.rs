@@ -67,8 +67,10 @@ pub struct ReportData {
     pub training: Vec<TrainingPoint>,
     /// History of the validation metrics.
     pub validation: Vec<ValidationPoint>,
-    /// Step of the checkpoint that was chosen.
+    /// Step of the checkpoint that was chosen for all tasks.
     pub chosen_step: Option<u64>,
+    /// Step of the checkpoint of each task, where each has its own.
+    pub chosen_by_task: Ordered<u64>,
     /// Results on the test part.
     pub test: Option<Part>,
     /// Results of the chosen checkpoint on the validation part.

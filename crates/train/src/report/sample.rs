@@ -49,6 +49,7 @@ pub(super) fn run() -> ReportData {
         training: training(),
         validation: (1..=6).map(|i| validation(i * 25, &valid.evaluation)).collect(),
         chosen_step: Some(125),
+        chosen_by_task: Ordered::default(),
         floors: Some(serde_json::from_str(FLOORS).unwrap()),
         test: Some(test),
         valid: Some(valid),

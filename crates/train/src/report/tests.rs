@@ -330,3 +330,13 @@ fn charts_say_so_when_nothing_was_recorded() {
     let nothing = runs().pop().unwrap();
     assert!(all_charts(&nothing).iter().filter(|svg| svg.contains("nothing was recorded")).count() >= 5);
 }
+
+#[test]
+fn a_task_that_is_chosen_by_itself_shows_its_own_step() {
+    let mut data = sample::run();
+    data.chosen_step = None;
+    data.chosen_by_task = [(data.tasks[1].clone(), 75)].into_iter().collect();
+    assert!(charts::loss_curve(&data, 1).contains("chosen: step 75"));
+    assert!(!charts::loss_curve(&data, 0).contains("chosen: step"));
+    assert!(!charts::auc_curve(&data).contains("chosen: step"));
+}
