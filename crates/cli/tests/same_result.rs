@@ -10,7 +10,7 @@ use support::{Lab, MODEL, SECOND_TASK, csv};
 type Job = (&'static str, &'static str);
 
 /// Models with state, an order of rows, or values between phases beside the plain one.
-const MODELS: [Job; 10] = [
+const MODELS: [Job; 11] = [
     (MODEL, ""),
     (OPTIMIZERS, ""),
     (STAR, ""),
