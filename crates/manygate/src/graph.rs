@@ -71,7 +71,7 @@
 //!
 //! ```
 //! use manygate::graph::ops::{Linear, LookupTrunk, Piece};
-//! use manygate::graph::{Activation, Block, Graph, Init, Input, Mode, ParamSpec, Parameters};
+//! use manygate::graph::{Activation, Block, Draws, Graph, Init, Input, Mode, ParamSpec, Parameters};
 //! use manygate::graph::{Plan, PlanOptions, Rows, Workspace};
 //! use manygate::{Batch, Serial};
 //!
@@ -87,7 +87,8 @@
 //! let tables: Vec<Rows<'_>> = Vec::new();
 //! let mut memory = Workspace::new(&plan, 1, 2);
 //! plan.pack(&Serial, &mut memory, &params);
-//! let input = Input { params: &params, state: &state, tables: &tables, batch: &batch, seeds: &[] };
+//! let draws = Draws::default();
+//! let input = Input { params: &params, state: &state, tables: &tables, batch: &batch, seeds: &[], draws };
 //! plan.run(&Serial, &mut memory, &input)?;
 //! assert_eq!([0, 1].map(|r| plan.output(&memory, "y").unwrap().row(r)[0]), [3.0, 0.0]);
 //! # Ok::<(), manygate::Error>(())

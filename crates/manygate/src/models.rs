@@ -28,9 +28,9 @@
 //!         let products = g.add("products", PairProducts::new(fields), &[x])?;
 //!         let widths = vec![g.cols(x), g.cols(products)];
 //!         let both = g.add("both", Concat::new(widths), &[x, products])?;
-//!         let style = MlpStyle { units: &[8], activation: Activation::Relu, batch_norm: false };
+//!         let style = MlpStyle { units: &[8], activation: Activation::Relu, batch_norm: false, dropout: 0.0 };
 //!         let logits = towers::towers(g, inputs, MlpInput::Shared(both), style)?;
-//!         tasks::binary_tasks(g, inputs, logits)
+//!         tasks::heads(g, inputs, &logits)
 //!     }
 //!     fn resolved(&self) -> toml::Table {
 //!         toml::Table::from_iter([("dim".to_owned(), (self.dim as i64).into())])

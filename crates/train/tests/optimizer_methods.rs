@@ -19,12 +19,10 @@ fn gradients(learner: &Learner, batch: &Batch) -> (Vec<f32>, Vec<RowGradients>) 
     let Learner { plan, params, state, tables, .. } = learner;
     let mut ws = Workspace::new(plan, 1, ROWS);
     plan.pack(&Serial, &mut ws, params);
-    plan.run(
-        &Serial,
-        &mut ws,
-        &Input { params, state, tables, batch, seeds: learner.seeds(), draws: Draws::default() },
-    )
-    .unwrap();
+    // The seed of the support's learner; dropout draws what the step will draw.
+    let draws = Draws { seed: 3, step: learner.step + 1, caller_rows: &[] };
+    let input = Input { params, state, tables, batch, seeds: learner.seeds(), draws };
+    plan.run(&Serial, &mut ws, &input).unwrap();
     let mut sparse = SparseGradients::new(plan, ROWS);
     sparse.sort(&Serial, batch);
     let lanes = plan.gradients(&ws);

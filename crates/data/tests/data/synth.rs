@@ -69,7 +69,8 @@ fn the_configuration_reads_the_file() {
         assert!((rate(0) - 0.3).abs() < 0.03 && (rate(1) - 0.1).abs() < 0.02, "{} {}", rate(0), rate(1));
         if !options.scenarios.is_empty() {
             assert_eq!(splits.encoder.schema().scenarios.len(), 3);
-            assert_eq!(splits.encoder.schema().tasks[1].space, Some(0));
+            assert_eq!(splits.encoder.schema().tasks[1].after, Some(0));
+            assert_eq!(splits.violations(), []);
             let first = splits
                 .fit
                 .batch
