@@ -7,10 +7,13 @@ use proptest::prelude::*;
 
 /// Sizes around the widths of vectors, panels and tiles.
 fn size() -> impl Strategy<Value = usize> {
+    // Miri interprets every product: there, sizes end after one panel.
+    let blocks = if cfg!(miri) { vec![17, 32] } else { vec![31, 32, 33, 47, 48, 49, 63, 64, 65, 80, 95, 97] };
+    let large = if cfg!(miri) { 31..34usize } else { 100..140 };
     prop_oneof![
         4 => 0usize..20,
-        2 => prop::sample::select(vec![31usize, 32, 33, 47, 48, 49, 63, 64, 65, 80, 95, 97]),
-        1 => 100usize..140,
+        2 => prop::sample::select(blocks),
+        1 => large,
     ]
 }
 
