@@ -2,6 +2,7 @@
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use manygate_train::repeat::Requirement;
+use manygate_train::{DeviceChoice, PrecisionChoice};
 use std::path::PathBuf;
 
 /// Trains and serves multi-task and multi-scenario recommendation models.
@@ -37,6 +38,9 @@ pub(crate) enum Command {
     /// Look into data, or make some.
     #[command(subcommand, after_help = "Example:\n  manygate data describe data/quickstart/train.csv.gz")]
     Data(Data),
+    /// Show what there is to train on: the CPU, CUDA devices, and which models run there.
+    #[command(after_help = "Example:\n  manygate devices --json")]
+    Devices(Devices),
     /// Measure speed.
     #[command(
         subcommand,
@@ -57,6 +61,33 @@ pub(crate) struct Training {
     /// Threads [default: one for each core]. The result does not depend on it.
     #[arg(long, default_value_t = 0, hide_default_value = true, value_name = "N")]
     pub(crate) threads: usize,
+    /// Where steps are taken: cpu, cuda, or cuda:N for the GPU with that number.
+    #[arg(long, default_value = "cpu", value_name = "DEVICE")]
+    pub(crate) device: DeviceChoice,
+    /// What products multiply in on a GPU; sums are f32.
+    #[arg(long, value_enum, default_value_t = Precision::F32)]
+    pub(crate) precision: Precision,
+}
+
+/// What products multiply in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Precision {
+    /// As the CPU, without tensor cores.
+    F32,
+    /// Operands rounded to 10 bits behind the point, on tensor cores.
+    Tf32,
+    /// Operands rounded to 7 bits behind the point, on tensor cores.
+    Bf16,
+}
+
+impl Precision {
+    pub(crate) fn choice(self) -> PrecisionChoice {
+        match self {
+            Precision::F32 => PrecisionChoice::F32,
+            Precision::Tf32 => PrecisionChoice::Tf32,
+            Precision::Bf16 => PrecisionChoice::Bf16,
+        }
+    }
 }
 
 #[derive(Debug, Args)]
@@ -108,6 +139,13 @@ pub(crate) enum Part {
     Test,
     /// The validation rows.
     Valid,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Devices {
+    /// Print JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Debug, Args)]

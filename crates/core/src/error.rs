@@ -61,6 +61,12 @@ pub enum Error {
         /// Steps taken, the resumed ones included.
         step: u64,
     },
+    /// A device that cannot be used, or failed.
+    #[error("{message}")]
+    Device {
+        /// What was found, and what to do.
+        message: String,
+    },
     /// A result that the caller asked for was not reached.
     #[error("{0}")]
     Unmet(String),

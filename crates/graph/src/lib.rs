@@ -4,6 +4,7 @@
 //! repository's `ARCHITECTURE.md` for the reasons.
 
 pub mod check;
+pub mod device;
 mod draws;
 mod fit;
 pub mod graph;

@@ -1,5 +1,6 @@
 //! What an op is, and what it sees of a tile of rows.
 
+use crate::device::DeviceOp;
 use crate::draws::Draws;
 use crate::graph::LossId;
 use crate::param::TableSpec;
@@ -210,6 +211,11 @@ pub trait Op: Debug + Send + Sync {
 
     /// The reduction over rows, for an op that makes a [`Space::Once`](crate::Space::Once) value of values with rows.
     fn reduction(&self) -> Option<&dyn Reduction> {
+        None
+    }
+
+    /// The same on a CUDA device, for an op that has kernels there.
+    fn on_device(&self) -> Option<&dyn DeviceOp> {
         None
     }
 

@@ -220,6 +220,47 @@ impl Learner {
         Ok(self.ws.part_losses())
     }
 
+    /// Checks that a device can take the steps.
+    ///
+    /// # Errors
+    /// When it balances losses or clips by norm, which no device does yet.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn check_device(&self) -> Result<()> {
+        let refused = |key: &str| {
+            let message = "no CUDA device does this yet; leave it out, or train with `--device cpu`";
+            Err(Error::config(key, message))
+        };
+        if self.balancer.is_some() {
+            return refused("balance.method");
+        }
+        match &self.clip {
+            Some(clip) if clip.value().is_none() => refused("optimizer.clip_norm"),
+            Some(clip) if clip.has_tables() => refused("optimizer.clip_tables"),
+            _ => Ok(()),
+        }
+    }
+
+    /// Largest absolute value of a dense gradient, if there is a limit.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn clip_value(&self) -> Option<f32> {
+        self.clip.as_ref().and_then(Clip::value)
+    }
+
+    /// What the optimisers do at step number `step`, from 1.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn constants_at(&mut self, step: u64, constants: &mut manygate_device::StepConstants) {
+        let factor = self.schedule.factor(step);
+        self.dense.constants_at(step, factor, &mut constants.dense);
+        constants.tables.clear();
+        constants.tables.extend_from_slice(self.rows.at_step(step, factor));
+    }
+
+    /// The seed of its random numbers.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn seed(&self) -> u64 {
+        self.seed
+    }
+
     /// The factor of all learning rates in the last step.
     pub fn rate_factor(&self) -> f64 {
         self.schedule.factor(self.step)

@@ -8,6 +8,9 @@ pub mod cancel;
 pub mod checkpoint;
 pub mod choice;
 pub mod config;
+#[cfg(feature = "cuda")]
+mod device_steps;
+pub mod devices;
 pub mod evaluate;
 pub mod inspect;
 pub mod learner;
@@ -24,6 +27,7 @@ pub mod run_lock;
 pub mod score;
 pub mod selection;
 pub mod stage;
+pub mod steps;
 pub mod trainer;
 pub mod workload;
 
@@ -32,4 +36,5 @@ pub use config::Config;
 pub use learner::Learner;
 pub use loss_gradients::LossGradients;
 pub use progress::{Event, Observer, Silent};
+pub use steps::{DeviceChoice, PrecisionChoice};
 pub use trainer::{Outcome, RunOptions, train};

@@ -1,7 +1,6 @@
 //! The same configuration with several seeds: how much of a result is luck.
 
 use crate::agreement::{Cell, Signs};
-use crate::cancel::Cancel;
 use crate::config::Config;
 use crate::metrics::{ALL, Errors, Evaluation, Metrics, Ordered};
 use crate::progress::Silent;
@@ -182,14 +181,13 @@ impl Repetition {
 /// Trains `config` once a seed, each in a temporary folder that is removed at the end; `finished` is told of each.
 ///
 /// # Errors
-/// When there are no seeds or one is given twice, there are no test rows to score, a run fails, or `cancel` is asked to
+/// When there are no seeds or one is given twice, there are no test rows to score, a run fails, or the run is asked to
 /// stop: then nothing is kept.
 pub fn repeat(
     config: &Config,
     seeds: &[u64],
     rows: Rows,
-    threads: usize,
-    cancel: &Cancel,
+    options: &RunOptions,
     finished: &mut dyn FnMut(&SeedResult),
 ) -> Result<Repetition> {
     let wrong = |message: String| Err(Error::config("--seeds", message));
@@ -210,7 +208,7 @@ pub fn repeat(
         config.report.floors.as_ref().filter(|_| rows == Rows::Test).map(Floors::load).transpose()?;
     let mut results = Vec::with_capacity(seeds.len());
     for &seed in seeds {
-        let result = run(config, seed, rows, threads, cancel)?;
+        let result = run(config, seed, rows, options)?;
         finished(&result);
         results.push(result);
     }
@@ -233,15 +231,14 @@ pub fn repeat(
     })
 }
 
-fn run(config: &Config, seed: u64, rows: Rows, threads: usize, cancel: &Cancel) -> Result<SeedResult> {
+fn run(config: &Config, seed: u64, rows: Rows, options: &RunOptions) -> Result<SeedResult> {
     let config = Config { seed, ..config.clone() };
     let parent = std::env::temp_dir();
     let folder = tempfile::Builder::new()
         .prefix("manygate-repeat-")
         .tempdir()
         .map_err(Error::io("create a temporary folder in", parent))?;
-    let options = RunOptions { threads, resume: false, cancel: cancel.clone() };
-    let outcome = train(&config, folder.path(), options, &mut Silent)?;
+    let outcome = train(&config, folder.path(), options.clone(), &mut Silent)?;
     let part = match rows {
         Rows::Test => outcome.test.unwrap_or_default(),
         Rows::Valid => outcome.valid,

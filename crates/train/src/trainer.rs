@@ -12,6 +12,7 @@ use crate::results::{RunFacts, finish};
 use crate::run_folder;
 use crate::selection::{Score, Select};
 use crate::stage::Stage;
+use crate::steps::{DeviceChoice, PrecisionChoice, Stepped, Steps};
 use manygate_core::{Batch, Error, Executor, Pool, Result};
 use manygate_data::{EpochOrder, Splits};
 use manygate_graph::{Mode, Plan, PlanOptions};
@@ -22,7 +23,7 @@ use std::time::Instant;
 
 pub use crate::results::Outcome;
 
-/// How a run is executed; nothing here changes its result.
+/// How a run is executed. Threads change nothing of its result; a device rounds sums differently.
 #[derive(Clone, Debug, Default)]
 pub struct RunOptions {
     /// Threads; 0 means one for each core.
@@ -31,6 +32,10 @@ pub struct RunOptions {
     pub resume: bool,
     /// Stops the run when asked.
     pub cancel: Cancel,
+    /// Where steps are taken.
+    pub device: DeviceChoice,
+    /// What products multiply in there.
+    pub precision: PrecisionChoice,
 }
 
 /// Trains as `config` says and leaves `config.toml`, `vocab/`, `model.safetensors`, `metrics.json`, `report.html` and
@@ -47,6 +52,7 @@ pub fn train(
     observer: &mut dyn Observer,
 ) -> Result<Outcome> {
     config.check()?;
+    options.device.check()?;
     // Read again at the end; that one cannot be read should not come to light only there.
     config.report.floors.as_ref().map(Floors::load).transpose()?;
     let started = Instant::now();
@@ -58,7 +64,7 @@ pub fn train(
     let _lock = run_folder::prepare(folder, lock, &resolved, &splits.encoder, options.resume)?;
     let pool = Pool::new(options.threads)?;
     pool.enter(|exec| {
-        let mut run = Run::new(config, folder, resolved, &splits, exec, options.resume)?;
+        let mut run = Run::new(config, folder, resolved, &splits, exec, &options)?;
         run.start(observer);
         run.train(observer, &options.cancel)?;
         let facts = RunFacts {
@@ -85,11 +91,13 @@ struct Run<'a> {
     resolved: String,
     splits: &'a Splits,
     exec: &'a dyn Executor,
+    options: &'a RunOptions,
     model: &'static str,
     inputs: Inputs,
     stages: Vec<Stage>,
     choice: Choice,
     learner: Learner,
+    steps: Steps,
     evaluation: Plan,
     order: EpochOrder,
     batch: Batch,
@@ -106,7 +114,7 @@ impl<'a> Run<'a> {
         resolved: String,
         splits: &'a Splits,
         exec: &'a dyn Executor,
-        resume: bool,
+        options: &'a RunOptions,
     ) -> Result<Run<'a>> {
         let (entry, _) = manygate_models::from_table(&config.model)?;
         let inputs = model_inputs(splits.encoder.schema())?;
@@ -115,7 +123,7 @@ impl<'a> Run<'a> {
         let stages = Stage::all(config, order.batches() as u64)?;
         let path = folder.join(CHECKPOINT_FILE);
         let checkpoint =
-            if resume && path.exists() { Some(Checkpoint::read(&path, &resolved)?) } else { None };
+            if options.resume && path.exists() { Some(Checkpoint::read(&path, &resolved)?) } else { None };
         let progress = checkpoint.as_ref().map(|c| c.progress.clone()).unwrap_or_default();
         let exists = |stage: &&Stage| {
             progress.batch < order.batches() as u64
@@ -129,8 +137,8 @@ impl<'a> Run<'a> {
             ));
         };
         let graph = stage.graph(&inputs, Mode::Training)?;
-        let (options, capacity) = (stage.options(&graph)?, batch_size.min(fit.rows));
-        let mut learner = Learner::new(graph, options, &stage.optimizer, config.seed, exec, capacity)?;
+        let (plan_options, capacity) = (stage.options(&graph)?, batch_size.min(fit.rows));
+        let mut learner = Learner::new(graph, plan_options, &stage.optimizer, config.seed, exec, capacity)?;
         for other in &stages {
             other.check(&learner.plan, config, &inputs, capacity)?;
         }
@@ -139,6 +147,8 @@ impl<'a> Run<'a> {
         if let Some(checkpoint) = &checkpoint {
             checkpoint.restore(&mut learner)?;
         }
+        let graph = stage.graph(&inputs, Mode::Training)?;
+        let steps = Steps::new(options.device, options.precision, graph, &learner, fit, capacity)?;
         let evaluation = Plan::compile(stage.graph(&inputs, Mode::Evaluation)?, PlanOptions::default())?;
         let mut batch = Batch::empty_like(fit);
         batch.reserve_for(fit, batch_size.min(fit.rows));
@@ -151,11 +161,13 @@ impl<'a> Run<'a> {
             resolved,
             splits,
             exec,
+            options,
             model: entry.name,
             inputs,
             stages,
             choice,
             learner,
+            steps,
             evaluation,
             order,
             batch,
@@ -173,7 +185,7 @@ impl<'a> Run<'a> {
     }
 
     /// Steps of the whole run, as far as it is known: a stage may end early.
-    fn steps(&self) -> u64 {
+    fn planned_steps(&self) -> u64 {
         let planned: u64 = self.stages[self.progress.stage as usize..].iter().map(|s| s.steps).sum();
         self.progress.step - self.progress.stage_step + planned
     }
@@ -189,7 +201,7 @@ impl<'a> Run<'a> {
             tables,
             threads: self.exec.threads(),
             isa: self.learner.plan.isa().to_string(),
-            steps: self.steps(),
+            steps: self.planned_steps(),
             resumed_at: self.resumed_at,
         });
         observer.event(&Event::Violated { violations: &self.splits.violations() });
@@ -199,11 +211,11 @@ impl<'a> Run<'a> {
         loop {
             self.tell_stage(observer);
             while !self.stage_is_over() {
-                self.stop_if_asked(cancel)?;
+                self.stop_if_asked(observer, cancel)?;
                 self.step_and_validate(observer)?;
             }
             if self.is_last_stage() {
-                return self.stop_if_asked(cancel);
+                return self.stop_if_asked(observer, cancel);
             }
             self.next_stage()?;
         }
@@ -211,10 +223,11 @@ impl<'a> Run<'a> {
 
     /// Between any two steps: the order of rows and all random numbers are functions of the position, which the
     /// checkpoint holds.
-    fn stop_if_asked(&self, cancel: &Cancel) -> Result<()> {
+    fn stop_if_asked(&mut self, observer: &mut dyn Observer, cancel: &Cancel) -> Result<()> {
         if !cancel.is_requested() {
             return Ok(());
         }
+        self.settle(observer)?;
         self.write_checkpoint()?;
         Err(Error::Interrupted { step: self.progress.step })
     }
@@ -250,6 +263,10 @@ impl<'a> Run<'a> {
         stage.set_up(&mut self.learner, self.config, inputs, self.exec)?;
         self.learner.reserve_for(&self.splits.fit.batch);
         stage.architecture.begin_stage(inputs, &mut self.learner.params)?;
+        let (RunOptions { device, precision, .. }, fit) = (self.options, &self.splits.fit.batch);
+        let (graph, capacity) =
+            (stage.graph(inputs, Mode::Training)?, self.config.train.batch_size.min(fit.rows));
+        self.steps = Steps::new(*device, *precision, graph, &self.learner, fit, capacity)?;
         self.evaluation = Plan::compile(stage.graph(inputs, Mode::Evaluation)?, PlanOptions::default())?;
         Ok(())
     }
@@ -268,6 +285,7 @@ impl<'a> Run<'a> {
             self.progress.batch = 0;
         }
         if in_epoch || self.progress.stage_step == self.stage().steps {
+            self.settle(observer)?;
             self.validate(observer)?;
             self.write_checkpoint()?;
         }
@@ -279,24 +297,44 @@ impl<'a> Run<'a> {
             return Err(Error::config("train", format!("there is no batch {index} in an epoch")));
         };
         self.batch.gather(&self.splits.fit.batch, rows);
-        // The learner counts the steps of its stage.
-        let of_run = self.progress.step + 1;
-        let losses = self.learner.step(self.exec, &self.batch).map_err(|e| match e {
-            Error::NonFinite { task, loss, op, .. } => Error::NonFinite { step: of_run, task, loss, op },
-            Error::NonFiniteGradient { tensor, .. } => Error::NonFiniteGradient { step: of_run, tensor },
-            other => other,
-        })?;
-        let point = TrainingPoint { step: self.progress.step + 1, loss: losses.to_vec() };
-        let parts = self.learner.plan.losses().iter().zip(self.learner.seeds());
-        let weights = parts.map(|(part, seed)| f64::from(part.weight * seed));
-        let loss = point.loss.iter().zip(weights).map(|(l, w)| l * w).sum();
+        let stepped = self.steps.step(&mut self.learner, self.exec, &self.batch);
+        let stepped = stepped.map_err(|error| self.in_run(error))?;
         self.progress.step += 1;
         self.progress.stage_step += 1;
-        self.progress.training.push(point);
-        let (step, steps) = (self.progress.step, self.steps());
-        let rate_factor = self.learner.rate_factor();
-        observer.event(&Event::Step { step, steps, rows: self.batch.rows, loss, rate_factor });
+        self.tell_step(stepped, observer);
         Ok(())
+    }
+
+    /// Brings what a device knows to the learner.
+    fn settle(&mut self, observer: &mut dyn Observer) -> Result<()> {
+        let stepped = self.steps.settle(&mut self.learner).map_err(|error| self.in_run(error))?;
+        self.tell_step(stepped, observer);
+        Ok(())
+    }
+
+    /// The learner counts the steps of its stage.
+    fn in_run(&self, error: Error) -> Error {
+        let of_run = |step: u64| self.learner.earlier_steps + step;
+        match error {
+            Error::NonFinite { step, task, loss, op } => {
+                Error::NonFinite { step: of_run(step), task, loss, op }
+            }
+            Error::NonFiniteGradient { step, tensor } => {
+                Error::NonFiniteGradient { step: of_run(step), tensor }
+            }
+            other => other,
+        }
+    }
+
+    fn tell_step(&mut self, stepped: Option<Stepped>, observer: &mut dyn Observer) {
+        let Some(Stepped { step, rows, losses }) = stepped else { return };
+        let parts = self.learner.plan.losses().iter().zip(self.learner.seeds());
+        let weights = parts.map(|(part, seed)| f64::from(part.weight * seed));
+        let loss = losses.iter().zip(weights).map(|(l, w)| l * w).sum();
+        let (step, steps) = (self.learner.earlier_steps + step, self.planned_steps());
+        self.progress.training.push(TrainingPoint { step, loss: losses });
+        let rate_factor = self.learner.rate_factor();
+        observer.event(&Event::Step { step, steps, rows, loss, rate_factor });
     }
 
     fn validate(&mut self, observer: &mut dyn Observer) -> Result<()> {

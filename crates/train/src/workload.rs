@@ -61,7 +61,8 @@ fn vocabulary(field: usize) -> usize {
     (10.0 * 1e5_f64.powf(field as f64 / (FIELDS - 1) as f64)).round() as usize
 }
 
-fn inputs() -> Inputs {
+/// Fields, numbers and tasks.
+pub(crate) fn inputs() -> Inputs {
     let name = |field: usize| format!("field{field}");
     let task = |(name, _): (&str, f64)| Task::binary(name);
     Inputs {

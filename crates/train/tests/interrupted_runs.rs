@@ -47,7 +47,12 @@ fn stopped_after_each_step(model: &str) {
     let mut steps = 0;
     loop {
         let cancel = Cancel::default();
-        let options = RunOptions { threads: 1 + steps as usize % 2, resume: true, cancel: cancel.clone() };
+        let options = RunOptions {
+            threads: 1 + steps as usize % 2,
+            resume: true,
+            cancel: cancel.clone(),
+            ..RunOptions::default()
+        };
         match train(&config, &stopped, options, &mut Stop(cancel)) {
             Ok(_) => break,
             Err(Error::Interrupted { step }) => {

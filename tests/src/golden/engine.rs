@@ -224,7 +224,7 @@ impl Run<'_> {
 }
 
 /// Every parameter and table under `<kind>.<name>`.
-fn all_tensors(model: &Contents, kind: &str, into: &mut Named) {
+pub(crate) fn all_tensors(model: &Contents, kind: &str, into: &mut Named) {
     let wide = |values: &[f32]| values.iter().copied().map(f64::from).collect();
     let Contents { params, tables, .. } = model;
     into.extend(params.tensors().map(|(block, values)| (format!("{kind}.{}", block.name), wide(values))));
@@ -282,7 +282,12 @@ fn outputs(
 }
 
 fn losses(plan: &Plan, ws: &Workspace, into: &mut Named) {
-    let parts = plan.losses().iter().zip(ws.part_losses());
+    losses_of(plan, ws.part_losses(), into);
+}
+
+/// The loss of each part, and all together.
+pub(crate) fn losses_of(plan: &Plan, parts: &[f64], into: &mut Named) {
+    let parts = plan.losses().iter().zip(parts);
     let total = parts.clone().map(|(part, loss)| f64::from(part.weight) * loss).sum();
     into.insert("loss".into(), vec![total]);
     into.extend(parts.map(|(part, &loss)| (format!("loss.{}", part.name), vec![loss])));

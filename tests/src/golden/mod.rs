@@ -9,6 +9,7 @@ mod balance;
 mod case;
 mod compare;
 mod contents;
+mod device;
 mod engine;
 mod folder;
 mod translate;
@@ -20,6 +21,9 @@ pub use folder::{Report, Summary, Verdict, WITHOUT_CASES, check_folder};
 
 use compare::Tolerance;
 use contents::Contents;
+use engine::Computed;
+use manygate_cuda::device::Device;
+use std::fmt;
 use translate::Setup;
 
 /// What the check of a passing case found.
@@ -48,18 +52,44 @@ pub fn check(case: &Case) -> Result<Checked, Vec<String>> {
     let tolerance = Tolerance::new(&contents.expected, setup.normalises);
     let mut worst = Margin::default();
     for variant in Variant::all() {
-        let computed =
-            engine::compute(&setup, &contents, variant).map_err(|e| vec![format!("{variant}: {e}")])?;
-        let comparison = tolerance.compare(&contents.expected, &computed);
-        if !comparison.mismatches.is_empty() {
-            let count = comparison.mismatches.len();
-            let mut listed = comparison.mismatches;
-            listed.truncate(MOST_LISTED);
-            listed.push(format!("{count} tensors differ ({variant})"));
-            return Err(listed);
-        }
-        worst = worst.max(comparison.worst);
+        let computed = engine::compute(&setup, &contents, variant);
+        worst = worst.max(judge(&tolerance, &contents, &variant, computed)?);
     }
+    checked(case, &contents, worst)
+}
+
+/// Checks a case of a registered model on a CUDA device.
+///
+/// # Errors
+/// As [`check`]; also when the device cannot run the model.
+pub fn check_on_device(case: &Case, device: &Device) -> Result<Checked, Vec<String>> {
+    let setup = Setup::translate(&case.config).map_err(|message| vec![message])?;
+    let contents = Contents::read(case, &setup)?;
+    let tolerance = Tolerance::new(&contents.expected, setup.normalises);
+    let computed = self::device::compute(&setup, &contents, device);
+    let worst = judge(&tolerance, &contents, &"on the device", computed)?;
+    checked(case, &contents, worst)
+}
+
+fn judge(
+    tolerance: &Tolerance,
+    contents: &Contents,
+    by: &dyn fmt::Display,
+    computed: Result<Computed, String>,
+) -> Result<Margin, Vec<String>> {
+    let computed = computed.map_err(|e| vec![format!("{by}: {e}")])?;
+    let comparison = tolerance.compare(&contents.expected, &computed);
+    if comparison.mismatches.is_empty() {
+        return Ok(comparison.worst);
+    }
+    let count = comparison.mismatches.len();
+    let mut listed = comparison.mismatches;
+    listed.truncate(MOST_LISTED);
+    listed.push(format!("{count} tensors differ ({by})"));
+    Err(listed)
+}
+
+fn checked(case: &Case, contents: &Contents, worst: Margin) -> Result<Checked, Vec<String>> {
     // What evaluation must give where the case does not say is compared too, and not counted.
     let tensors = contents.expected.keys().filter(|name| case.tensors.contains_key(*name)).count();
     match tensors {

@@ -2,6 +2,7 @@
 
 mod bench;
 mod data;
+mod devices;
 mod eval;
 mod inspect;
 mod models;
@@ -25,6 +26,7 @@ pub(crate) fn run(command: Command, interrupt: &Interrupt) -> Result<(), Failure
         Command::Inspect(args) => inspect::run(&args),
         Command::Data(Data::Describe(args)) => data::describe(&args),
         Command::Data(Data::Synth(args)) => data::synth(&args),
+        Command::Devices(args) => devices::run(&args),
         Command::Bench(Bench::Train(args)) => bench::run(&args),
     };
     Ok(done?)

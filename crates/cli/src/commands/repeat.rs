@@ -1,6 +1,6 @@
 //! `manygate repeat`.
 
-use super::train::load_config;
+use super::train::{load_config, run_options};
 use crate::args::{Part, Repeat};
 use crate::interrupt::Interrupt;
 use crate::output::{self, figures};
@@ -26,9 +26,9 @@ pub(crate) fn run(args: &Repeat, interrupt: &Interrupt) -> Result<()> {
         return Err(Error::config("--reference", "compares test rows over at least two seeds"));
     }
     let compared = |seeds: &[u64]| -> Result<Repetition> {
-        let (threads, cancel) = (args.training.threads, interrupt.cancel());
+        let options = run_options(&args.training, interrupt.cancel().clone());
         let told = &mut |seed: &SeedResult| output::say(&line(seed));
-        let mut repetition = repeat(&config, seeds, rows, threads, cancel, told)?;
+        let mut repetition = repeat(&config, seeds, rows, &options, told)?;
         repetition.agreement = reference.map(|reference| reference.compare(&repetition)).transpose()?;
         repetition.signs = repetition.agreement.as_deref().map(Signs::of);
         Ok(repetition)

@@ -1,6 +1,6 @@
 //! `manygate train`.
 
-use crate::args::{Train, Training};
+use crate::args::{Precision, Train, Training};
 use crate::failure::Failure;
 use crate::interrupt::Interrupt;
 use crate::output;
@@ -10,7 +10,7 @@ use manygate_train::checkpoint::CHECKPOINT_FILE;
 use manygate_train::choice;
 use manygate_train::report::Part;
 use manygate_train::report::terminal::{Look, task_scenario_table};
-use manygate_train::{Config, Outcome, RunOptions, run_folder, train};
+use manygate_train::{Cancel, Config, DeviceChoice, Outcome, RunOptions, run_folder, train};
 use std::path::Path;
 
 /// Reads the configuration that a training command names.
@@ -26,6 +26,12 @@ pub(crate) fn load_config(training: &Training, seed: Option<u64>) -> Result<Conf
     Ok(config)
 }
 
+/// How a training command is to run.
+pub(crate) fn run_options(training: &Training, cancel: Cancel) -> RunOptions {
+    let &Training { threads, device, precision, .. } = training;
+    RunOptions { threads, resume: false, cancel, device, precision: precision.choice() }
+}
+
 pub(crate) fn run(args: &Train, interrupt: &Interrupt) -> std::result::Result<(), Failure> {
     let config = load_config(&args.training, args.seed)?;
     let folder = match &args.out {
@@ -36,7 +42,7 @@ pub(crate) fn run(args: &Train, interrupt: &Interrupt) -> std::result::Result<()
         output::say(&format!("there is no checkpoint in {}: starting from the beginning", folder.display()));
     }
     let cancel = interrupt.cancel().clone();
-    let options = RunOptions { threads: args.training.threads, resume: args.resume, cancel };
+    let options = RunOptions { resume: args.resume, ..run_options(&args.training, cancel) };
     let mut terminal = Terminal::new(&folder, interrupt);
     let outcome = train(&config, &folder, options, &mut terminal);
     terminal.finish(outcome.as_ref().err());
@@ -58,6 +64,12 @@ fn resume_command(args: &Train, folder: &Path) -> String {
     args.training.overrides.iter().for_each(|text| option("--set", text.clone()));
     if args.training.threads > 0 {
         option("--threads", args.training.threads.to_string());
+    }
+    if args.training.device != DeviceChoice::Cpu {
+        option("--device", args.training.device.to_string());
+    }
+    if args.training.precision != Precision::F32 {
+        option("--precision", format!("{:?}", args.training.precision).to_lowercase());
     }
     if let Some(seed) = args.seed {
         option("--seed", seed.to_string());

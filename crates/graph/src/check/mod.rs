@@ -42,6 +42,7 @@ mod setting;
 pub use plan::check_plan;
 
 use crate::graph::{Graph, Value};
+use crate::plan::op_of;
 use manygate_core::Result;
 use manygate_kernels::Isa;
 use std::fmt;
@@ -115,6 +116,13 @@ impl Case {
     /// What it is called.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// The name of its op, and whether a CUDA device can run it; [`None`] where it cannot be declared.
+    pub(crate) fn on_device(&self) -> Option<(&'static str, bool)> {
+        let (graph, output) = expected::alone(self).ok()?;
+        let (op, _) = op_of(&graph, graph.root(output).0.index());
+        Some((op.name(), op.on_device().is_some()))
     }
 }
 

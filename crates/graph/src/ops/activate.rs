@@ -3,10 +3,12 @@
 //! x, y `[batch, n]`. Backward: `dx = dy ⊙ act'`.
 
 use crate::check::Case;
+use crate::device::{DeviceOp, DeviceStep, Halves};
 use crate::op::{Backward, Forward, Matrix, Op, Saved, activate_f64};
 use crate::reach;
 use crate::shape::{Shape, Space};
 use manygate_core::Batch;
+use manygate_cuda::activation as cuda;
 use manygate_kernels::activation::{self, Activation};
 use std::ops::Range;
 
@@ -48,6 +50,10 @@ impl Op for Activate {
         reach::same(output, reached);
     }
 
+    fn on_device(&self) -> Option<&dyn DeviceOp> {
+        Some(self)
+    }
+
     fn forward(&self, tile: &mut Forward<'_>) {
         let (x, mut y) = (tile.input(0), tile.take_output());
         (0..x.rows()).for_each(|r| y.row_mut(r).copy_from_slice(x.row(r)));
@@ -67,6 +73,24 @@ impl Op for Activate {
         let mut y = inputs[0].clone();
         y.data.iter_mut().for_each(|v| *v = activate_f64(self.activation, *v));
         y
+    }
+}
+
+impl DeviceOp for Activate {
+    fn halves(&self) -> Halves {
+        Halves::ALL
+    }
+
+    fn forward(&self, step: &mut DeviceStep<'_>) {
+        step.launch(cuda::activate_to(self.activation, step.input(0), step.output()));
+    }
+
+    fn backward(&self, step: &mut DeviceStep<'_>) {
+        let dy = step.output_gradient();
+        let Some(dx) = step.take_gradient(0) else { return };
+        let activation = if step.activation_done() { Activation::Identity } else { self.activation };
+        let y = if step.activation_done() { dy } else { step.output() };
+        step.launch(cuda::activation_dx_to(activation, y, dy, dx.accumulate, dx.to));
     }
 }
 

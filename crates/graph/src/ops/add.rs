@@ -3,10 +3,12 @@
 //! Backward: every input takes the whole gradient.
 
 use crate::check::Case;
+use crate::device::{DeviceOp, DeviceStep, Halves};
 use crate::op::{Backward, Forward, Matrix, Op, Saved};
 use crate::reach;
 use crate::shape::{Shape, Space};
 use manygate_core::Batch;
+use manygate_cuda::{DeviceMat, elementwise};
 
 /// A sum, see the [module](self). Inputs: the values.
 #[derive(Clone, Debug)]
@@ -45,6 +47,10 @@ impl Op for Add {
         reach::same(output, reached);
     }
 
+    fn on_device(&self) -> Option<&dyn DeviceOp> {
+        Some(self)
+    }
+
     fn forward(&self, tile: &mut Forward<'_>) {
         let mut y = tile.take_output();
         for r in 0..y.rows() {
@@ -74,6 +80,25 @@ impl Op for Add {
             y.data.iter_mut().zip(&x.data).for_each(|(y, x)| *y += x);
         }
         y
+    }
+}
+
+impl DeviceOp for Add {
+    fn halves(&self) -> Halves {
+        Halves::ALL
+    }
+
+    fn forward(&self, step: &mut DeviceStep<'_>) {
+        let values: Vec<DeviceMat> = (0..self.values).map(|i| step.input(i)).collect();
+        step.launch_all(elementwise::add(&values, step.output()));
+    }
+
+    fn backward(&self, step: &mut DeviceStep<'_>) {
+        for i in 0..self.values {
+            if let Some(dx) = step.take_gradient(i) {
+                step.launch(elementwise::copy_columns(step.output_gradient(), dx.accumulate, dx.to));
+            }
+        }
     }
 }
 

@@ -3,10 +3,12 @@
 //! Backward: `da = dy`, `db = factor · dy`.
 
 use crate::check::Case;
+use crate::device::{DeviceOp, DeviceStep, Halves};
 use crate::op::{Backward, Forward, Matrix, Op, Saved};
 use crate::reach;
 use crate::shape::{Shape, Space};
 use manygate_core::Batch;
+use manygate_cuda::elementwise;
 
 /// A weighted sum, see the [module](self). Inputs: a, b.
 #[derive(Clone, Debug)]
@@ -41,6 +43,10 @@ impl Op for AddScaled {
         reach::same(output, reached);
     }
 
+    fn on_device(&self) -> Option<&dyn DeviceOp> {
+        Some(self)
+    }
+
     fn forward(&self, tile: &mut Forward<'_>) {
         let (a, b, mut y) = (tile.input(0), tile.input(1), tile.take_output());
         for r in 0..a.rows() {
@@ -61,6 +67,24 @@ impl Op for AddScaled {
         let mut y = inputs[0].clone();
         y.data.iter_mut().zip(&inputs[1].data).for_each(|(a, b)| *a += f64::from(self.factor) * b);
         y
+    }
+}
+
+impl DeviceOp for AddScaled {
+    fn halves(&self) -> Halves {
+        Halves::ALL
+    }
+
+    fn forward(&self, step: &mut DeviceStep<'_>) {
+        step.launch(elementwise::add_scaled(step.input(0), self.factor, step.input(1), step.output()));
+    }
+
+    fn backward(&self, step: &mut DeviceStep<'_>) {
+        for (i, factor) in [(0, 1.0), (1, self.factor)] {
+            if let Some(dx) = step.take_gradient(i) {
+                step.launch(elementwise::scale(factor, step.output_gradient(), dx.accumulate, dx.to));
+            }
+        }
     }
 }
 

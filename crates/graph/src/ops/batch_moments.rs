@@ -10,11 +10,13 @@
 //! Backward, B the rows (of the scenario): `dx = d_mean / B + d_var · 2 (x − mean) / B`.
 
 use crate::check::Case;
+use crate::device::{Capacity, DeviceOp, DeviceStep, Halves};
 use crate::graph::{Graph, Value};
 use crate::op::{Backward, Facts, Forward, Matrix, Op, Reads, Reduction, Saved};
 use crate::reach;
 use crate::shape::{Shape, Space};
 use manygate_core::Batch;
+use manygate_cuda::{Launch, norm as cuda};
 use manygate_kernels::norm;
 
 /// Running statistics that a training step moves.
@@ -88,6 +90,10 @@ impl Op for BatchMoments {
             Some(_) => reached.fill(true),
             None => reach::at_same_place(output, reached, reached.len()),
         }
+    }
+
+    fn on_device(&self) -> Option<&dyn DeviceOp> {
+        if self.scenarios.is_none() { Some(self) } else { None }
     }
 
     fn forward(&self, _tile: &mut Forward<'_>) {}
@@ -173,6 +179,33 @@ impl Reduction for BatchMoments {
                 state[half + i] += momentum * (output[half + i] * scale - state[half + i]);
             }
         }
+    }
+}
+
+impl DeviceOp for BatchMoments {
+    fn halves(&self) -> Halves {
+        Halves { inputs: 0b1, output: false }
+    }
+
+    fn scratch(&self, capacity: &Capacity, inputs: &[Shape]) -> u64 {
+        cuda::batch_moments_scratch(capacity.rows as u32, inputs[0].cols as u32)
+    }
+
+    fn forward(&self, step: &mut DeviceStep<'_>) {
+        let (x, moments) = (step.input(0), step.output());
+        step.launch_all(cuda::batch_moments(x, moments.address, step.scratch()));
+    }
+
+    fn backward(&self, step: &mut DeviceStep<'_>) {
+        let (x, moments, gradient) = (step.input(0), step.output(), step.output_gradient());
+        if let Some(dx) = step.take_gradient(0) {
+            step.launch(cuda::batch_moments_dx(x, moments.address, gradient.address, dx.accumulate, dx.to));
+        }
+    }
+
+    fn update_state(&self, rows: u64, go_on: u64, output: u64, state: u64, cols: u32) -> Vec<Launch> {
+        let Some(Running { momentum, unbiased, .. }) = self.running else { return Vec::new() };
+        vec![cuda::move_running(go_on, rows, cols, output, momentum, unbiased, state)]
     }
 }
 

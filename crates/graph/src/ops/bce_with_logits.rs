@@ -6,10 +6,13 @@
 //! Backward: `dz = seed · weight / denominator · (σ(z) − y)`, 0 for rows that do not count.
 
 use crate::check::Case;
+use crate::device::{Capacity, DeviceOp, DeviceStep};
 use crate::graph::{Graph, LossId, LossPart, Value};
 use crate::op::{Backward, Forward, Matrix, Op, Reads, Saved};
 use crate::shape::Shape;
 use manygate_core::Batch;
+use manygate_cuda::DeviceMat;
+use manygate_cuda::loss::{self as cuda, LossSum};
 use manygate_kernels::{MatMut, loss};
 
 /// The loss of a binary task, see the [module](self). Input: the logit.
@@ -56,6 +59,10 @@ impl Op for BceWithLogits {
         rows
     }
 
+    fn on_device(&self) -> Option<&dyn DeviceOp> {
+        Some(self)
+    }
+
     fn forward(&self, tile: &mut Forward<'_>) {
         let (at, logits) = (tile.at, tile.input(0));
         let labels = &at.batch.labels[self.task][at.range()];
@@ -98,6 +105,31 @@ impl Op for BceWithLogits {
             }
         }
         terms
+    }
+}
+
+impl DeviceOp for BceWithLogits {
+    fn scratch(&self, capacity: &Capacity, _inputs: &[Shape]) -> u64 {
+        8 * u64::from(cuda::partials_of(capacity.rows as u32))
+    }
+
+    fn forward(&self, step: &mut DeviceStep<'_>) {
+        let sum = LossSum { sum: step.loss_sum(self.loss), partials: step.scratch() };
+        self.launch(step, None, Some(sum));
+    }
+
+    fn backward(&self, step: &mut DeviceStep<'_>) {
+        if let Some(gradient) = step.take_gradient(0) {
+            self.launch(step, Some((gradient.to, gradient.accumulate)), None);
+        }
+    }
+}
+
+impl BceWithLogits {
+    fn launch(&self, step: &mut DeviceStep<'_>, gradient: Option<(DeviceMat, bool)>, sum: Option<LossSum>) {
+        let (logits, labels, scale) = (step.input(0), &step.batch().labels, step.scale(self.loss));
+        let counted = self.counted.map(|task| labels[task]);
+        step.launch_all(cuda::bce_with_logits(logits, labels[self.task], counted, scale, gradient, sum));
     }
 }
 

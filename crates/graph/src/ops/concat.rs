@@ -3,10 +3,12 @@
 //! Backward: each input takes its columns of the gradient.
 
 use crate::check::Case;
+use crate::device::{DeviceOp, DeviceStep, Halves};
 use crate::op::{Backward, Forward, Matrix, Op, Saved};
 use crate::reach;
 use crate::shape::{Shape, Space};
 use manygate_core::Batch;
+use manygate_cuda::elementwise;
 
 /// Columns of several values in one, see the [module](self). Inputs: the values.
 #[derive(Clone, Debug)]
@@ -55,6 +57,10 @@ impl Op for Concat {
         }
     }
 
+    fn on_device(&self) -> Option<&dyn DeviceOp> {
+        Some(self)
+    }
+
     fn forward(&self, tile: &mut Forward<'_>) {
         let mut y = tile.take_output();
         for (i, from, width) in self.parts() {
@@ -85,6 +91,27 @@ impl Op for Concat {
             }
         }
         y
+    }
+}
+
+impl DeviceOp for Concat {
+    fn halves(&self) -> Halves {
+        Halves::ALL
+    }
+
+    fn forward(&self, step: &mut DeviceStep<'_>) {
+        for (i, from, width) in self.parts() {
+            let y = step.output().columns(from as u32, width as u32);
+            step.launch(elementwise::copy_columns(step.input(i), false, y));
+        }
+    }
+
+    fn backward(&self, step: &mut DeviceStep<'_>) {
+        for (i, from, width) in self.parts() {
+            let Some(dx) = step.take_gradient(i) else { continue };
+            let dy = step.output_gradient().columns(from as u32, width as u32);
+            step.launch(elementwise::copy_columns(dy, dx.accumulate, dx.to));
+        }
     }
 }
 

@@ -19,12 +19,14 @@
 //! nanosecond, one product of a hidden layer some fifty times as long for each value it makes.
 
 use crate::check::Case;
+use crate::device::{DeviceOp, DeviceStep, Halves};
 use crate::draws::Draws;
 use crate::op::{Backward, Forward, Matrix, Op, Rowset, Saved};
 use crate::param::name_hash;
 use crate::reach;
 use crate::shape::{Shape, Space};
 use manygate_core::Batch;
+use manygate_cuda::{DeviceMat, random as cuda};
 use manygate_kernels::random::{self, Dropping};
 use manygate_kernels::{Mat, MatMut};
 
@@ -78,6 +80,10 @@ impl Op for Dropout {
         reach::same(output, reached);
     }
 
+    fn on_device(&self) -> Option<&dyn DeviceOp> {
+        Some(self)
+    }
+
     fn forward(&self, tile: &mut Forward<'_>) {
         let (x, y) = (tile.input(0), tile.take_output());
         self.apply(&tile.at, false, x, y);
@@ -107,6 +113,30 @@ impl Op for Dropout {
             *v *= f64::from(dropping.factor_of(stream.block(row, column / 4)[i % y.cols % 4]));
         }
         y
+    }
+}
+
+impl DeviceOp for Dropout {
+    fn halves(&self) -> Halves {
+        Halves::ALL
+    }
+
+    fn forward(&self, step: &mut DeviceStep<'_>) {
+        let (x, y) = (step.input(0), step.output());
+        self.launch(step, false, x, y);
+    }
+
+    fn backward(&self, step: &mut DeviceStep<'_>) {
+        if let Some(dx) = step.take_gradient(0) {
+            self.launch(step, dx.accumulate, step.output_gradient(), dx.to);
+        }
+    }
+}
+
+impl Dropout {
+    fn launch(&self, step: &mut DeviceStep<'_>, accumulate: bool, x: DeviceMat, y: DeviceMat) {
+        let (key, dropping) = (step.draws(self.key), Dropping::new(self.rate));
+        step.launch(cuda::dropout(key, 0, None, dropping, accumulate, x, y));
     }
 }
 

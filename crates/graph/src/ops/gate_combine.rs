@@ -11,12 +11,14 @@
 
 use super::gate_selection::GateSelection;
 use crate::check::Case;
+use crate::device::{Capacity, DeviceGradient, DeviceOp, DeviceStep, Halves};
 use crate::draws::Draws;
 use crate::graph::{Graph, Value};
 use crate::op::{Backward, Forward, Matrix, Op, Saved};
 use crate::reach;
 use crate::shape::{Shape, Space};
 use manygate_core::Batch;
+use manygate_cuda::{DeviceMat, gate as cuda};
 use manygate_kernels::{Mat, MatMut, gate};
 
 /// Gates and mixtures, see the [module](self). Inputs: logits, bank.
@@ -100,6 +102,10 @@ impl Op for GateCombine {
         }
     }
 
+    fn on_device(&self) -> Option<&dyn DeviceOp> {
+        if self.selection.is_all() { Some(self) } else { None }
+    }
+
     fn forward(&self, tile: &mut Forward<'_>) {
         let (mut logits, bank) = (tile.input(0), tile.input(1));
         if !self.selection.is_all() {
@@ -167,6 +173,37 @@ impl Op for GateCombine {
             }
         }
         y
+    }
+}
+
+impl DeviceOp for GateCombine {
+    fn halves(&self) -> Halves {
+        Halves::ALL
+    }
+
+    fn scratch(&self, capacity: &Capacity, inputs: &[Shape]) -> u64 {
+        4 * (capacity.rows * inputs[0].cols.max(inputs[1].cols)) as u64
+    }
+
+    fn forward(&self, step: &mut DeviceStep<'_>) {
+        let (logits, bank) = (step.input(0), step.input(1));
+        step.launch(cuda::gate_combine(self.gates as u32, logits, bank, step.extra(), step.output()));
+    }
+
+    fn backward(&self, step: &mut DeviceStep<'_>) {
+        let (weights, bank, d_mixed) = (step.extra(), step.input(1), step.output_gradient());
+        // The kernel gives both gradients in one pass; one that nobody wants goes to scratch.
+        let spare = |like: DeviceMat| DeviceMat { address: step.scratch(), stride: like.cols, ..like };
+        let (spare_logits, spare_bank) = (spare(weights), spare(bank));
+        let place = |gradient: Option<DeviceGradient>, spare| {
+            gradient.map_or((false, spare), |gradient| (gradient.accumulate, gradient.to))
+        };
+        let (add_logits, d_logits) = place(step.take_gradient(0), spare_logits);
+        let (add_bank, d_bank) = place(step.take_gradient(1), spare_bank);
+        let gates = self.gates as u32;
+        step.launch(cuda::gate_combine_dx(
+            gates, weights, bank, d_mixed, add_logits, d_logits, add_bank, d_bank,
+        ));
     }
 }
 

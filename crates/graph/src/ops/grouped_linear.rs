@@ -4,10 +4,13 @@
 //! Backward: as [`linear`](super::linear), group by group.
 
 use crate::check::Case;
+use crate::device::{Capacity, DeviceOp, DeviceStep, Halves, copy_bytes};
 use crate::op::{Backward, Forward, Matrix, Op, Pack, Saved, activate_f64};
 use crate::reach;
 use crate::shape::{Shape, Space};
 use manygate_core::Batch;
+use manygate_cuda::activation as activate;
+use manygate_cuda::gemm as cuda;
 use manygate_kernels::activation::{self, Activation};
 use manygate_kernels::gemm::{self, GroupedPacked};
 use std::ops::Range;
@@ -91,6 +94,10 @@ impl Op for GroupedLinear {
         }
     }
 
+    fn on_device(&self) -> Option<&dyn DeviceOp> {
+        Some(self)
+    }
+
     fn forward(&self, tile: &mut Forward<'_>) {
         let x = tile.input(0);
         let bias = if self.bias { tile.input(2).contiguous() } else { &[] };
@@ -131,6 +138,55 @@ impl Op for GroupedLinear {
             y.set(r, c, activate_f64(self.activation, z));
         }
         y
+    }
+}
+
+impl DeviceOp for GroupedLinear {
+    fn halves(&self) -> Halves {
+        Halves { inputs: 0b1, output: true }
+    }
+
+    fn scratch(&self, capacity: &Capacity, inputs: &[Shape]) -> u64 {
+        let (rows, inner, groups) = (capacity.rows, inputs[0].cols / self.groups, self.groups as u32);
+        let dw = cuda::linear_dw_scratch(rows as u32, inner as u32, self.out as u32, groups);
+        let sums = cuda::column_sums_scratch(rows as u32, self.cols() as u32);
+        copy_bytes(rows, self.cols()) + 4 * dw.max(sums) as u64
+    }
+
+    fn forward(&self, step: &mut DeviceStep<'_>) {
+        let bias = if self.bias { step.input(2).address } else { 0 };
+        let (x, y, groups) = (step.input(0), step.output(), self.groups as u32);
+        let (precision, weights) = (step.precision(x.element), step.weight(1, x.element));
+        step.launch(cuda::grouped_linear(precision, groups, x, weights, bias, self.activation, y));
+    }
+
+    fn backward(&self, step: &mut DeviceStep<'_>) {
+        let (x, dy, groups) = (step.input(0), step.output_gradient(), self.groups as u32);
+        let scratch = step.scratch() + copy_bytes(x.rows as usize, self.cols());
+        if !step.activation_done() && self.activation != Activation::Identity {
+            step.launch(activate::activation_dx(self.activation, step.output(), dy));
+        }
+        if self.bias
+            && let Some(db) = step.take_gradient(2)
+        {
+            step.launch_all(cuda::column_sums(dy, db.accumulate, db.to.address, scratch));
+        }
+        let (precision, dy) = (step.precision(x.element), step.stored_as(x.element, dy));
+        if let Some(dw) = step.take_gradient(1) {
+            step.launch_all(cuda::grouped_linear_dw(precision, groups, dy, x, dw.accumulate, dw.to, scratch));
+        }
+        if let Some(dx) = step.take_gradient(0) {
+            let weights = step.weight(1, x.element);
+            step.launch(cuda::grouped_linear_dx(
+                precision,
+                groups,
+                dy,
+                weights,
+                dx.accumulate,
+                dx.mask,
+                dx.to,
+            ));
+        }
     }
 }
 

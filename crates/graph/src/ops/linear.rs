@@ -13,10 +13,13 @@
 //! Backward: `dz = dy ⊙ act'`, `dW = dzᵀ x`, `db = Σ dz`, `dx = dz W`.
 
 use crate::check::Case;
+use crate::device::{Capacity, DeviceOp, DeviceStep, Halves, copy_bytes};
 use crate::op::{Backward, Forward, Matrix, Op, Pack, Reads, Rowset, Saved, activate_f64};
 use crate::reach;
 use crate::shape::{Shape, Space};
 use manygate_core::Batch;
+use manygate_cuda::activation as activate;
+use manygate_cuda::gemm::{self as cuda, Head, Heads};
 use manygate_kernels::activation::{self, Activation};
 use manygate_kernels::gemm::{self, Packed};
 use std::ops::Range;
@@ -171,6 +174,11 @@ impl Op for Linear {
         }
     }
 
+    fn on_device(&self) -> Option<&dyn DeviceOp> {
+        let plain = self.scenarios.is_none() && self.groups == 1 && self.segments.len() <= cuda::MOST_HEADS;
+        if plain { Some(self) } else { None }
+    }
+
     fn forward(&self, tile: &mut Forward<'_>) {
         let x = tile.input(0);
         let inner = x.cols() / self.groups;
@@ -258,6 +266,54 @@ impl Op for Linear {
             }
         }
         y
+    }
+}
+
+impl DeviceOp for Linear {
+    fn halves(&self) -> Halves {
+        Halves { inputs: 0b1, output: true }
+    }
+
+    fn scratch(&self, capacity: &Capacity, inputs: &[Shape]) -> u64 {
+        let rows = capacity.rows_in(inputs[0].space);
+        let dw = cuda::linear_dw_scratch(rows as u32, inputs[0].cols as u32, self.out() as u32, 1);
+        let sums = cuda::column_sums_scratch(rows as u32, self.biased() as u32);
+        copy_bytes(rows, self.out()) + 4 * dw.max(sums) as u64
+    }
+
+    fn forward(&self, step: &mut DeviceStep<'_>) {
+        let head = |s: &Segment| Head { width: s.out as u32, bias: s.bias, activation: s.activation };
+        let heads: Vec<Head> = self.segments.iter().map(head).collect();
+        let bias = if self.biased() > 0 { step.input(2).address } else { 0 };
+        let (x, y) = (step.input(0), step.output());
+        let (precision, weight) = (step.precision(x.element), step.weight(1, x.element));
+        step.launch(cuda::linear(precision, x, weight, &Heads::new(bias, &heads), y));
+    }
+
+    fn backward(&self, step: &mut DeviceStep<'_>) {
+        let (x, dy) = (step.input(0), step.output_gradient());
+        let scratch = step.scratch() + copy_bytes(x.rows as usize, self.out());
+        if !step.activation_done() {
+            for (columns, segment) in self.columns().filter(|(_, s)| s.activation != Activation::Identity) {
+                let (from, width) = (columns.start as u32, segment.out as u32);
+                let y = step.output().columns(from, width);
+                step.launch(activate::activation_dx(segment.activation, y, dy.columns(from, width)));
+            }
+        }
+        if self.biased() > 0
+            && let Some(db) = step.take_gradient(2)
+        {
+            let biased = dy.columns(0, self.biased() as u32);
+            step.launch_all(cuda::column_sums(biased, db.accumulate, db.to.address, scratch));
+        }
+        let (precision, dy) = (step.precision(x.element), step.stored_as(x.element, dy));
+        if let Some(dw) = step.take_gradient(1) {
+            step.launch_all(cuda::linear_dw(precision, dy, x, dw.accumulate, dw.to, scratch));
+        }
+        if let Some(dx) = step.take_gradient(0) {
+            let weight = step.weight(1, x.element);
+            step.launch(cuda::linear_dx(precision, dy, weight, dx.accumulate, dx.mask, dx.to));
+        }
     }
 }
 

@@ -9,11 +9,13 @@
 //! mean divided by the bag's length, and the sparse update reads its columns as (id, gradient row) pairs.
 
 use crate::check::Case;
+use crate::device::{DeviceOp, DeviceStep, Halves};
 use crate::graph::{Graph, Value};
 use crate::op::{Backward, Forward, Lookup, LookupSource, Matrix, Op, Reads, Rowset, Saved};
 use crate::param::{Init, TableSpec};
 use crate::shape::Shape;
 use manygate_core::{Bag, Batch};
+use manygate_cuda::{DeviceMat, embedding as cuda};
 use manygate_kernels::embedding::{self, Pooling};
 
 /// A part of the trunk.
@@ -155,6 +157,10 @@ impl Op for LookupTrunk {
         &self.lookups
     }
 
+    fn on_device(&self) -> Option<&dyn DeviceOp> {
+        if self.chooses() { None } else { Some(self) }
+    }
+
     fn forward(&self, tile: &mut Forward<'_>) {
         let at = tile.at;
         let mut output = tile.take_output();
@@ -222,6 +228,49 @@ impl Op for LookupTrunk {
             }
         }
         out
+    }
+}
+
+impl DeviceOp for LookupTrunk {
+    fn halves(&self) -> Halves {
+        Halves { inputs: 0, output: true }
+    }
+
+    fn forward(&self, step: &mut DeviceStep<'_>) {
+        let pieces = self.pieces_on_device(step, step.output());
+        let at = step.constant(&pieces.to_bytes());
+        step.launch(cuda::lookup(&pieces, at, 0));
+    }
+
+    fn backward(&self, step: &mut DeviceStep<'_>) {
+        let means = self.pieces_on_device(step, step.output_gradient()).means(step.output_gradient());
+        let at = step.constant(&means.to_bytes());
+        step.launch(cuda::scale_bag_gradient(&means, at, 0));
+    }
+}
+
+impl LookupTrunk {
+    fn pieces_on_device(&self, step: &DeviceStep<'_>, out: DeviceMat) -> cuda::Pieces {
+        let batch = step.batch();
+        let piece = |piece: &Piece| match *piece {
+            Piece::Field { field, table, .. } => {
+                cuda::Piece::Field { table: step.table(table), ids: batch.ids[field] }
+            }
+            Piece::Bag { bag, table, pooling, .. } => cuda::Piece::Bag {
+                table: step.table(table),
+                offsets: batch.bags[bag].offsets,
+                ids: batch.bags[bag].ids,
+                pooling,
+            },
+            Piece::Dense { width } => cuda::Piece::Dense(cuda::DeviceTable {
+                address: batch.dense,
+                rows: step.capacity().rows as u32,
+                dim: width as u32,
+                stride: width as u32,
+            }),
+        };
+        let pieces: Vec<cuda::Piece> = self.pieces[0].iter().map(piece).collect();
+        cuda::Pieces::new(&pieces, out)
     }
 }
 

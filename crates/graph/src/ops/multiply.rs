@@ -3,10 +3,12 @@
 //! Backward: `da = dy ⊙ b`, `db = dy ⊙ a`.
 
 use crate::check::Case;
+use crate::device::{DeviceOp, DeviceStep, Halves};
 use crate::op::{Backward, Forward, Matrix, Op, Saved};
 use crate::reach;
 use crate::shape::{Shape, Space};
 use manygate_core::Batch;
+use manygate_cuda::elementwise;
 
 /// A product, see the [module](self). Inputs: a, b.
 #[derive(Clone, Debug)]
@@ -32,6 +34,10 @@ impl Op for Multiply {
         reach::same(output, reached);
     }
 
+    fn on_device(&self) -> Option<&dyn DeviceOp> {
+        Some(self)
+    }
+
     fn forward(&self, tile: &mut Forward<'_>) {
         let (a, b, mut y) = (tile.input(0), tile.input(1), tile.take_output());
         for r in 0..a.rows() {
@@ -54,6 +60,25 @@ impl Op for Multiply {
         let mut y = inputs[0].clone();
         y.data.iter_mut().zip(&inputs[1].data).for_each(|(a, b)| *a *= b);
         y
+    }
+}
+
+impl DeviceOp for Multiply {
+    fn halves(&self) -> Halves {
+        Halves::ALL
+    }
+
+    fn forward(&self, step: &mut DeviceStep<'_>) {
+        step.launch(elementwise::multiply(step.input(0), step.input(1), false, step.output()));
+    }
+
+    fn backward(&self, step: &mut DeviceStep<'_>) {
+        for i in 0..2 {
+            if let Some(dx) = step.take_gradient(i) {
+                let (dy, other) = (step.output_gradient(), step.input(1 - i));
+                step.launch(elementwise::multiply(dy, other, dx.accumulate, dx.to));
+            }
+        }
     }
 }
 

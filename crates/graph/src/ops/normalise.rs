@@ -9,11 +9,14 @@
 //! `d_mean = −γ/σ Σ dz`, `d_var = −½ γ/σ² Σ dz x̂`. What flows through the moments is their op's part.
 
 use crate::check::Case;
+use crate::device::{Capacity, DeviceOp, DeviceStep, Halves};
 use crate::graph::{Graph, Value};
 use crate::op::{Backward, Forward, Gradient, Matrix, Op, Reads, Rowset, Saved, activate_f64};
 use crate::reach;
 use crate::shape::{Shape, Space};
 use manygate_core::Batch;
+use manygate_cuda::activation as activate;
+use manygate_cuda::norm as cuda;
 use manygate_kernels::activation::{self, Activation};
 use manygate_kernels::{Mat, norm};
 use std::ops::Range;
@@ -116,6 +119,10 @@ impl Op for Normalise {
         }
     }
 
+    fn on_device(&self) -> Option<&dyn DeviceOp> {
+        if self.scenarios.is_none() { Some(self) } else { None }
+    }
+
     fn forward(&self, tile: &mut Forward<'_>) {
         let x = tile.input(0);
         let (own, own_variance) = self.selected(&tile.at, x.cols());
@@ -197,6 +204,43 @@ impl Op for Normalise {
             y.set(r, c, activate_f64(self.activation, inputs[2].data[own] * normal + inputs[3].data[own]));
         }
         y
+    }
+}
+
+impl DeviceOp for Normalise {
+    fn halves(&self) -> Halves {
+        Halves { inputs: 0b1, output: true }
+    }
+
+    fn scratch(&self, capacity: &Capacity, inputs: &[Shape]) -> u64 {
+        cuda::normalise_sums_scratch(capacity.rows as u32, inputs[0].cols as u32)
+    }
+
+    fn forward(&self, step: &mut DeviceStep<'_>) {
+        let [moments, gamma, beta] = [1, 2, 3].map(|i| step.input(i).address);
+        let (x, y) = (step.input(0), step.output());
+        step.launch(cuda::normalise(x, moments, gamma, beta, self.epsilon, self.activation, y));
+    }
+
+    fn backward(&self, step: &mut DeviceStep<'_>) {
+        let (x, dz) = (step.input(0), step.output_gradient());
+        let [moments, gamma] = [1, 2].map(|i| step.input(i).address);
+        if self.activation != Activation::Identity {
+            step.launch(activate::activation_dx(self.activation, step.output(), dz));
+        }
+        let [d_moments, d_gamma, d_beta] = [1, 2, 3].map(|i| {
+            let gradient = step.take_gradient(i);
+            gradient.map(|gradient| (gradient.to.address, gradient.accumulate))
+        });
+        let (epsilon, scratch) = (self.epsilon, step.scratch());
+        if [d_moments, d_gamma, d_beta].iter().any(Option::is_some) {
+            step.launch_all(cuda::normalise_sums(
+                x, moments, gamma, epsilon, dz, d_moments, d_gamma, d_beta, scratch,
+            ));
+        }
+        if let Some(dx) = step.take_gradient(0) {
+            step.launch(cuda::normalise_dx(x, moments, gamma, epsilon, dz, dx.accumulate, dx.to));
+        }
     }
 }
 

@@ -3,10 +3,12 @@
 //! Backward: `dz = dp ⊙ p (1 − p)`.
 
 use crate::check::Case;
+use crate::device::{DeviceOp, DeviceStep};
 use crate::op::{Backward, Forward, Matrix, Op, Saved, activate_f64};
 use crate::reach;
 use crate::shape::{Shape, Space};
 use manygate_core::Batch;
+use manygate_cuda::activation;
 use manygate_kernels::activation::Activation;
 use manygate_kernels::loss;
 
@@ -34,6 +36,10 @@ impl Op for Sigmoid {
         reach::same(output, reached);
     }
 
+    fn on_device(&self) -> Option<&dyn DeviceOp> {
+        Some(self)
+    }
+
     fn forward(&self, tile: &mut Forward<'_>) {
         let (z, p) = (tile.input(0), tile.take_output());
         loss::sigmoid(tile.at.isa, z, p);
@@ -54,6 +60,19 @@ impl Op for Sigmoid {
         let mut p = inputs[0].clone();
         p.data.iter_mut().for_each(|v| *v = activate_f64(Activation::Sigmoid, *v));
         p
+    }
+}
+
+impl DeviceOp for Sigmoid {
+    fn forward(&self, step: &mut DeviceStep<'_>) {
+        step.launch(activation::activate_to(Activation::Sigmoid, step.input(0), step.output()));
+    }
+
+    fn backward(&self, step: &mut DeviceStep<'_>) {
+        let (p, dp) = (step.output(), step.output_gradient());
+        if let Some(dz) = step.take_gradient(0) {
+            step.launch(activation::activation_dx_to(Activation::Sigmoid, p, dp, dz.accumulate, dz.to));
+        }
     }
 }
 

@@ -1,10 +1,12 @@
 //! The identity, whose gradient is kept for the whole batch: how a caller reads the gradient of an intermediate value.
 
 use crate::check::Case;
+use crate::device::{DeviceOp, DeviceStep};
 use crate::op::{Backward, Forward, Matrix, Op, Saved};
 use crate::reach;
 use crate::shape::{Shape, Space};
 use manygate_core::Batch;
+use manygate_cuda::elementwise;
 
 /// A value whose gradient is kept, see the [module](self). Input: the value.
 #[derive(Clone, Debug)]
@@ -34,6 +36,10 @@ impl Op for Tap {
         reach::same(output, reached);
     }
 
+    fn on_device(&self) -> Option<&dyn DeviceOp> {
+        Some(self)
+    }
+
     fn forward(&self, tile: &mut Forward<'_>) {
         let (x, mut y) = (tile.input(0), tile.take_output());
         for r in 0..x.rows() {
@@ -53,6 +59,18 @@ impl Op for Tap {
 
     fn reference(&self, inputs: &[Matrix], _tables: &[Matrix], _batch: &Batch) -> Matrix {
         inputs[0].clone()
+    }
+}
+
+impl DeviceOp for Tap {
+    fn forward(&self, step: &mut DeviceStep<'_>) {
+        step.launch(elementwise::copy_columns(step.input(0), false, step.output()));
+    }
+
+    fn backward(&self, step: &mut DeviceStep<'_>) {
+        if let Some(dx) = step.take_gradient(0) {
+            step.launch(elementwise::copy_columns(step.output_gradient(), dx.accumulate, dx.to));
+        }
     }
 }
 

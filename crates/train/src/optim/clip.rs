@@ -57,6 +57,18 @@ struct Summed {
 }
 
 impl Clip {
+    /// The limit of each value, where it is one of values.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn value(&self) -> Option<f32> {
+        if let Limit::Value(value) = self.limit { Some(value) } else { None }
+    }
+
+    /// Whether gradients of tables count.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn has_tables(&self) -> bool {
+        !self.sum.tables.is_empty()
+    }
+
     /// As `config` says; [`None`] where it says nothing of clipping.
     pub(crate) fn new(plan: &Plan, config: &OptimizerConfig) -> Option<Clip> {
         let limit = match (config.clip_norm, config.clip_value) {

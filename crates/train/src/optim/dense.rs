@@ -103,6 +103,30 @@ impl DenseOptimizer {
         Ok(DenseOptimizer { isa: plan.isa(), first, second, groups, now, pieces, group_of })
     }
 
+    /// The ranges that move, with the group of each, and the number of groups.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn groups(&self) -> (Vec<(Range<usize>, usize)>, usize) {
+        let pieces = self.pieces.iter().cloned().zip(self.group_of.iter().copied());
+        (pieces.collect(), self.groups.len())
+    }
+
+    /// What each group does at step number `step` (from 1), with all rates times `factor`.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn constants_at(&self, step: u64, factor: f64, into: &mut Vec<manygate_cuda::optim::Step>) {
+        use manygate_cuda::optim::Step;
+        into.clear();
+        into.extend(self.groups.iter().map(|group| {
+            let now = group.update(step).and_then(|update| DenseStep::at_update(group, update, factor));
+            match now {
+                Some(DenseStep::Adagrad(step)) => Step::Adagrad(step),
+                Some(DenseStep::Adam(step)) => Step::Adam(step),
+                Some(DenseStep::Momentum(step)) => Step::Momentum(step),
+                Some(DenseStep::Sgd(step)) => Step::Sgd(step),
+                None => Step::Still,
+            }
+        }));
+    }
+
     /// Step number `step` (from 1), with gradients `[lanes, parameters]` and all rates times `factor`.
     pub fn apply(
         &mut self,

@@ -1,0 +1,50 @@
+//! `--device cuda`, with the stand-in for the driver, and where there is no driver.
+
+mod support;
+
+use manygate_standin_driver::folder;
+use std::path::Path;
+use support::{Finished, Lab, MODEL};
+
+/// Runs the program with the stand-in as its driver.
+#[track_caller]
+fn on_standin(lab: &Lab, driver: &Path, arguments: &[&str], environment: &[(&str, &str)]) -> Finished {
+    let mut command = lab.command(arguments);
+    command.env("LD_LIBRARY_PATH", driver).envs(environment.iter().copied());
+    Finished::new(command.output().expect("the program starts"))
+}
+
+#[test]
+fn a_run_on_a_device_is_that_of_the_cpu() {
+    let (lab, driver) = (Lab::new(), folder().expect("the stand-in"));
+    lab.run(&["train", "config.toml", "--out", "cpu"]).success();
+    on_standin(&lab, driver.path(), &["train", "config.toml", "--device", "cuda", "--out", "gpu"], &[])
+        .success();
+    let auc =
+        |run: &str| lab.read_json(&format!("{run}/metrics.json"))["test"]["click"]["all"]["auc"].as_f64();
+    let (here, there) = (auc("cpu").expect("an AUC"), auc("gpu").expect("an AUC"));
+    assert!((here - there).abs() < 1e-3, "{here} here, {there} there");
+    lab.run(&["eval", "gpu"]).success();
+}
+
+#[test]
+fn what_was_found_is_told() {
+    let (lab, driver) = (Lab::new(), folder().expect("the stand-in"));
+    let train = ["train", "config.toml", "--device", "cuda", "--out", "run"];
+    let no_devices = [("MANYGATE_STANDIN_DEVICES", "0")];
+    on_standin(&lab, driver.path(), &train, &no_devices).failure(1, &["no CUDA device"]);
+    let small = [("MANYGATE_STANDIN_MEMORY", "65536")];
+    on_standin(&lab, driver.path(), &train, &small).failure(1, &["of tables", "free", "--device cpu"]);
+    let ninth = ["train", "config.toml", "--device", "cuda:9", "--out", "run"];
+    on_standin(&lab, driver.path(), &ninth, &[]).failure(1, &["9"]);
+    let balanced = [&train[..], &["--set", "balance.method=pcgrad"]].concat();
+    on_standin(&lab, driver.path(), &balanced, &[]).failure(2, &["balance.method", "--device cpu"]);
+    let devices = on_standin(&lab, driver.path(), &["devices", "--json"], &[]).success().json();
+    assert_eq!(devices["cuda"]["devices"].as_array().map(Vec::len), Some(1));
+    lab.run(&["train", "config.toml", "--precision", "bf16", "--out", "run"])
+        .failure(2, &["--precision", "--device cuda"]);
+    lab.run(&["train", "config.toml", "--device", "gpu", "--out", "run"])
+        .failure(2, &["neither `cpu`, `cuda` nor `cuda:N`"]);
+    lab.configure(MODEL, "name = \"star\"");
+    on_standin(&lab, driver.path(), &train, &[]).failure(1, &["has no CUDA kernel yet", "--device cpu"]);
+}

@@ -1,0 +1,306 @@
+//! A plan with its memory on a device, and its runs.
+
+use crate::block::Slot;
+use crate::memory::{Buffers, Sizes, TableShape, failed};
+use crate::update::{Optimizers, StepConstants, Updates};
+use manygate_core::{Batch, Error, Result};
+use manygate_cuda::device::{Device, DeviceBuffer, DeviceError, Recorded, Stream};
+use manygate_cuda::loss::losses_finite;
+use manygate_cuda::{DeviceMat, Element, Launch, Precision};
+use manygate_graph::device::{BatchLayout, Capacity, DeviceMemory};
+use manygate_graph::{Draws, Parameters, Plan, SparseSource};
+use std::collections::{HashMap, VecDeque};
+use std::fmt;
+
+/// Runs that may be under way at once: the host prepares one while the device works on the other.
+const SLOTS: usize = 2;
+
+/// A compiled plan on a device: its memory, and its runs.
+///
+/// A run is put on the device and done later; [`finish`](DeviceModel::finish) waits for the oldest. Bits depend on batch,
+/// plan and device.
+pub struct DeviceModel {
+    plan: Plan,
+    precision: Precision,
+    capacity: Capacity,
+    layout: BatchLayout,
+    buffers: Buffers,
+    memory: DeviceMemory,
+    updates: Option<Updates>,
+    slots: Vec<Slot>,
+    /// Slots of the runs that are under way, the oldest first.
+    under_way: VecDeque<usize>,
+    recordings: HashMap<Capacity, Recorded>,
+    /// What launches read that never changes.
+    constants: Vec<DeviceBuffer<u8>>,
+    copies: Stream,
+    stream: Stream,
+    device: Device,
+}
+
+/// What a run told.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Finished {
+    /// Loss of each part, unweighted.
+    pub losses: Vec<f64>,
+    /// Whether it moved what it was to move: not where a loss was not finite, nor after such a run.
+    pub moved: bool,
+}
+
+impl DeviceModel {
+    /// Memory for `plan`, which was compiled with tiles of `capacity.rows` rows, and for `tables`; with `optimizers` a run
+    /// moves parameters and tables.
+    ///
+    /// # Errors
+    /// When the device cannot run the plan, or its memory is too small.
+    pub fn new(
+        device: &Device,
+        plan: Plan,
+        capacity: Capacity,
+        precision: Precision,
+        tables: &[TableShape],
+        optimizers: Option<Optimizers>,
+    ) -> Result<DeviceModel> {
+        plan.check_device()?;
+        if plan.options().tile_rows < capacity.rows {
+            let message = format!("tiles of {} rows, {} are needed", plan.options().tile_rows, capacity.rows);
+            return Err(Error::graph("device", message));
+        }
+        let layout = BatchLayout::new(&plan, &capacity);
+        let updates = optimizers
+            .map(|optimizers| Updates::new(&plan, &capacity, precision, tables, optimizers))
+            .transpose()?;
+        let scratch = plan.device_scratch(&capacity).max(updates.as_ref().map_or(0, Updates::scratch));
+        let block = layout.bytes() + updates.as_ref().map_or(0, Updates::block_bytes);
+        let halves = if precision == Precision::Bf16 { plan.device_halves_len() } else { 0 };
+        let sizes = Sizes { scratch, block, moments: updates.is_some(), halves };
+        let buffers = Buffers::new(device, &plan, &capacity, tables, sizes)?;
+        let slots = (0..SLOTS).map(|_| Slot::new(device, block, plan.losses().len() + 1));
+        Ok(DeviceModel {
+            memory: buffers.addresses(&layout, tables),
+            slots: slots.collect::<Result<_>>()?,
+            plan,
+            precision,
+            capacity,
+            layout,
+            buffers,
+            updates,
+            under_way: VecDeque::new(),
+            recordings: HashMap::new(),
+            constants: Vec::new(),
+            copies: device.stream().map_err(failed)?,
+            stream: device.stream().map_err(failed)?,
+            device: device.clone(),
+        })
+    }
+
+    /// The plan.
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// Puts a run over `batch` on the device, with the factor of each part of the loss in `seeds`; `step` is what the
+    /// optimisers do. Waits only where as many runs as possible are under way.
+    ///
+    /// # Errors
+    /// When the batch does not fit, or the device fails.
+    ///
+    /// # Panics
+    /// When more than [`in_flight`](DeviceModel::in_flight) allows are under way: finish one first.
+    pub fn run(
+        &mut self,
+        batch: &Batch,
+        seeds: &[f32],
+        draws: Draws<'_>,
+        step: Option<&StepConstants>,
+    ) -> Result<()> {
+        assert!(self.under_way.len() < SLOTS, "{SLOTS} runs are under way; finish one first");
+        let slot = self.under_way.back().map_or(0, |last| (last + 1) % SLOTS);
+        let bucket = self.capacity.bucket(batch);
+        if !self.recordings.contains_key(&bucket) {
+            let launches = self.launches(&bucket)?;
+            let recorded = self.record(&launches).map_err(failed)?;
+            self.recordings.insert(bucket.clone(), recorded);
+        }
+        let (layout, plan, updates) = (&self.layout, &self.plan, &self.updates);
+        self.slots[slot].send(&self.copies, &self.stream, &self.buffers.block, |block| {
+            let (of_batch, of_step) = block.split_at_mut(layout.bytes() as usize);
+            layout.fill(plan, batch, seeds, draws, of_batch)?;
+            if let (Some(updates), Some(step)) = (updates, step) {
+                updates.fill(step, of_step);
+            }
+            Ok(())
+        })?;
+        // SAFETY: what is replayed reads and writes buffers of `self`, alone, see `launches`; all of it is on one stream,
+        // and the copies that surround it wait by events.
+        unsafe { self.recordings[&bucket].launch() }.map_err(failed)?;
+        let told = self.buffers.told.len();
+        let slot_told = &mut self.slots[slot].told;
+        self.buffers.told.download_pinned(&self.stream, 0..told, slot_told, 0).map_err(failed)?;
+        self.under_way.push_back(slot);
+        Ok(())
+    }
+
+    /// Whether another run can be put on the device before one is finished.
+    pub fn has_room(&self) -> bool {
+        self.under_way.len() < SLOTS
+    }
+
+    /// Waits for the oldest run under way; [`None`] where there is none.
+    ///
+    /// # Errors
+    /// When the device failed.
+    pub fn finish(&mut self) -> Result<Option<Finished>> {
+        let Some(slot) = self.under_way.pop_front() else { return Ok(None) };
+        let told = self.slots[slot].told.as_slice().map_err(failed)?;
+        let (go_on, losses) =
+            told.split_last().map_or((1, &[][..]), |(last, rest)| (last.to_bits() as u32, rest));
+        Ok(Some(Finished { losses: losses.to_vec(), moved: go_on == 1 }))
+    }
+
+    /// Copies parameters and state to the device.
+    ///
+    /// # Errors
+    /// When the device fails.
+    pub fn upload(&mut self, params: &Parameters, state: &Parameters) -> Result<()> {
+        let Buffers { params: to_params, state: to_state, .. } = &self.buffers;
+        let done = to_params.upload(&self.stream, 0, &params.values);
+        done.and_then(|()| to_state.upload(&self.stream, 0, &state.values)).map_err(failed)
+    }
+
+    /// Copies parameters and state of the last run back.
+    ///
+    /// # Errors
+    /// When the device failed.
+    pub fn download(&self, params: &mut Parameters, state: &mut Parameters) -> Result<()> {
+        let done = self.buffers.params.download(&self.stream, 0, &mut params.values);
+        done.and_then(|()| self.buffers.state.download(&self.stream, 0, &mut state.values)).map_err(failed)
+    }
+
+    /// Copies moments, laid out as the parameters, to the device. A model without optimisers has none.
+    ///
+    /// # Errors
+    /// When the device fails.
+    pub fn upload_moments(&mut self, first: &[f32], second: &[f32]) -> Result<()> {
+        let [to_first, to_second] = &self.buffers.moments;
+        let done = to_first.upload(&self.stream, 0, first);
+        done.and_then(|()| to_second.upload(&self.stream, 0, second)).map_err(failed)
+    }
+
+    /// Copies the moments of the last run back.
+    ///
+    /// # Errors
+    /// When the device failed.
+    pub fn download_moments(&self, first: &mut [f32], second: &mut [f32]) -> Result<()> {
+        let [from_first, from_second] = &self.buffers.moments;
+        let done = from_first.download(&self.stream, 0, first);
+        done.and_then(|()| from_second.download(&self.stream, 0, second)).map_err(failed)
+    }
+
+    /// Copies all values of table `index` to the device, rows with their optimiser's state.
+    ///
+    /// # Errors
+    /// When the device fails.
+    pub fn upload_table(&mut self, index: usize, values: &[f32]) -> Result<()> {
+        self.buffers.tables[index].upload(&self.stream, 0, values).map_err(failed)
+    }
+
+    /// Copies all values of table `index` back.
+    ///
+    /// # Errors
+    /// When the device failed.
+    pub fn download_table(&self, index: usize, values: &mut [f32]) -> Result<()> {
+        self.buffers.tables[index].download(&self.stream, 0, values).map_err(failed)
+    }
+
+    /// Gradients of the parameters from the last run; 0 for those that do not learn.
+    ///
+    /// # Errors
+    /// When the device failed.
+    pub fn gradients(&self) -> Result<Vec<f32>> {
+        let mut gradients = vec![0.0; self.buffers.gradients.len()];
+        self.buffers.gradients.download(&self.stream, 0, &mut gradients).map_err(failed)?;
+        Ok(gradients)
+    }
+
+    /// Gradient rows of a source of look-ups from the last run, of which there were `rows`: `[rows, dim]`.
+    ///
+    /// # Errors
+    /// When the device failed.
+    pub fn sparse_gradient(&self, source: &SparseSource, rows: usize) -> Result<Vec<f32>> {
+        self.read(
+            self.plan.device_sparse_gradient(&self.memory, &self.capacity, self.precision, source),
+            rows,
+        )
+    }
+
+    /// Output number `index` of the last run, over `rows` rows: `[rows, width]`.
+    ///
+    /// # Errors
+    /// When the device failed.
+    pub fn output(&self, index: usize, rows: usize) -> Result<Vec<f32>> {
+        self.read(self.plan.device_output(&self.memory, &self.capacity, index), rows)
+    }
+
+    fn read(&self, mat: DeviceMat, rows: usize) -> Result<Vec<f32>> {
+        let missing = || Error::graph("device", "a value that is not kept cannot be read back");
+        if mat.element != Element::F32 {
+            return Err(Error::graph("device", "a value stored as bf16 cannot be read back"));
+        }
+        let (buffer, from) = self.buffers.kept_at(mat.address).ok_or_else(missing)?;
+        let (stride, cols) = (mat.stride as usize, mat.cols as usize);
+        let mut values = vec![0.0; (rows * stride).min(buffer.len() - from)];
+        buffer.download(&self.stream, from, &mut values).map_err(failed)?;
+        Ok(values.chunks(stride.max(1)).take(rows).flat_map(|row| &row[..cols]).copied().collect())
+    }
+
+    /// The launches of a run over a batch in `bucket`. All of them keep to the buffers of `self`: their matrices are places
+    /// of the plan in memory made for it, and rows and ids that a batch has were checked against capacity and tables.
+    fn launches(&mut self, bucket: &Capacity) -> Result<Vec<Launch>> {
+        let Self { plan, memory, precision, device, constants, updates, buffers, .. } = self;
+        let mut upload = |bytes: &[u8]| {
+            let buffer = device.upload(bytes).map_err(failed)?;
+            constants.push(buffer);
+            Ok(constants.last().map_or(0, DeviceBuffer::address))
+        };
+        let mut launches = plan.record(memory, bucket, *precision, &mut upload)?.launches;
+        if plan.losses().is_empty() {
+            return Ok(launches);
+        }
+        let parts = plan.losses().len() as u32;
+        let bytes: Vec<u8> = plan.device_loss_begins().iter().flat_map(|begin| begin.to_le_bytes()).collect();
+        let (means, go_on) = (buffers.told.address(), buffers.told.address() + 8 * u64::from(parts));
+        let begins = Some(upload(&bytes)?);
+        launches.push(losses_finite(memory.losses, memory.batch.divisors, begins, parts, means, go_on));
+        launches.extend(plan.record_state(memory, go_on));
+        if let Some(updates) = updates {
+            let block = memory.batch.row_range + self.layout.bytes();
+            let moments = [buffers.moments[0].address(), buffers.moments[1].address()];
+            launches.extend(updates.launches(plan, memory, bucket, block, moments, go_on, &mut upload)?);
+        }
+        Ok(launches)
+    }
+
+    /// Records launches, whose kernels are loaded before: a recording must not wait for the device.
+    fn record(&self, launches: &[Launch]) -> std::result::Result<Recorded, DeviceError> {
+        for launch in launches {
+            self.device.load(launch.family)?;
+        }
+        self.stream.record(|stream| {
+            self.buffers.losses.fill_zeros(stream, 0..self.buffers.losses.len())?;
+            launches.iter().try_for_each(|launch| {
+                // SAFETY: recorded for `run`, which keeps what it asks for.
+                unsafe { stream.launch(launch) }
+            })
+        })
+    }
+}
+
+impl fmt::Debug for DeviceModel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { device, capacity, precision, .. } = self;
+        let mut told = f.debug_struct("DeviceModel");
+        told.field("device", device).field("capacity", capacity).field("precision", precision);
+        told.finish_non_exhaustive()
+    }
+}

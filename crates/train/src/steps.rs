@@ -1,0 +1,182 @@
+//! The steps of a run, on the CPU or on a CUDA device.
+
+use crate::learner::Learner;
+use manygate_core::{Batch, Error, Executor, Result};
+use manygate_graph::Graph;
+use std::fmt;
+use std::str::FromStr;
+
+#[cfg(feature = "cuda")]
+use crate::device_steps::DeviceSteps;
+
+/// What is said of CUDA where the feature is off.
+#[cfg(not(feature = "cuda"))]
+pub(crate) const BUILT_WITHOUT_CUDA: &str =
+    "this manygate was built without CUDA; build it with `cargo build --release --features cuda`";
+
+/// Where a run takes its steps.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DeviceChoice {
+    /// On the CPU.
+    #[default]
+    Cpu,
+    /// On the CUDA device with this number.
+    Cuda(usize),
+}
+
+impl fmt::Display for DeviceChoice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            DeviceChoice::Cpu => f.write_str("cpu"),
+            DeviceChoice::Cuda(number) => write!(f, "cuda:{number}"),
+        }
+    }
+}
+
+impl FromStr for DeviceChoice {
+    type Err = String;
+
+    fn from_str(text: &str) -> std::result::Result<DeviceChoice, String> {
+        let wrong = || format!("`{text}` is neither `cpu`, `cuda` nor `cuda:N`");
+        match text.split_once(':') {
+            None if text == "cpu" => Ok(DeviceChoice::Cpu),
+            None if text == "cuda" => Ok(DeviceChoice::Cuda(0)),
+            Some(("cuda", number)) => number.parse().map(DeviceChoice::Cuda).map_err(|_| wrong()),
+            _ => Err(wrong()),
+        }
+    }
+}
+
+impl DeviceChoice {
+    /// Checks that there is such a device, before anything else is done.
+    ///
+    /// # Errors
+    /// When there is none, with what was found.
+    pub(crate) fn check(self) -> Result<()> {
+        match self {
+            DeviceChoice::Cpu => Ok(()),
+            #[cfg(feature = "cuda")]
+            DeviceChoice::Cuda(ordinal) => crate::device_steps::open(ordinal).map(drop),
+            #[cfg(not(feature = "cuda"))]
+            DeviceChoice::Cuda(_) => Err(Error::config("--device", BUILT_WITHOUT_CUDA)),
+        }
+    }
+}
+
+/// What products multiply in on a device; sums are f32 in all of them. The CPU multiplies in f32.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum PrecisionChoice {
+    /// f32, without tensor cores.
+    #[default]
+    F32,
+    /// Operands rounded to 10 bits behind the point.
+    Tf32,
+    /// Operands rounded to 7 bits behind the point.
+    Bf16,
+}
+
+/// A step whose losses are known.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Stepped {
+    /// Its number in the stage, from 1.
+    pub(crate) step: u64,
+    /// Rows of its batch.
+    pub(crate) rows: usize,
+    /// By part of the loss, unweighted.
+    pub(crate) losses: Vec<f64>,
+}
+
+/// What takes the steps of a stage.
+#[derive(Debug)]
+pub(crate) enum Steps {
+    /// The learner itself.
+    Cpu,
+    /// A device; the learner's weights are those of the last time that steps were settled.
+    #[cfg(feature = "cuda")]
+    Cuda(Box<DeviceSteps>),
+}
+
+impl Steps {
+    /// For the stage that `learner` is in, with batches of at most `capacity` rows of `data`; `graph` is that of its plan
+    /// once more.
+    ///
+    /// # Errors
+    /// When there is no such device, it cannot run the model, or its memory is too small.
+    pub(crate) fn new(
+        device: DeviceChoice,
+        precision: PrecisionChoice,
+        graph: Graph,
+        learner: &Learner,
+        data: &Batch,
+        capacity: usize,
+    ) -> Result<Steps> {
+        match device {
+            DeviceChoice::Cpu if precision != PrecisionChoice::F32 => {
+                Err(Error::config("--precision", "the CPU multiplies in f32 alone; add `--device cuda`"))
+            }
+            DeviceChoice::Cpu => Ok(Steps::Cpu),
+            #[cfg(feature = "cuda")]
+            DeviceChoice::Cuda(ordinal) => {
+                let steps = DeviceSteps::new(ordinal, precision, graph, learner, data, capacity)?;
+                Ok(Steps::Cuda(Box::new(steps)))
+            }
+            #[cfg(not(feature = "cuda"))]
+            DeviceChoice::Cuda(_) => {
+                let _ = (graph, learner, data, capacity);
+                Err(Error::config("--device", BUILT_WITHOUT_CUDA))
+            }
+        }
+    }
+
+    /// Takes the learner's next step, on `batch`. A device is given the step and works on it while the caller goes on: what
+    /// comes back is the step before, if any.
+    ///
+    /// # Errors
+    /// As [`Learner::step`], for the step that comes back.
+    pub(crate) fn step(
+        &mut self,
+        learner: &mut Learner,
+        exec: &dyn Executor,
+        batch: &Batch,
+    ) -> Result<Option<Stepped>> {
+        match self {
+            Steps::Cpu => {
+                let losses = learner.step(exec, batch)?.to_vec();
+                Ok(Some(Stepped { step: learner.step, rows: batch.rows, losses }))
+            }
+            #[cfg(feature = "cuda")]
+            Steps::Cuda(steps) => steps.step(learner, batch),
+        }
+    }
+
+    /// Waits for the step that is under way, if any, and brings weights and optimiser state to the learner.
+    ///
+    /// # Errors
+    /// As [`Learner::step`].
+    pub(crate) fn settle(&mut self, learner: &mut Learner) -> Result<Option<Stepped>> {
+        match self {
+            Steps::Cpu => {
+                let _ = learner;
+                Ok(None)
+            }
+            #[cfg(feature = "cuda")]
+            Steps::Cuda(steps) => steps.settle(learner),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn devices_have_names() {
+        assert_eq!("cpu".parse(), Ok(DeviceChoice::Cpu));
+        assert_eq!("cuda".parse(), Ok(DeviceChoice::Cuda(0)));
+        assert_eq!("cuda:3".parse(), Ok(DeviceChoice::Cuda(3)));
+        for wrong in ["gpu", "cuda:", "cuda:-1", "cpu:0", ""] {
+            let told = wrong.parse::<DeviceChoice>().unwrap_err();
+            assert!(told.contains(&format!("`{wrong}` is neither")), "{told}");
+        }
+    }
+}

@@ -1,0 +1,38 @@
+// Binary cross-entropy: sums over blocks, gradients, rows that are not there or do not count.
+#include "testing.h"
+
+namespace {
+#include "../loss.cu"
+}
+
+using namespace testing;
+
+int main() {
+  const u32 rows = 600, live = 555, blocks = 3;
+  const float scale = 0.25f;
+  for (u64 seed : SEEDS) {
+    Random random(seed);
+    std::vector<float> logits = random.numbers(rows), labels(rows), counted(rows);
+    std::vector<float> gradients(rows, NOT_WRITTEN);
+    std::vector<double> partials(blocks, NOT_WRITTEN), gradients_wanted(live);
+    double sum = 100.0, wanted = 100.0;
+    for (u32 i = 0; i < rows; i++) {
+      logits[i] *= 20.0f, labels[i] = (float)random.below(2), counted[i] = random.number();
+      if (i >= live) continue;
+      const double z = logits[i], probability = 1.0 / (1.0 + exp(-z));
+      const bool counts = counted[i] > 0.0f;
+      wanted += counts ? fmax(z, 0.0) - z * labels[i] + log1p(exp(-fabs(z))) : 0.0;
+      gradients_wanted[i] = counts ? scale * (probability - labels[i]) : 0.0;
+    }
+    const Mat x = matrix(logits, rows, 1, 1, &live), dx = matrix(gradients, rows, 1, 1, &live);
+    emulation::launch(blocks, THREADS, 0, seed, [&] {
+      bce_with_logits(x, labels.data(), counted.data(), &scale, false, dx, partials.data());
+    });
+    emulation::launch(1, THREADS, 0, seed, [&] { add_partials(partials.data(), blocks, &sum); });
+    check_close("bce: the sum", std::vector<double>{sum}, std::vector<double>{wanted}, 1e-6);
+    check("bce: rows that are not there", std::isnan(gradients[live]));
+    gradients.resize(live);
+    check_close("bce: gradients", gradients, gradients_wanted, 1e-6);
+  }
+  return finish();
+}

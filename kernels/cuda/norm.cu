@@ -1,0 +1,306 @@
+// Batch normalisation: statistics of columns, the normalisation, and their gradients.
+//
+// Floor on an H200: the bytes, each matrix read once by each kernel and written once. 65536 rows of 512 columns in f32
+// are 134 MB: 31 us for statistics, 62 us for a normalisation. Sums are f64: in a cycle, in which memory brings a
+// multiprocessor 5 values of f32 or 10 of bf16, it can convert 16 to f64 and add 64. (Devices for graphics add 2: there
+// the sums take longer than the bytes.)
+//
+// A thread takes four columns, of which it prepares the statistics once, in several rows, which it reads before it uses
+// the first. Neighbours take neighbouring columns, and where a row is narrow, the next row.
+#include "activation.cuh"
+#include "quad.cuh"
+
+constexpr u32 THREADS = 256;
+// Rows that a thread reads at a time.
+constexpr u32 ROWS = 4;
+
+// What a thread takes of a matrix: the columns `col .. col + 4` of the rows `row`, `row + step` and on.
+struct Place {
+  u32 row, step, col;
+};
+
+// Blocks are `across` threads wide, a power of two, and take ROWS rows a thread.
+DEVICE Place place_of_few_rows(u32 across) {
+  const u32 step = THREADS / across;
+  return {blockIdx.x * (ROWS * step) + threadIdx.x / across, step, (blockIdx.y * across + threadIdx.x % across) * 4};
+}
+
+// Blocks are `across` threads wide and take every `gridDim.x`-th piece of as many rows as they are deep.
+DEVICE Place place_of_chunk(u32 across) {
+  const u32 depth = THREADS / across;
+  return {blockIdx.x * depth + threadIdx.x / across, gridDim.x * depth,
+          (blockIdx.y * across + threadIdx.x % across) * 4};
+}
+
+// Reads ROWS rows; those from `rows` on are 0.
+DEVICE void load_rows(const Mat& mat, u32 rows, const Place& at, float (&values)[ROWS][4]) {
+  const bool quads = has_quads(mat);
+#pragma unroll
+  for (u32 i = 0; i < ROWS; i++) {
+    const u32 row = at.row + i * at.step;
+    if (row < rows) {
+      load_quad(mat, quads, row, at.col, values[i]);
+    } else {
+      values[i][0] = values[i][1] = values[i][2] = values[i][3] = 0.0f;
+    }
+  }
+}
+
+// Writes those of ROWS rows that are below `rows`, or adds them to what is there.
+DEVICE void put_rows(const Mat& mat, u32 rows, const Place& at, u32 accumulate, float (&values)[ROWS][4]) {
+  if (accumulate) {
+    float before[ROWS][4];
+    load_rows(mat, rows, at, before);
+#pragma unroll
+    for (u32 i = 0; i < ROWS; i++) {
+#pragma unroll
+      for (u32 c = 0; c < 4; c++) values[i][c] = __fadd_rn(before[i][c], values[i][c]);
+    }
+  }
+  const bool quads = has_quads(mat);
+#pragma unroll
+  for (u32 i = 0; i < ROWS; i++) {
+    const u32 row = at.row + i * at.step;
+    if (row < rows) store_quad(mat, quads, row, at.col, values[i]);
+  }
+}
+
+// Reads a number for each of four columns; 0 for those that are not there.
+DEVICE void load_vector(const float* vector, u32 col, u32 cols, float (&values)[4]) {
+  const float* from = vector + col;
+  load_four(from, ELEMENT_F32, col + 4 <= cols && (u64)from % 16 == 0, col < cols ? cols - col : 0, values);
+}
+
+DEVICE float inverse_deviation(float variance, float epsilon) { return 1.0f / sqrtf(variance + epsilon); }
+
+// Reads the variances of four columns and makes inverse standard deviations of them.
+DEVICE void load_inverse(const float* moments, float epsilon, u32 col, u32 cols, float (&inverse)[4]) {
+  load_vector(moments + cols, col, cols, inverse);
+#pragma unroll
+  for (u32 c = 0; c < 4; c++) inverse[c] = inverse_deviation(inverse[c], epsilon);
+}
+
+// Two sums of each column, in two stages: chunks of rows leave a row of first and one of second sums in `partials`, and
+// blocks of COLUMNS columns add up the chunks. The order is that of the rows, of trees over threads and of chunks.
+
+// Columns of a block that adds chunks.
+constexpr u32 COLUMNS = 16;
+
+// Adds up what the threads have that differ by multiples of `across`; the sums are those of the first ones.
+template <u32 COUNT>
+DEVICE void add_threads(double (&sums)[COUNT][THREADS], u32 across) {
+  for (u32 half = THREADS / 2; half >= across; half /= 2) {
+    __syncthreads();
+    if (threadIdx.x < half) {
+#pragma unroll
+      for (u32 i = 0; i < COUNT; i++) sums[i][threadIdx.x] += sums[i][threadIdx.x + half];
+    }
+  }
+  __syncthreads();
+}
+
+// Adds up the sums of the threads of a chunk and writes them to `partials`.
+DEVICE void leave_sums(const double (&first)[4], const double (&second)[4], u32 across, u32 cols, double* partials) {
+  SHARED double sums[8][THREADS];
+#pragma unroll
+  for (u32 c = 0; c < 4; c++) sums[c][threadIdx.x] = first[c], sums[4 + c][threadIdx.x] = second[c];
+  add_threads(sums, across);
+  const u32 which = threadIdx.x / (4 * across), inside = threadIdx.x % (4 * across);
+  const u32 col = blockIdx.y * 4 * across + inside;
+  if (which > 1 || col >= cols) return;
+  partials[(u64)(2 * blockIdx.x + which) * cols + col] = sums[4 * which + inside % 4][inside / 4];
+}
+
+// The two sums of a column, in the first COLUMNS threads.
+struct Sums {
+  u32 col;
+  double first, second;
+};
+
+// Adds up the chunks that had rows.
+DEVICE Sums sums_of_chunks(const double* partials, u32 chunks, u32 across, u32 rows, u32 cols) {
+  SHARED double sums[2][THREADS];
+  const u32 col = blockIdx.x * COLUMNS + threadIdx.x % COLUMNS, depth = THREADS / across;
+  const u32 there = min(chunks, rows / depth + (rows % depth > 0));
+  double first = 0.0, second = 0.0;
+  if (col < cols) {
+#pragma unroll 4
+    for (u32 chunk = threadIdx.x / COLUMNS; chunk < there; chunk += THREADS / COLUMNS) {
+      const double* from = partials + (u64)chunk * 2 * cols + col;
+      first += from[0], second += from[cols];
+    }
+  }
+  sums[0][threadIdx.x] = first, sums[1][threadIdx.x] = second;
+  add_threads(sums, COLUMNS);
+  return {col, sums[0][threadIdx.x], sums[1][threadIdx.x]};
+}
+
+// Sums of the columns of x and of their squares, which are exact in f64.
+KERNEL(THREADS) column_moments(Mat x, u32 across, double* partials) {
+  const u32 rows = rows_of(x);
+  if (blockIdx.x * (THREADS / across) >= rows) return;
+  double first[4] = {}, second[4] = {};
+  for (Place at = place_of_chunk(across); at.row < rows; at.row += ROWS * at.step) {
+    float values[ROWS][4];
+    load_rows(x, rows, at, values);
+#pragma unroll
+    for (u32 i = 0; i < ROWS; i++) {
+#pragma unroll
+      for (u32 c = 0; c < 4; c++) {
+        const double value = values[i][c];
+        first[c] += value;
+        second[c] += value * value;
+      }
+    }
+  }
+  leave_sums(first, second, across, x.cols, partials);
+}
+
+// Means, then biased variances, of what `column_moments` has left; zeros where x has no rows.
+KERNEL(THREADS) finish_moments(Mat x, u32 across, u32 chunks, const double* partials, float* moments) {
+  const u32 rows = rows_of(x);
+  const Sums sums = sums_of_chunks(partials, chunks, across, rows, x.cols);
+  if (threadIdx.x >= COLUMNS || sums.col >= x.cols) return;
+  const double count = max(rows, 1u), mean = sums.first / count;
+  moments[sums.col] = (float)mean;
+  moments[x.cols + sums.col] = (float)fmax(sums.second / count - __dmul_rn(mean, mean), 0.0);
+}
+
+// y = act(gamma * (x - mean) * inverse deviation + beta). `x` may be `y`.
+KERNEL(THREADS)
+normalise(Mat x, const float* moments, const float* gamma, const float* beta, float epsilon, Activation act, u32 across,
+          Mat y) {
+  const u32 rows = rows_of(x);
+  const Place at = place_of_few_rows(across);
+  if (at.row >= rows || at.col >= x.cols) return;
+  float values[ROWS][4], mean[4], inverse[4], scale[4], shift[4];
+  load_rows(x, rows, at, values);
+  load_vector(moments, at.col, x.cols, mean);
+  load_inverse(moments, epsilon, at.col, x.cols, inverse);
+  load_vector(gamma, at.col, x.cols, scale);
+  load_vector(beta, at.col, x.cols, shift);
+#pragma unroll
+  for (u32 i = 0; i < ROWS; i++) {
+#pragma unroll
+    for (u32 c = 0; c < 4; c++) {
+      const float normal = __fmul_rn(values[i][c] - mean[c], inverse[c]);
+      values[i][c] = activated(act, fmaf(scale[c], normal, shift[c]));
+    }
+  }
+  put_rows(y, rows, at, false, values);
+}
+
+// Sums of the columns of dz and of dz * xhat, with xhat = (x - mean) * inverse deviation.
+KERNEL(THREADS)
+norm_gradient_sums(Mat x, const float* moments, float epsilon, Mat dz, u32 across, double* partials) {
+  const u32 rows = rows_of(x);
+  if (blockIdx.x * (THREADS / across) >= rows) return;
+  Place at = place_of_chunk(across);
+  float mean[4], inverse[4];
+  load_vector(moments, at.col, x.cols, mean);
+  load_inverse(moments, epsilon, at.col, x.cols, inverse);
+  double first[4] = {}, second[4] = {};
+  for (; at.row < rows; at.row += ROWS * at.step) {
+    float values[ROWS][4], gradients[ROWS][4];
+    load_rows(x, rows, at, values);
+    load_rows(dz, rows, at, gradients);
+#pragma unroll
+    for (u32 i = 0; i < ROWS; i++) {
+      // What is not there could be far from the mean.
+      if (at.row + i * at.step >= rows) break;
+#pragma unroll
+      for (u32 c = 0; c < 4; c++) {
+        const double gradient = gradients[i][c];
+        first[c] += gradient;
+        second[c] += gradient * (double)__fmul_rn(values[i][c] - mean[c], inverse[c]);
+      }
+    }
+  }
+  leave_sums(first, second, across, x.cols, partials);
+}
+
+// A gradient that exists once, unless it is null, and whether it is added to: `gradient_bytes` of norm.rs.
+struct Gradient {
+  float* values;
+  u64 accumulate;
+};
+
+DEVICE void put(const Gradient& gradient, u32 at, double value) {
+  gradient.values[at] = (gradient.accumulate ? gradient.values[at] : 0.0f) + (float)value;
+}
+
+// Gradients of the moments, gamma and beta, of what `norm_gradient_sums` has left.
+KERNEL(THREADS)
+finish_gradients(Mat x, const float* moments, const float* gamma, float epsilon, u32 across, u32 chunks,
+                 const double* partials, Gradient d_moments, Gradient d_gamma, Gradient d_beta) {
+  const Sums sums = sums_of_chunks(partials, chunks, across, rows_of(x), x.cols);
+  const u32 col = sums.col;
+  if (threadIdx.x >= COLUMNS || col >= x.cols) return;
+  if (d_beta.values) put(d_beta, col, sums.first);
+  if (d_gamma.values) put(d_gamma, col, sums.second);
+  if (d_moments.values) {
+    const float inverse = inverse_deviation(moments[x.cols + col], epsilon);
+    const double scale = __fmul_rn(gamma[col], inverse);
+    put(d_moments, col, -scale * sums.first);
+    put(d_moments, x.cols + col, -0.5 * scale * (double)inverse * sums.second);
+  }
+}
+
+// dx = dz * gamma * inverse deviation or, accumulating, dx += it: what does not go through the moments. `dz` may be
+// `dx`.
+KERNEL(THREADS)
+normalise_dx(Mat x, const float* moments, const float* gamma, float epsilon, Mat dz, u32 across, u32 accumulate,
+             Mat dx) {
+  const u32 rows = rows_of(x);
+  const Place at = place_of_few_rows(across);
+  if (at.row >= rows || at.col >= x.cols) return;
+  float values[ROWS][4], before[ROWS][4] = {}, inverse[4], scale[4];
+  load_rows(dz, rows, at, values);
+  if (accumulate) load_rows(dx, rows, at, before);
+  load_inverse(moments, epsilon, at.col, x.cols, inverse);
+  load_vector(gamma, at.col, x.cols, scale);
+#pragma unroll
+  for (u32 i = 0; i < ROWS; i++) {
+#pragma unroll
+    for (u32 c = 0; c < 4; c++) values[i][c] = fmaf(__fmul_rn(scale[c], inverse[c]), values[i][c], before[i][c]);
+  }
+  put_rows(dx, rows, at, false, values);
+}
+
+// dx = (d_mean + 2 d_var (x - mean)) / rows or, accumulating, dx += it.
+KERNEL(THREADS)
+batch_moments_dx(Mat x, const float* moments, const float* d_moments, u32 across, u32 accumulate, Mat dx) {
+  const u32 rows = rows_of(x);
+  const Place at = place_of_few_rows(across);
+  if (at.row >= rows || at.col >= x.cols) return;
+  float values[ROWS][4], mean[4], d_mean[4], d_variance[4];
+  load_rows(x, rows, at, values);
+  load_vector(moments, at.col, x.cols, mean);
+  load_vector(d_moments, at.col, x.cols, d_mean);
+  load_vector(d_moments + x.cols, at.col, x.cols, d_variance);
+  const float scale = 1.0f / (float)rows;
+#pragma unroll
+  for (u32 i = 0; i < ROWS; i++) {
+#pragma unroll
+    for (u32 c = 0; c < 4; c++) {
+      const float from_variance = __fmul_rn(2.0f * d_variance[c], values[i][c] - mean[c]);
+      values[i][c] = __fmul_rn(scale, d_mean[c] + from_variance);
+    }
+  }
+  put_rows(dx, rows, at, accumulate, values);
+}
+
+// Moves running means and variances, `state`, towards those of a batch of `*live_rows` rows; nothing where `*go_on` is
+// 0 or there are no rows. With `unbiased`, variances are those of the population, which one row does not tell.
+KERNEL(THREADS)
+move_running(const u32* go_on, const u32* live_rows, u32 cols, const float* moments, float momentum, u32 unbiased,
+             float* state) {
+  const u32 i = blockIdx.x * THREADS + threadIdx.x, rows = *live_rows;
+  if (*go_on == 0 || i >= 2 * cols || rows == 0) return;
+  float moment = moments[i];
+  if (i >= cols && unbiased) {
+    if (rows == 1) return;
+    moment = __fmul_rn(moment, (float)rows / (float)(rows - 1));
+  }
+  state[i] = state[i] + __fmul_rn(momentum, moment - state[i]);
+}

@@ -1,0 +1,120 @@
+//! Arithmetic element by element, and sums over rows. Matrices hold f32 or bf16 each; the rows that are there are those
+//! of `y`, which may be one of the operands.
+
+use crate::launch::{Arguments, Launch};
+use crate::module::ELEMENTWISE;
+use crate::share;
+use crate::view::DeviceMat;
+
+/// Addends that one launch reads.
+const ADDENDS: usize = 4;
+
+/// `y = x`, or `y += x` with `accumulate`: a range of the columns of either, as in `concat` and its backward pass.
+///
+/// # Panics
+/// When the shapes differ.
+pub fn copy_columns(x: DeviceMat, accumulate: bool, y: DeviceMat) -> Launch {
+    if accumulate { add_few(&[y, x], y) } else { add_few(&[x], y) }
+}
+
+/// `y` = the sum of `values`, in order, four in the first launch and three in each other, between which it lies in `y`.
+/// None of them but the first may be `y`.
+///
+/// # Panics
+/// When there are no values, or the shapes differ.
+pub fn add(values: &[DeviceMat], y: DeviceMat) -> Vec<Launch> {
+    assert!(!values.is_empty(), "add: no values");
+    let (first, rest) = values.split_at(values.len().min(ADDENDS));
+    let more = rest.chunks(ADDENDS - 1).map(|few| add_few(&[&[y], few].concat(), y));
+    [add_few(first, y)].into_iter().chain(more).collect()
+}
+
+fn add_few(values: &[DeviceMat], y: DeviceMat) -> Launch {
+    share::assert_alike("add", &[values, &[y]].concat());
+    let last = *values.last().expect("one value at least");
+    let addends = values.iter().copied().chain(std::iter::repeat(last)).take(ADDENDS);
+    let bytes: Vec<u8> = addends.flat_map(DeviceMat::to_bytes).collect();
+    let arguments = Arguments::new().with_bytes(&bytes, 8).with_u32(values.len() as u32).with_mat(y);
+    share::launch(&ELEMENTWISE, "add", y, arguments)
+}
+
+/// `y = a + factor · b`.
+///
+/// # Panics
+/// When the shapes differ.
+pub fn add_scaled(a: DeviceMat, factor: f32, b: DeviceMat, y: DeviceMat) -> Launch {
+    scaled(Some(a), factor, b, y)
+}
+
+/// `y = factor · x`, or `y += factor · x` with `accumulate`.
+///
+/// # Panics
+/// When the shapes differ.
+pub fn scale(factor: f32, x: DeviceMat, accumulate: bool, y: DeviceMat) -> Launch {
+    scaled(accumulate.then_some(y), factor, x, y)
+}
+
+fn scaled(a: Option<DeviceMat>, factor: f32, b: DeviceMat, y: DeviceMat) -> Launch {
+    let a = a.unwrap_or(DeviceMat { address: 0, ..y });
+    share::assert_alike("add_scaled", &[a, b, y]);
+    let arguments = Arguments::new().with_mat(a).with_f32(factor).with_mat(b).with_mat(y);
+    share::launch(&ELEMENTWISE, "add_scaled", y, arguments)
+}
+
+/// `y = a ⊙ b`, or `y += a ⊙ b` with `accumulate`.
+///
+/// # Panics
+/// When the shapes differ.
+pub fn multiply(a: DeviceMat, b: DeviceMat, accumulate: bool, y: DeviceMat) -> Launch {
+    share::assert_alike("multiply", &[a, b, y]);
+    let arguments = Arguments::new().with_mat(a).with_mat(b).with_u32(accumulate.into()).with_mat(y);
+    share::launch(&ELEMENTWISE, "multiply", y, arguments)
+}
+
+/// Each row of `y` = `vector` `[1, cols]`.
+///
+/// # Panics
+/// When `vector` is not one row as wide as `y`.
+pub fn broadcast(vector: DeviceMat, y: DeviceMat) -> Launch {
+    assert_eq!((vector.rows, vector.cols), (1, y.cols), "broadcast: the vector has another shape");
+    share::launch(&ELEMENTWISE, "broadcast", y, Arguments::new().with_mat(vector).with_mat(y))
+}
+
+/// Each value of `y` = `value`.
+pub fn fill(value: f32, y: DeviceMat) -> Launch {
+    share::launch(&ELEMENTWISE, "fill", y, Arguments::new().with_f32(value).with_mat(y))
+}
+
+/// Columns of a block of [`column_sums`].
+const COLUMNS: u32 = 32;
+/// Its rows.
+const SPAN: u32 = 512;
+
+/// Number of f32 values that [`column_sums`] works in.
+pub fn column_partials(rows: u32, cols: u32) -> u64 {
+    let spans = rows.div_ceil(SPAN);
+    if spans > 1 { u64::from(spans) * u64::from(cols) } else { 0 }
+}
+
+/// `sums` = the sum of the rows of `x`, or `sums +=` it with `accumulate`: the backward pass of `broadcast`.
+///
+/// `sums` is the address of an f32 for each column, `partials` that of [`column_partials`] to work in. The order of a
+/// sum depends on the data and the most rows alone.
+///
+/// # Panics
+/// When `x` has more than 33,553,920 rows.
+pub fn column_sums(x: DeviceMat, accumulate: bool, sums: u64, partials: u64) -> Vec<Launch> {
+    let launch = |x: DeviceMat, span: u32, accumulate: bool, to: u64| {
+        let arguments = Arguments::new().with_mat(x).with_u32(span).with_u32(accumulate.into()).with_u64(to);
+        let spans = x.rows.div_ceil(span).max(1);
+        assert!(spans <= u16::MAX.into(), "column_sums: {} rows", x.rows);
+        let grid = [x.cols.div_ceil(COLUMNS), spans, 1];
+        Launch { grid, ..Launch::new(&ELEMENTWISE, "column_sums", 0, COLUMNS * 8, arguments) }
+    };
+    let spans = x.rows.div_ceil(SPAN);
+    if spans <= 1 {
+        return vec![launch(x, SPAN, accumulate, sums)];
+    }
+    let of_spans = DeviceMat::new(partials, spans, x.cols);
+    vec![launch(x, SPAN, false, partials), launch(of_spans, spans, accumulate, sums)]
+}

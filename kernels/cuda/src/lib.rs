@@ -1,0 +1,27 @@
+//! CUDA kernels: their PTX, and launches of them as data.
+//!
+//! A family of kernels is a file `<family>.cu`, what a pinned compiler makes of it in `ptx/<family>.ptx`, and
+//! `src/<family>.rs`, where each kernel has a function of the same name and arguments as on the CPU that gives its
+//! [`Launch`]: which kernel, how many blocks, which bytes. Making one needs no device; running it does (`device`, with
+//! the feature `driver`).
+
+pub mod activation;
+#[cfg(feature = "driver")]
+pub mod device;
+pub mod elementwise;
+pub mod embedding;
+pub mod gate;
+pub mod gemm;
+pub mod launch;
+pub mod loss;
+pub mod module;
+pub mod norm;
+pub mod optim;
+pub mod random;
+mod share;
+pub mod signature;
+pub mod view;
+
+pub use launch::{Arguments, Launch};
+pub use module::{FAMILIES, Family};
+pub use view::{DeviceMat, Element, Precision};

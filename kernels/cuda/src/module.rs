@@ -1,0 +1,123 @@
+//! The families of kernels and their PTX.
+
+/// A family of kernels: one file of PTX.
+#[derive(Debug, PartialEq)]
+pub struct Family {
+    /// Its name, that of its files.
+    pub name: &'static str,
+    /// The PTX.
+    pub ptx: &'static str,
+    /// Names of its kernels, in the order of the file.
+    pub kernels: &'static [&'static str],
+}
+
+/// Activation functions.
+pub static ACTIVATION: Family = Family {
+    name: "activation",
+    ptx: include_str!("../ptx/activation.ptx"),
+    kernels: &["activate", "activation_dx"],
+};
+
+/// Element-wise arithmetic and sums over rows.
+pub static ELEMENTWISE: Family = Family {
+    name: "elementwise",
+    ptx: include_str!("../ptx/elementwise.ptx"),
+    kernels: &["add", "add_scaled", "multiply", "broadcast", "fill", "column_sums"],
+};
+
+/// Look-ups in embedding tables.
+pub static EMBEDDING_LOOKUP: Family = Family {
+    name: "embedding_lookup",
+    ptx: include_str!("../ptx/embedding_lookup.ptx"),
+    kernels: &["lookup", "gather", "scale_bag_gradient"],
+};
+
+/// Look-ups of a batch, sorted by row.
+pub static EMBEDDING_SORT: Family = Family {
+    name: "embedding_sort",
+    ptx: include_str!("../ptx/embedding_sort.ptx"),
+    kernels: &["number_lookups", "make_keys", "count_digits", "scan_digits", "scatter"],
+};
+
+/// Gradients of rows of tables, and their optimisers.
+pub static EMBEDDING_UPDATE: Family = Family {
+    name: "embedding_update",
+    ptx: include_str!("../ptx/embedding_update.ptx"),
+    kernels: &["update_rows", "update_long_rows", "count_runs", "number_runs", "coalesce", "coalesce_long"],
+};
+
+/// Gates over banks of experts.
+pub static GATE: Family = Family {
+    name: "gate",
+    ptx: include_str!("../ptx/gate.ptx"),
+    kernels: &["gate_combine", "gate_combine_dx"],
+};
+
+/// Products of linear layers.
+pub static GEMM: Family = Family {
+    name: "gemm",
+    ptx: include_str!("../ptx/gemm.ptx"),
+    kernels: &[
+        "linear_f32",
+        "linear_dx_f32",
+        "linear_dw_f32",
+        "linear_tf32",
+        "linear_dx_tf32",
+        "linear_dw_tf32",
+        "linear_bf16",
+        "linear_dx_bf16",
+        "linear_dw_bf16",
+        "column_sums",
+        "sum_partials",
+        "to_bf16",
+    ],
+};
+
+/// Losses.
+pub static LOSS: Family = Family {
+    name: "loss",
+    ptx: include_str!("../ptx/loss.ptx"),
+    kernels: &["bce_with_logits", "add_partials", "losses_finite"],
+};
+
+/// Batch normalisation.
+pub static NORM: Family = Family {
+    name: "norm",
+    ptx: include_str!("../ptx/norm.ptx"),
+    kernels: &[
+        "column_moments",
+        "finish_moments",
+        "normalise",
+        "norm_gradient_sums",
+        "finish_gradients",
+        "normalise_dx",
+        "batch_moments_dx",
+        "move_running",
+    ],
+};
+
+/// Optimisers of dense parameters.
+pub static OPTIM: Family = Family {
+    name: "optim",
+    ptx: include_str!("../ptx/optim.ptx"),
+    kernels: &["optimise", "sum_squares", "clip_factor"],
+};
+
+/// Random numbers.
+pub static RANDOM: Family =
+    Family { name: "random", ptx: include_str!("../ptx/random.ptx"), kernels: &["dropout"] };
+
+/// All families.
+pub static FAMILIES: &[&Family] = &[
+    &ACTIVATION,
+    &ELEMENTWISE,
+    &EMBEDDING_LOOKUP,
+    &EMBEDDING_SORT,
+    &EMBEDDING_UPDATE,
+    &GATE,
+    &GEMM,
+    &LOSS,
+    &NORM,
+    &OPTIM,
+    &RANDOM,
+];

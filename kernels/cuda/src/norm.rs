@@ -1,0 +1,204 @@
+//! Batch normalisation, see `manygate_kernels::norm` and the ops `batch_moments` and `normalise`.
+//!
+//! Matrices hold f32 or bf16 each; what exists once is f32: moments, `cols` means and then as many variances, their
+//! gradients, gamma and beta. σ is the root of a variance plus epsilon, x̂ the normalised value. The rows that are
+//! there are those of `x`.
+//!
+//! Sums over rows are f64, cut into chunks by the capacity of `x`, never by the rows that are there: the same batch
+//! gives the same bits.
+
+use crate::activation;
+use crate::launch::{Arguments, Launch, blocks};
+use crate::module::NORM;
+use crate::share::assert_alike;
+use crate::view::DeviceMat;
+use manygate_kernels::activation::Activation;
+
+/// Threads of a block.
+const THREADS: u32 = 256;
+/// Rows that a thread reads at a time: `ROWS` of norm.cu.
+const ROWS: u32 = 4;
+/// Columns of a block that adds chunks: `COLUMNS` of norm.cu.
+const COLUMNS: u32 = 16;
+/// Blocks that sum: two on each of the 132 multiprocessors of an H200.
+const BLOCKS: u32 = 2 * 132;
+/// Fewest rows of a thread that sums.
+const CHUNK_ROWS: u32 = 2 * ROWS;
+
+/// Threads of a block side by side, four columns each: a power of two.
+fn across(cols: u32) -> u32 {
+    cols.div_ceil(4).next_power_of_two().min(32)
+}
+
+/// Blocks side by side.
+fn tiles(cols: u32) -> u32 {
+    cols.div_ceil(4 * across(cols))
+}
+
+/// Chunks that the rows of sums are divided into.
+fn chunks(rows: u32, cols: u32) -> u32 {
+    let chunk_rows = CHUNK_ROWS * (THREADS / across(cols));
+    (BLOCKS / tiles(cols).max(1)).clamp(1, rows.div_ceil(chunk_rows).max(1))
+}
+
+/// Bytes that the sums of chunks take: two f64 values for each column.
+fn sums_bytes(rows: u32, cols: u32) -> u64 {
+    16 * u64::from(chunks(rows, cols)) * u64::from(cols)
+}
+
+/// A launch of a kernel that sums over chunks of the rows of `x`.
+fn sum(kernel: &'static str, x: DeviceMat, arguments: Arguments) -> Launch {
+    let grid = [chunks(x.rows, x.cols), tiles(x.cols), 1];
+    Launch { grid, ..Launch::new(&NORM, kernel, 0, THREADS, arguments) }
+}
+
+/// A launch of a kernel that adds chunks.
+fn finish(kernel: &'static str, x: DeviceMat, arguments: Arguments) -> Launch {
+    Launch::new(&NORM, kernel, blocks(x.cols.into(), COLUMNS), THREADS, arguments)
+}
+
+/// A launch of a kernel that takes each value of `x` once.
+fn each(kernel: &'static str, x: DeviceMat, arguments: Arguments) -> Launch {
+    let grid = [blocks(x.rows.into(), ROWS * (THREADS / across(x.cols))), tiles(x.cols), 1];
+    Launch { grid, ..Launch::new(&NORM, kernel, 0, THREADS, arguments) }
+}
+
+/// Bytes that [`batch_moments`] of a matrix of these rows and columns works in.
+pub fn batch_moments_scratch(rows: u32, cols: u32) -> u64 {
+    sums_bytes(rows, cols)
+}
+
+/// Mean and biased variance of each column of `x`, at `moments`; zeros where there are no rows.
+///
+/// `scratch` is the address of [`batch_moments_scratch`] bytes, a multiple of 8.
+pub fn batch_moments(x: DeviceMat, moments: u64, scratch: u64) -> Vec<Launch> {
+    let arguments = Arguments::new().with_mat(x).with_u32(across(x.cols));
+    let sums = sum("column_moments", x, arguments.clone().with_u64(scratch));
+    let arguments = arguments.with_u32(chunks(x.rows, x.cols)).with_u64(scratch).with_u64(moments);
+    vec![sums, finish("finish_moments", x, arguments)]
+}
+
+/// `y = act(gamma ⊙ (x − mean) / σ + beta)`. `x` may be `y`.
+///
+/// # Panics
+/// When the shapes differ.
+pub fn normalise(
+    x: DeviceMat,
+    moments: u64,
+    gamma: u64,
+    beta: u64,
+    epsilon: f32,
+    act: Activation,
+    y: DeviceMat,
+) -> Launch {
+    assert_alike("normalise", &[x, y]);
+    let arguments = Arguments::new().with_mat(x).with_u64(moments).with_u64(gamma).with_u64(beta);
+    let arguments = arguments.with_f32(epsilon).with_bytes(&activation::to_bytes(act), 4);
+    each("normalise", x, arguments.with_u32(across(x.cols)).with_mat(y))
+}
+
+/// Bytes that [`normalise_sums`] of a matrix of these rows and columns works in.
+pub fn normalise_sums_scratch(rows: u32, cols: u32) -> u64 {
+    sums_bytes(rows, cols)
+}
+
+/// Gradients of [`normalise`] that are sums over rows, of the gradient `dz` before the activation: `d_mean = −γ/σ Σ dz`
+/// and `d_var = −½ γ/σ² Σ dz x̂`, at `d_moments`, `dγ = Σ dz x̂` and `dβ = Σ dz`. Each is written, or added to what is
+/// there where the bool says so; no launches where none is asked for.
+///
+/// `scratch` is the address of [`normalise_sums_scratch`] bytes, a multiple of 8.
+///
+/// # Panics
+/// When the shapes differ.
+pub fn normalise_sums(
+    x: DeviceMat,
+    moments: u64,
+    gamma: u64,
+    epsilon: f32,
+    dz: DeviceMat,
+    d_moments: Option<(u64, bool)>,
+    d_gamma: Option<(u64, bool)>,
+    d_beta: Option<(u64, bool)>,
+    scratch: u64,
+) -> Vec<Launch> {
+    assert_alike("normalise_sums", &[x, dz]);
+    let gradients = [d_moments, d_gamma, d_beta];
+    if gradients == [None; 3] {
+        return Vec::new();
+    }
+    let arguments = Arguments::new().with_mat(x).with_u64(moments).with_f32(epsilon).with_mat(dz);
+    let sums = sum("norm_gradient_sums", x, arguments.with_u32(across(x.cols)).with_u64(scratch));
+    let arguments = Arguments::new().with_mat(x).with_u64(moments).with_u64(gamma).with_f32(epsilon);
+    let arguments = arguments.with_u32(across(x.cols)).with_u32(chunks(x.rows, x.cols)).with_u64(scratch);
+    let arguments = gradients
+        .into_iter()
+        .fold(arguments, |arguments, gradient| arguments.with_bytes(&gradient_bytes(gradient), 8));
+    vec![sums, finish("finish_gradients", x, arguments)]
+}
+
+/// A `Gradient` of norm.cu: its address, 0 for none, and whether it is added to.
+fn gradient_bytes(gradient: Option<(u64, bool)>) -> [u8; 16] {
+    let (address, accumulate) = gradient.unwrap_or((0, false));
+    let mut bytes = [0; 16];
+    bytes[..8].copy_from_slice(&address.to_le_bytes());
+    bytes[8] = accumulate.into();
+    bytes
+}
+
+/// The gradient at the input of [`normalise`] that does not go through the moments: `dx = dz ⊙ γ/σ`, or `dx +=` it with
+/// `accumulate`. `dz` may be `dx`; of `x` only the rows that are there count.
+///
+/// # Panics
+/// When the shapes differ.
+pub fn normalise_dx(
+    x: DeviceMat,
+    moments: u64,
+    gamma: u64,
+    epsilon: f32,
+    dz: DeviceMat,
+    accumulate: bool,
+    dx: DeviceMat,
+) -> Launch {
+    assert_alike("normalise_dx", &[x, dz, dx]);
+    let arguments = Arguments::new().with_mat(x).with_u64(moments).with_u64(gamma).with_f32(epsilon);
+    let arguments = arguments.with_mat(dz).with_u32(across(x.cols)).with_u32(accumulate.into());
+    each("normalise_dx", x, arguments.with_mat(dx))
+}
+
+/// The gradient at the input of [`batch_moments`]: `dx = (d_mean + 2 d_var (x − mean)) / rows`, or `dx +=` it with
+/// `accumulate`, with the rows that are there and the gradients at `d_moments`.
+///
+/// # Panics
+/// When the shapes differ.
+pub fn batch_moments_dx(
+    x: DeviceMat,
+    moments: u64,
+    d_moments: u64,
+    accumulate: bool,
+    dx: DeviceMat,
+) -> Launch {
+    assert_alike("batch_moments_dx", &[x, dx]);
+    let arguments = Arguments::new().with_mat(x).with_u64(moments).with_u64(d_moments);
+    let arguments = arguments.with_u32(across(x.cols)).with_u32(accumulate.into());
+    each("batch_moments_dx", x, arguments.with_mat(dx))
+}
+
+/// Moves running moments at `state` towards those of a batch: `E += m (mean − E)`, `V += m (v − V)` with the momentum
+/// m.
+///
+/// `rows` is the address of the u32 number of rows of the batch. Where `unbiased`, v is the variance times
+/// `rows / (rows − 1)`, and a single row leaves V as it is. Nothing moves without rows, or where the u32 at `go_on` is
+/// 0.
+pub fn move_running(
+    go_on: u64,
+    rows: u64,
+    cols: u32,
+    moments: u64,
+    momentum: f32,
+    unbiased: bool,
+    state: u64,
+) -> Launch {
+    let arguments = Arguments::new().with_u64(go_on).with_u64(rows).with_u32(cols).with_u64(moments);
+    let arguments = arguments.with_f32(momentum).with_u32(unbiased.into()).with_u64(state);
+    Launch::new(&NORM, "move_running", blocks(2 * u64::from(cols), THREADS), THREADS, arguments)
+}

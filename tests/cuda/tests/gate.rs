@@ -1,0 +1,242 @@
+//! Gates on the device against those of the CPU.
+
+use manygate_cuda::{Element, gate as cuda};
+use manygate_cuda_tests::{Gpu, Window, first_difference};
+use manygate_kernels::gate::{gate_combine, gate_combine_dx};
+use manygate_kernels::{Isa, Mat, MatMut};
+use proptest::prelude::*;
+
+/// Most difference of a sum, relative to that of the absolute products.
+const TOLERANCE: f32 = 2e-6;
+
+/// Gates over a bank of experts.
+#[derive(Clone, Debug)]
+struct Bank {
+    rows: usize,
+    live: usize,
+    gates: usize,
+    experts: usize,
+    width: usize,
+    /// Columns before and behind each matrix in its larger one.
+    around: (usize, usize),
+    /// Of the weights and logits, of the bank, and of what is mixed.
+    elements: [Element; 3],
+    accumulate: (bool, bool),
+    seed: u64,
+}
+
+impl Bank {
+    fn any() -> impl Strategy<Value = Bank> {
+        let element = || prop_oneof![Just(Element::F32), Just(Element::Bf16)];
+        let rows = prop_oneof![0usize..4, 7usize..20];
+        let experts = prop_oneof![0usize..10, Just(8), Just(32), 30usize..70];
+        let width = prop_oneof![0usize..20, Just(16), Just(64), 120usize..140, Just(260)];
+        let around = prop_oneof![Just((0, 0)), Just((16, 8)), (0usize..5, 0usize..5)];
+        let sizes = (rows, 0usize..8, 1usize..10, experts, width);
+        let elements = (element(), element(), element());
+        (sizes, around, elements, any::<(bool, bool)>(), any::<u64>()).prop_map(
+            |(sizes, around, elements, accumulate, seed)| Bank {
+                rows: sizes.0,
+                live: sizes.0.saturating_sub(sizes.1.saturating_sub(4) * 4),
+                gates: sizes.2,
+                experts: if sizes.2 * sizes.4 > 700 { sizes.3 % 9 } else { sizes.3 },
+                width: sizes.4,
+                around,
+                elements: [elements.0, elements.1, elements.2],
+                accumulate,
+                seed,
+            },
+        )
+    }
+
+    fn window(&self, cols: usize, element: Element) -> Window {
+        Window {
+            rows: self.rows,
+            live: self.live,
+            cols,
+            before: self.around.0,
+            behind: self.around.1,
+            element,
+        }
+    }
+
+    fn logits(&self) -> Window {
+        self.window(self.gates * self.experts, self.elements[0])
+    }
+
+    fn experts(&self) -> Window {
+        self.window(self.experts * self.width, self.elements[1])
+    }
+
+    fn mixed(&self) -> Window {
+        self.window(self.gates * self.width, self.elements[2])
+    }
+
+    /// The CPU's weights and mixtures of rows that are there.
+    fn combine(&self, logits: &[f32], experts: &[f32]) -> (Vec<f32>, Vec<f32>) {
+        let (rows, gates) = (self.live, self.gates);
+        let (mut weights, mut mixed) = (vec![0.0; logits.len()], vec![0.0; rows * gates * self.width]);
+        gate_combine(
+            Isa::best(),
+            gates,
+            Mat::new(logits, rows, gates * self.experts),
+            Mat::new(experts, rows, self.experts * self.width),
+            MatMut::new(&mut weights, rows, gates * self.experts),
+            MatMut::new(&mut mixed, rows, gates * self.width),
+        );
+        (weights, mixed)
+    }
+
+    /// The CPU's gradients, added to `start`.
+    fn combine_dx(
+        &self,
+        weights: &[f32],
+        experts: &[f32],
+        d_mixed: &[f32],
+        start: [Vec<f32>; 2],
+    ) -> [Vec<f32>; 2] {
+        let (rows, gates) = (self.live, self.gates);
+        let [mut d_logits, mut d_experts] = start;
+        gate_combine_dx(
+            Isa::best(),
+            gates,
+            Mat::new(weights, rows, gates * self.experts),
+            Mat::new(experts, rows, self.experts * self.width),
+            Mat::new(d_mixed, rows, gates * self.width),
+            true,
+            MatMut::new(&mut d_logits, rows, gates * self.experts),
+            true,
+            MatMut::new(&mut d_experts, rows, self.experts * self.width),
+        );
+        [d_logits, d_experts]
+    }
+
+    /// Sums of all absolute terms of the gradients of the logits.
+    fn logits_most(&self, weights: &[f32], experts: &[f32], d_mixed: &[f32], start: &[f32]) -> Vec<f32> {
+        let (count, width) = (self.experts, self.width);
+        let dot = |i: usize| -> f32 {
+            let (gate, expert) = (i / count, i / (count * self.gates) * count + i % count);
+            let expert = &experts[expert * width..][..width];
+            d_mixed[gate * width..][..width].iter().zip(expert).map(|(d, x)| d * x).sum()
+        };
+        let weighted: Vec<f32> = (0..weights.len()).map(|i| weights[i] * dot(i)).collect();
+        let mean = |i: usize| weighted[i / count * count..][..count].iter().sum::<f32>();
+        (0..weights.len()).map(|i| start[i].abs() + weighted[i] + weights[i] * mean(i)).collect()
+    }
+}
+
+/// Where `found`, the larger matrix of `window`, is not `expected` to within `scale` inside and `before` outside.
+fn wrong(window: Window, before: &[f32], found: &[f32], expected: &[f32], scale: &[f32]) -> Option<String> {
+    let inside = window.live_values(found);
+    if let Some(difference) = first_difference(found, &window.replaced(before, &inside)) {
+        return Some(format!("outside: {difference}"));
+    }
+    let rounding = if window.element == Element::Bf16 { 1.0 / 256.0 } else { 0.0 };
+    let fits =
+        |i: usize| (inside[i] - expected[i]).abs() <= TOLERANCE * scale[i] + rounding * expected[i].abs();
+    let at = (0..inside.len()).find(|&i| !fits(i))?;
+    Some(format!("{}, {}: {}, not {}", at / window.cols, at % window.cols, inside[at], expected[at]))
+}
+
+fn absolute(values: &[f32]) -> Vec<f32> {
+    values.iter().map(|v| v.abs()).collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(96))]
+
+    #[test]
+    fn mixtures_are_those_of_the_cpu(bank in Bank::any()) {
+        let mut gpu = Gpu::with_order(bank.seed);
+        let (logits, experts, mixed) = (bank.logits(), bank.experts(), bank.mixed());
+        let weights = Window { element: bank.elements[2], ..logits };
+        let mut all_logits = logits.values(bank.seed, 4.0);
+        all_logits.iter_mut().step_by(11).for_each(|v| *v = f32::NEG_INFINITY);
+        let all_experts = experts.values(bank.seed ^ 1, 1.0);
+        let before = (weights.values(bank.seed ^ 2, 1.0), mixed.values(bank.seed ^ 3, 1.0));
+        let (live_logits, live_experts) = (logits.live_values(&all_logits), experts.live_values(&all_experts));
+        let expected = bank.combine(&live_logits, &live_experts);
+        let scale = bank.combine(&live_logits, &absolute(&live_experts));
+
+        let (logits, experts) = (logits.upload(&mut gpu, &all_logits), experts.upload(&mut gpu, &all_experts));
+        let to = (weights.upload(&mut gpu, &before.0), mixed.upload(&mut gpu, &before.1));
+        gpu.launch(&cuda::gate_combine(bank.gates as u32, logits, experts, to.0, to.1));
+        let found = (weights.download(&mut gpu, to.0), mixed.download(&mut gpu, to.1));
+        // A gate without any logit above minus infinity is NaN, on both sides.
+        let agree = |found: &[f32], expected: &[f32]| -> Vec<f32> {
+            found.iter().zip(expected).map(|(f, e)| if f.is_nan() && e.is_nan() { 0.0 } else { *f }).collect()
+        };
+        let zero = |v: &[f32]| -> Vec<f32> { v.iter().map(|v| if v.is_nan() { 0.0 } else { *v }).collect() };
+        for (window, before, found, expected, scale) in [
+            (weights, &before.0, &found.0, &expected.0, &scale.0),
+            (mixed, &before.1, &found.1, &expected.1, &scale.1),
+        ] {
+            let found = window.replaced(found, &agree(&window.live_values(found), expected));
+            let difference = wrong(window, before, &found, &zero(expected), &zero(scale));
+            prop_assert_eq!(difference, None, "{:?}", window);
+        }
+    }
+
+    #[test]
+    fn gradients_are_those_of_the_cpu(bank in Bank::any()) {
+        let mut gpu = Gpu::with_order(bank.seed);
+        let (weights, experts, d_mixed) = (bank.logits(), bank.experts(), bank.mixed());
+        let (d_logits, d_experts) = (Window { element: bank.elements[1], ..weights }, experts);
+        let all_weights: Vec<f32> = weights.values(bank.seed, 1.0).iter().map(|v| v.abs()).collect();
+        let (all_experts, all_mixed) = (experts.values(bank.seed ^ 1, 1.0), d_mixed.values(bank.seed ^ 2, 1.0));
+        let before = (d_logits.values(bank.seed ^ 3, 1.0), d_experts.values(bank.seed ^ 4, 1.0));
+        let (logits_start, experts_start) = (d_logits.live_values(&before.0), d_experts.live_values(&before.1));
+        let start = |accumulate: bool, values: Vec<f32>| if accumulate { values } else { vec![0.0; values.len()] };
+        let start = [start(bank.accumulate.0, logits_start), start(bank.accumulate.1, experts_start)];
+        let (live_weights, live_experts) = (weights.live_values(&all_weights), experts.live_values(&all_experts));
+        let live_mixed = d_mixed.live_values(&all_mixed);
+        let expected = bank.combine_dx(&live_weights, &live_experts, &live_mixed, start.clone());
+        let (experts_most, mixed_most) = (absolute(&live_experts), absolute(&live_mixed));
+        let most = bank.combine_dx(&live_weights, &experts_most, &mixed_most, start.clone().map(|s| absolute(&s)));
+        let logits_most = bank.logits_most(&live_weights, &experts_most, &mixed_most, &start[0]);
+
+        let (weights, experts) = (weights.upload(&mut gpu, &all_weights), experts.upload(&mut gpu, &all_experts));
+        let d_mixed = d_mixed.upload(&mut gpu, &all_mixed);
+        let to = (d_logits.upload(&mut gpu, &before.0), d_experts.upload(&mut gpu, &before.1));
+        let (add, gates) = (bank.accumulate, bank.gates as u32);
+        gpu.launch(&cuda::gate_combine_dx(gates, weights, experts, d_mixed, add.0, to.0, add.1, to.1));
+        let found = (d_logits.download(&mut gpu, to.0), d_experts.download(&mut gpu, to.1));
+        prop_assert_eq!(wrong(d_logits, &before.0, &found.0, &expected[0], &logits_most), None, "logits");
+        prop_assert_eq!(wrong(d_experts, &before.1, &found.1, &expected[1], &most[1]), None, "experts");
+    }
+}
+
+#[test]
+fn infinity_and_nan_make_a_gate_nan_and_minus_infinity_weighs_nothing() {
+    let mut gpu = Gpu::new();
+    let logits = [f32::INFINITY, 1.0, f32::NAN, 1.0, f32::NEG_INFINITY, 1.0];
+    let (logits, experts) = (gpu.upload_mat(&logits, 1, 6, 6), gpu.upload_mat(&[2.0, 3.0], 1, 2, 2));
+    let (weights, mixed) = (gpu.upload_mat(&[0.0; 6], 1, 6, 6), gpu.upload_mat(&[0.0; 3], 1, 3, 3));
+    gpu.launch(&cuda::gate_combine(3, logits, experts, weights, mixed));
+    let (weights, mixed) = (gpu.download_mat(weights), gpu.download_mat(mixed));
+    assert!(weights[..4].iter().all(|w| w.is_nan()) && mixed[0].is_nan() && mixed[1].is_nan());
+    assert_eq!((&weights[4..], mixed[2]), ([0.0, 1.0].as_slice(), 3.0));
+}
+
+#[test]
+fn many_logits_take_fewer_rows_a_block() {
+    let bank = Window::whole(3, 0);
+    let mut gpu = Gpu::new();
+    let logits = Window::whole(3, 4 * 1500);
+    let logits = logits.upload(&mut gpu, &vec![0.0; logits.len()]);
+    let (experts, mixed) = (bank.upload(&mut gpu, &[]), bank.upload(&mut gpu, &[]));
+    let launch = cuda::gate_combine(4, logits, experts, logits, mixed);
+    assert_eq!((launch.grid[0], launch.threads), (2, 64));
+    gpu.launch(&launch);
+    let weights = gpu.download_mat(logits);
+    assert!(weights.iter().all(|w| (w * 1500.0 - 1.0).abs() < 1e-5), "{:?}", &weights[..4]);
+}
+
+#[test]
+#[should_panic(expected = "too many")]
+fn more_logits_than_shared_memory_holds_are_refused() {
+    let mut gpu = Gpu::new();
+    let logits = gpu.upload_mat(&vec![0.0; 13000], 1, 13000, 13000);
+    let none = gpu.upload_mat(&[], 1, 0, 0);
+    cuda::gate_combine(1, logits, none, logits, none);
+}

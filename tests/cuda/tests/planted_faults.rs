@@ -1,0 +1,131 @@
+//! That the checks see the mistakes that kernels of this kind are prone to: each is planted in the PTX as it ships, one
+//! instruction at a time, in every place where it could stand.
+
+use manygate_cuda::gemm::{self, Heads};
+use manygate_cuda::{DeviceMat, Element, Family, Launch, Precision, gate};
+use manygate_cuda_tests::{Gpu, Window};
+use manygate_kernels::activation::Activation;
+
+/// A product of one tile, which it fills in part, and of several pieces of the inner index.
+fn linear(precision: Precision) -> (Gpu, Launch) {
+    let mut gpu = Gpu::new();
+    let element = if precision == Precision::Bf16 { Element::Bf16 } else { Element::F32 };
+    let (x, weight) =
+        (Window { element, ..Window::whole(21, 208) }, Window { element, ..Window::whole(19, 208) });
+    let (x, weight) =
+        (x.upload(&mut gpu, &x.values(1, 1.0)), weight.upload(&mut gpu, &weight.values(2, 1.0)));
+    let y = DeviceMat::new(gpu.allocate::<f32>(21 * 19), 21, 19);
+    let launch = gemm::linear(precision, x, weight, &Heads::one(19, 0, Activation::Identity), y);
+    (gpu, launch)
+}
+
+/// Two gates over five experts, forward.
+fn gates() -> (Gpu, Launch) {
+    let mut gpu = Gpu::new();
+    let (logits, experts) = (Window::whole(9, 10), Window::whole(9, 5 * 32));
+    let (logits, experts) =
+        (logits.upload(&mut gpu, &logits.values(1, 1.0)), experts.upload(&mut gpu, &experts.values(2, 1.0)));
+    let weights = DeviceMat::new(gpu.allocate::<f32>(90), 9, 10);
+    let mixed = DeviceMat::new(gpu.allocate::<f32>(9 * 64), 9, 64);
+    (gpu, gate::gate_combine(2, logits, experts, weights, mixed))
+}
+
+/// Their gradients.
+fn gate_gradients() -> (Gpu, Launch) {
+    let mut gpu = Gpu::new();
+    let upload = |gpu: &mut Gpu, cols: usize| {
+        let window = Window::whole(9, cols);
+        window.upload(gpu, &window.values(cols as u64, 1.0))
+    };
+    let (weights, experts, d_mixed) = (upload(&mut gpu, 10), upload(&mut gpu, 5 * 32), upload(&mut gpu, 64));
+    let (d_logits, d_experts) = (upload(&mut gpu, 10), upload(&mut gpu, 5 * 32));
+    let launch = gate::gate_combine_dx(2, weights, experts, d_mixed, false, d_logits, false, d_experts);
+    (gpu, launch)
+}
+
+/// `launch` of PTX in which `plant` has changed each line of the kernel that it gives another text, one at a time.
+fn planted(launch: &Launch, plant: impl Fn(&str) -> Option<String>) -> Vec<Launch> {
+    let lines: Vec<&str> = launch.family.ptx.lines().collect();
+    let entry = format!(".entry {}(", launch.kernel);
+    let start = lines.iter().position(|line| line.contains(&entry)).expect("the kernel");
+    let end = start + lines[start..].iter().position(|&line| line == "}").expect("the end of the kernel");
+    let changed = (start..end).filter_map(|at| Some((at, plant(lines[at])?)));
+    let with = |(at, text): (usize, String)| {
+        let mut lines = lines.clone();
+        lines[at] = &text;
+        let ptx = lines.join("\n").leak();
+        let family = Box::leak(Box::new(Family { ptx, ..*launch.family }));
+        Launch { family, ..launch.clone() }
+    };
+    changed.map(with).collect()
+}
+
+/// Asserts that every planted fault is reported, in words that have one of `reports`, and that there are `count`
+/// of them.
+fn assert_reported(
+    of: impl Fn() -> (Gpu, Launch),
+    reports: &[&str],
+    count: usize,
+    plant: impl Fn(&str) -> Option<String>,
+) {
+    let (mut gpu, launch) = of();
+    gpu.launch(&launch);
+    let faults = planted(&launch, plant);
+    assert_eq!(faults.len(), count, "{}: places to plant in", launch.kernel);
+    for fault in faults {
+        let message = of().0.try_launch(&fault).expect_err(launch.kernel);
+        assert!(reports.iter().any(|report| message.contains(report)), "{message}");
+    }
+}
+
+/// Without the instruction `name`.
+fn without(name: &str) -> impl Fn(&str) -> Option<String> {
+    move |line| line.trim().starts_with(name).then(String::new)
+}
+
+#[test]
+fn missing_barriers_are_races() {
+    for precision in [Precision::F32, Precision::Tf32, Precision::Bf16] {
+        assert_reported(|| linear(precision), &["race: "], 3, without("bar.sync"));
+    }
+    assert_reported(gates, &["race: "], 1, without("bar.warp.sync"));
+    assert_reported(gate_gradients, &["race: "], 2, without("bar.warp.sync"));
+}
+
+#[test]
+fn waits_that_leave_a_copy_pending_are_seen() {
+    for (precision, pending) in [(Precision::F32, 2), (Precision::Tf32, 1), (Precision::Bf16, 1)] {
+        let weaker = |line: &str| {
+            let wait = format!("cp.async.wait_group {pending};");
+            line.contains(&wait)
+                .then(|| line.replace(&wait, &format!("cp.async.wait_group {};", pending + 1)))
+        };
+        assert_reported(|| linear(precision), &["nothing was written to"], 1, weaker);
+    }
+}
+
+#[test]
+fn copies_of_what_is_not_there_are_out_of_bounds() {
+    for (precision, bytes, count) in
+        [(Precision::F32, 4, 8), (Precision::Tf32, 16, 4), (Precision::Bf16, 16, 4)]
+    {
+        let all = |line: &str| {
+            let size = format!("], {bytes}, ");
+            let at = line.contains("cp.async.c").then(|| line.find(&size))??;
+            Some(format!("{}], {bytes};", &line[..at]))
+        };
+        // Some of it is in another matrix, which has no values yet.
+        assert_reported(|| linear(precision), &["out of bounds", "nothing was written to"], count, all);
+    }
+}
+
+#[test]
+fn shuffles_that_lanes_skip_are_seen() {
+    let skip = "{ .reg .pred %upper; .reg .u32 %lane; mov.u32 %lane, %laneid; setp.ge.u32 %upper, %lane, 16;";
+    let lower_half = |line: &str| {
+        let is_shuffle = line.trim().starts_with("shfl.sync");
+        is_shuffle.then(|| format!("{skip} @%upper bra $PLANTED; {line} }} $PLANTED:"))
+    };
+    assert_reported(gates, &["nothing was written to"], 2, lower_half);
+    assert_reported(gate_gradients, &["nothing was written to"], 7, lower_half);
+}

@@ -1,0 +1,14 @@
+//! Running kernels: a launch is run block after block, a block warp after warp, each up to the next barrier.
+
+mod access;
+mod atomic;
+mod block;
+mod copy;
+mod exchange;
+mod launch;
+mod matrix;
+mod step;
+mod warp;
+
+pub(crate) use launch::launch;
+pub use launch::{Launch, Stats};

@@ -1,0 +1,268 @@
+//! What is ordered before what.
+
+use super::accessor::Accessor;
+use super::release::{Releases, StrongAccess};
+use crate::bits::lanes_of;
+
+/// Synchronisation so far. Times grow with each event; an access at the time of an event comes after it.
+#[derive(Default)]
+pub(crate) struct Order {
+    now: u32,
+    launch_start: u32,
+    block_start: u32,
+    /// The last barrier of all threads of the block.
+    barrier: u32,
+    warps: Vec<WarpOrder>,
+    /// Barriers of some warps since then: time and warps.
+    partial_barriers: Vec<(u32, u32)>,
+    /// Blocks of this launch and when they began.
+    blocks: Vec<(u32, [u32; 3])>,
+    releases: Releases,
+}
+
+/// Synchronisation within a warp.
+#[derive(Clone, Default)]
+struct WarpOrder {
+    /// The last event that all lanes took part in.
+    all: u32,
+    /// Events of some lanes since then: time and lanes.
+    some: Vec<(u32, u32)>,
+}
+
+/// Times that may still be counted before those of all memory are forgotten.
+const LAST_TIME: u32 = u32::MAX / 2;
+
+impl Order {
+    /// A warp that accesses memory now, at an instruction; `strong` if it may race with others that may.
+    pub(crate) fn accessor(&self, warp: usize, counter: u32, strong: bool) -> Accessor {
+        Accessor {
+            now: self.now,
+            warp_start: self.warps[warp].all,
+            barrier: self.barrier,
+            block_start: self.block_start,
+            launch_start: self.launch_start,
+            ..Accessor::new(warp, counter, strong)
+        }
+    }
+
+    /// A launch of blocks of `warps` warps begins. True if times start anew, and those that memory remembers are void.
+    pub(crate) fn begin_launch(&mut self, warps: usize) -> bool {
+        let wraps = self.now > LAST_TIME;
+        if wraps {
+            self.now = 0;
+        }
+        self.now += 1;
+        self.launch_start = self.now;
+        self.warps = vec![WarpOrder::default(); warps];
+        self.blocks.clear();
+        self.releases.begin_launch();
+        wraps
+    }
+
+    pub(crate) fn begin_block(&mut self, block: [u32; 3]) {
+        self.barrier_of_all();
+        self.block_start = self.now;
+        self.blocks.push((self.now, block));
+        self.releases.begin_block();
+    }
+
+    /// All threads of the block have met.
+    pub(crate) fn barrier_of_all(&mut self) {
+        self.now += 1;
+        self.barrier = self.now;
+        self.partial_barriers.clear();
+        for warp in &mut self.warps {
+            warp.all = self.now;
+            warp.some.clear();
+        }
+    }
+
+    /// The threads of some warps have met.
+    pub(crate) fn barrier_of_some(&mut self, warps: u32) {
+        self.now += 1;
+        self.partial_barriers.push((self.now, warps));
+        for warp in lanes_of(warps) {
+            self.warps[warp].all = self.now;
+            self.warps[warp].some.clear();
+        }
+    }
+
+    /// `lanes` of a warp have met; `live` are those that there are.
+    pub(crate) fn warp_event(&mut self, warp: usize, lanes: u32, live: u32) {
+        self.now += 1;
+        let warp = &mut self.warps[warp];
+        if lanes & live == live {
+            warp.all = self.now;
+            warp.some.clear();
+        } else {
+            match warp.some.last_mut() {
+                // What was before the earlier event of the same lanes is before this one too.
+                Some((time, same)) if *same == lanes => *time = self.now,
+                _ => warp.some.push((self.now, lanes)),
+            }
+        }
+    }
+
+    /// A thread of the block has fenced its accesses, for the whole device.
+    pub(crate) fn fence(&mut self) {
+        self.now += 1;
+        self.releases.fence(self.now);
+    }
+
+    /// Whether strong accesses must be told.
+    #[inline]
+    pub(crate) fn has_releases(&self) -> bool {
+        self.releases.are_there()
+    }
+
+    /// A thread has accessed device memory in a way that may race.
+    pub(crate) fn strong_access(&mut self, access: StrongAccess, thread: u16) {
+        self.releases.strong_access(access, thread, self.now, self.block_start, self.barrier);
+    }
+
+    /// Whether what thread `before` of its block did at `time` is ordered before what `thread` does now.
+    pub(crate) fn is_ordered(&self, before: u16, time: u32, thread: u16) -> bool {
+        if time < self.block_start {
+            let block = self.block_number(time).map_or(0, |number| self.blocks[number].0);
+            return self.releases.is_ordered(before, time, block, thread, self.barrier);
+        }
+        if before == thread || time < self.barrier {
+            return true;
+        }
+        let (warp_before, warp) = (before / 32, thread / 32);
+        if warp_before == warp {
+            let warp = &self.warps[usize::from(warp)];
+            return time < warp.all || reaches(&warp.some, time, before % 32, thread % 32);
+        }
+        reaches(&self.partial_barriers, time, warp_before, warp)
+    }
+
+    /// The block that did something at `time`, if that was not the current one.
+    pub(crate) fn block_before(&self, time: u32) -> Option<[u32; 3]> {
+        if time >= self.block_start {
+            return None;
+        }
+        self.block_number(time).map(|number| self.blocks[number].1)
+    }
+
+    /// The block that something at `time` was in.
+    fn block_number(&self, time: u32) -> Option<usize> {
+        self.blocks.partition_point(|(start, _)| *start <= time).checked_sub(1)
+    }
+}
+
+/// Whether a chain of `events` after `time` leads from member `from` to member `to`.
+fn reaches(events: &[(u32, u32)], time: u32, from: u16, to: u16) -> bool {
+    let mut reached = 1u32 << from;
+    for (_, members) in events.iter().filter(|event| event.0 > time) {
+        if members & reached != 0 {
+            reached |= members;
+        }
+    }
+    reached >> to & 1 == 1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn order() -> Order {
+        let mut order = Order::default();
+        order.begin_launch(3);
+        order.begin_block([0; 3]);
+        order
+    }
+
+    #[test]
+    fn barriers_order_everything() {
+        let mut order = order();
+        let time = order.now;
+        assert!(!order.is_ordered(0, time, 40));
+        assert!(order.is_ordered(7, time, 7));
+        order.barrier_of_all();
+        assert!(order.is_ordered(0, time, 40));
+        assert!(!order.is_ordered(0, order.now, 40));
+    }
+
+    #[test]
+    fn events_of_lanes_make_chains() {
+        let mut order = order();
+        let time = order.now;
+        order.warp_event(0, 0b0011, u32::MAX);
+        assert!(order.is_ordered(0, time, 1));
+        assert!(!order.is_ordered(0, time, 2));
+        order.warp_event(0, 0b0110, u32::MAX);
+        assert!(order.is_ordered(0, time, 2));
+        assert!(!order.is_ordered(2, time, 0));
+        order.warp_event(0, u32::MAX, u32::MAX);
+        assert!(order.is_ordered(2, time, 0));
+        assert!(!order.is_ordered(2, time, 32));
+    }
+
+    #[test]
+    fn barriers_of_some_warps_make_chains() {
+        let mut order = order();
+        let time = order.now;
+        order.barrier_of_some(0b011);
+        assert!(order.is_ordered(0, time, 33));
+        assert!(order.is_ordered(0, time, 1));
+        assert!(!order.is_ordered(0, time, 64));
+        order.barrier_of_some(0b110);
+        assert!(order.is_ordered(0, time, 64));
+        assert!(!order.is_ordered(64, time, 0));
+    }
+
+    #[test]
+    fn blocks_are_found_by_time() {
+        let mut order = order();
+        let first = order.now;
+        order.begin_block([5, 0, 0]);
+        assert_eq!(order.block_before(first), Some([0; 3]));
+        assert_eq!(order.block_before(order.now), None);
+    }
+
+    /// A block whose thread 0 writes, and perhaps fences and adds to a counter; then the start of the next one.
+    fn first_block(fences: bool) -> (Order, u32) {
+        let mut order = order();
+        let time = order.now;
+        if fences {
+            order.fence();
+        }
+        let add = StrongAccess { address: 64, reads: true, writes: true, acquires: false, releases: false };
+        order.strong_access(add, 0);
+        order.begin_block([1, 0, 0]);
+        order.strong_access(add, 7);
+        (order, time)
+    }
+
+    #[test]
+    fn fences_and_atomics_order_blocks() {
+        let (mut order, time) = first_block(true);
+        assert!(!order.is_ordered(0, time, 7), "no fence after the atomic");
+        order.fence();
+        assert!(order.is_ordered(0, time, 7));
+        assert!(!order.is_ordered(1, time, 7), "thread 1 of the first block met nobody");
+        assert!(!order.is_ordered(0, time, 8), "thread 8 has not met thread 7");
+        order.barrier_of_all();
+        assert!(order.is_ordered(0, time, 8));
+        let (mut order, time) = first_block(false);
+        order.fence();
+        assert!(!order.is_ordered(0, time, 7), "no fence before the atomic");
+    }
+
+    #[test]
+    fn releases_and_acquisitions_need_no_fences() {
+        let mut order = order();
+        let time = order.now;
+        order.barrier_of_all();
+        let access =
+            StrongAccess { address: 64, reads: false, writes: true, acquires: false, releases: true };
+        order.strong_access(access, 0);
+        order.begin_block([1, 0, 0]);
+        let access =
+            StrongAccess { address: 64, reads: true, writes: false, acquires: true, releases: false };
+        assert!(!order.is_ordered(9, time, 7));
+        order.strong_access(access, 7);
+        assert!(order.is_ordered(9, time, 7), "what was before the barrier is released with it");
+    }
+}

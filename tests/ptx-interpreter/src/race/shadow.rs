@@ -1,0 +1,218 @@
+//! Who accessed which bytes last.
+
+use super::accessor::{Accessor, Tag};
+use super::order::Order;
+use crate::bits::lanes_of;
+use crate::region::Scope;
+
+/// An earlier access that nothing orders before the present one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Conflict {
+    pub(crate) wrote: bool,
+    pub(crate) thread: u16,
+    pub(crate) time: u32,
+    /// The instruction.
+    pub(crate) counter: u32,
+}
+
+/// The last write to some bytes and reads after it. Two readers are kept, of different warps or blocks if there are such:
+/// whoever writes next, one of them is another's.
+#[derive(Clone, Copy, Default)]
+struct Cell {
+    write: Write,
+    reads: [Reads; 2],
+}
+
+/// A write; at time zero none.
+#[derive(Clone, Copy, Default)]
+struct Write {
+    time: u32,
+    tag: Tag,
+}
+
+/// Reads by lanes of a warp, at `time` or later; at time zero none.
+#[derive(Clone, Copy, Default)]
+struct Reads {
+    time: u32,
+    lanes: u32,
+    tag: Tag,
+}
+
+impl Reads {
+    /// Whether another warp of the block read since the last barrier.
+    #[inline]
+    fn is_anothers(&self, who: &Accessor) -> bool {
+        self.time >= who.barrier && !self.tag.has_warp_of(who.tag)
+    }
+
+    /// With those of `lanes`, of the same warp.
+    #[inline]
+    fn add(&mut self, lanes: u32, who: &Accessor) {
+        self.lanes |= lanes;
+        self.tag = self.tag.as_strong_as(who.tag);
+    }
+}
+
+/// Bytes of a page of cells.
+const PAGE: usize = 4096;
+
+/// Cells of a region's bytes, in pages that come into being when they are accessed.
+pub(crate) struct Shadow {
+    pages: Vec<Page>,
+}
+
+/// Cells of a page, for `1 << shift` bytes each: four, until accesses of fewer come.
+#[derive(Default)]
+struct Page {
+    shift: u32,
+    cells: Vec<Cell>,
+}
+
+impl Page {
+    #[cold]
+    fn begin(&mut self) {
+        *self = Page { shift: 2, cells: vec![Cell::default(); PAGE >> 2] };
+    }
+
+    /// Divides cells until they are for `1 << shift` bytes.
+    #[cold]
+    fn refine(&mut self, shift: u32) {
+        let parts = 1 << (self.shift - shift);
+        self.cells = self.cells.iter().flat_map(|cell| std::iter::repeat_n(*cell, parts)).collect();
+        self.shift = shift;
+    }
+}
+
+impl Shadow {
+    /// Cells for `bytes` bytes.
+    pub(crate) fn new(bytes: usize) -> Shadow {
+        Shadow { pages: (0..bytes.div_ceil(PAGE)).map(|_| Page::default()).collect() }
+    }
+
+    /// Cells of `count` bytes at `at`, which lie in one page.
+    #[inline]
+    fn cells(&mut self, at: usize, count: usize) -> &mut [Cell] {
+        let page = &mut self.pages[at / PAGE];
+        if page.cells.is_empty() {
+            page.begin();
+        }
+        if count < 1 << page.shift {
+            page.refine(count.trailing_zeros());
+        }
+        let within = at % PAGE;
+        &mut page.cells[within >> page.shift..(within + count) >> page.shift]
+    }
+
+    /// `lanes` read `count` bytes at `at`: a power of two up to 16, and a divisor of `at`.
+    #[inline]
+    pub(crate) fn read(
+        &mut self,
+        (at, count): (usize, usize),
+        lanes: u32,
+        who: &Accessor,
+        order: &Order,
+        scope: Scope,
+    ) -> Result<(), Conflict> {
+        let floor = floor(who, scope);
+        let start = floor.max(who.warp_start);
+        for cell in self.cells(at, count) {
+            if cell.write.time >= floor {
+                check_write(cell.write, lanes, who, order)?;
+            }
+            // As a rule the warp has read here since its lanes met last, nobody has, or enough others have.
+            let [first, second] = &mut cell.reads;
+            if first.time >= start && first.tag.has_warp_of(who.tag) {
+                first.add(lanes, who);
+            } else if first.time < floor {
+                *first = Reads { time: who.now, lanes, tag: who.tag };
+            } else if !(first.is_anothers(who) && second.is_anothers(who)) {
+                cell.note_another_read(lanes, who, floor);
+            }
+        }
+        Ok(())
+    }
+
+    /// `lane` writes `count` bytes at `at`: a power of two up to 16, and a divisor of `at`.
+    #[inline]
+    pub(crate) fn write(
+        &mut self,
+        (at, count): (usize, usize),
+        lane: usize,
+        who: &Accessor,
+        order: &Order,
+        scope: Scope,
+    ) -> Result<(), Conflict> {
+        let floor = floor(who, scope);
+        let write = Write { time: who.now, tag: who.tag.of_lane(lane) };
+        for cell in self.cells(at, count) {
+            if cell.write.time >= floor {
+                check_write(cell.write, 1 << lane, who, order)?;
+            }
+            for reads in cell.reads {
+                if reads.time >= floor {
+                    check_reads(reads, lane, who, order)?;
+                }
+            }
+            if !who.tag.is_strong() {
+                *cell = Cell { write, reads: [Reads::default(); 2] };
+            } else if cell.write.tag.is_strong() || cell.write.time < floor.max(who.barrier) {
+                // What may race leaves the accesses that may not on record: other threads' are no more ordered after it.
+                cell.write = write;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The time from which on accesses may conflict with what happens now.
+#[inline]
+fn floor(who: &Accessor, scope: Scope) -> u32 {
+    match scope {
+        Scope::Device => who.launch_start,
+        Scope::Block | Scope::Thread => who.barrier,
+    }
+}
+
+/// That a write is before an access by `lanes`.
+fn check_write(write: Write, lanes: u32, who: &Accessor, order: &Order) -> Result<(), Conflict> {
+    let Write { time, tag } = write;
+    if tag.are_strong(who.tag)
+        || lanes_of(lanes).all(|lane| order.is_ordered(tag.thread(), time, who.thread(lane)))
+    {
+        return Ok(());
+    }
+    Err(Conflict { wrote: true, thread: tag.thread(), time, counter: tag.counter() })
+}
+
+/// That reads are before a write by `lane`.
+fn check_reads(reads: Reads, lane: usize, who: &Accessor, order: &Order) -> Result<(), Conflict> {
+    let Reads { time, lanes, tag } = reads;
+    if tag.are_strong(who.tag) {
+        return Ok(());
+    }
+    let mut threads = lanes_of(lanes).map(|reader| tag.of_lane(reader).thread());
+    match threads.find(|thread| !order.is_ordered(*thread, time, who.thread(lane))) {
+        None => Ok(()),
+        Some(thread) => Err(Conflict { wrote: false, thread, time, counter: tag.counter() }),
+    }
+}
+
+impl Cell {
+    /// A read by other lanes than those that have read first.
+    fn note_another_read(&mut self, lanes: u32, who: &Accessor, floor: u32) {
+        // Reads of this block before its last barrier matter to other blocks alone, as does the present one.
+        let replaceable = |reads: &Reads| {
+            reads.time < floor
+                || reads.time >= who.block_start
+                    && (reads.time < who.barrier || reads.tag.has_warp_of(who.tag))
+        };
+        let Some(reads) = self.reads.iter_mut().find(|reads| replaceable(reads)) else {
+            return;
+        };
+        if reads.tag.has_warp_of(who.tag) && reads.time >= floor.max(who.warp_start) {
+            reads.add(lanes, who);
+        } else {
+            *reads = Reads { time: who.now, lanes, tag: who.tag };
+        }
+    }
+}

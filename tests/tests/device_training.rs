@@ -1,0 +1,165 @@
+//! Runs on a device against the same runs on the CPU.
+
+use manygate_core::Error;
+use manygate_cuda_tests::{Gpu, project_root};
+use manygate_train::{
+    Cancel, Config, DeviceChoice, Event, Observer, Outcome, PrecisionChoice, RunOptions, Silent, train,
+};
+
+/// Steps of a run.
+const STEPS: usize = 30;
+
+/// A small mmoe on the bundled data, with batches of 128 rows.
+fn config(keys: &str) -> Config {
+    let root = project_root();
+    let text = std::fs::read_to_string(root.join("configs/quickstart.toml")).expect("the configuration");
+    let mut table: toml::Table = text.parse().expect("TOML");
+    let small: toml::Table = format!(
+        "name = \"mmoe\"\nembedding_dim = 4\nexperts = 3\nexpert_units = [16, 8]\ntower_units = [8]\n{keys}"
+    )
+    .parse()
+    .expect("TOML");
+    table.insert("model".into(), small.into());
+    table["train"]["batch_size"] = 128.into();
+    let stage: toml::Table = format!("name = \"short\"\nsteps = {STEPS}").parse().expect("TOML");
+    table.insert("stage".into(), vec![toml::Value::from(stage)].into());
+    // Files are named from the project's root.
+    for files in ["train", "test"] {
+        let files = table["data"][files].as_array_mut().expect("files");
+        files
+            .iter_mut()
+            .for_each(|file| *file = root.join(file.as_str().expect("a path")).display().to_string().into());
+    }
+    if let Some(report) = table.get_mut("report").and_then(|report| report.as_table_mut()) {
+        report.remove("floors");
+    }
+    toml::Value::from(table).try_into().expect("a configuration")
+}
+
+/// The loss of each step.
+#[derive(Default)]
+struct Losses(Vec<f64>, u64);
+
+impl Losses {
+    /// Of the steps after `step`.
+    fn after(step: u64) -> Losses {
+        Losses(Vec::new(), step)
+    }
+}
+
+impl Observer for Losses {
+    fn event(&mut self, event: &Event<'_>) {
+        if let Event::Step { step, loss, .. } = event {
+            assert!(*step > self.1, "step {step} is told after {}", self.1);
+            self.1 = *step;
+            self.0.push(*loss);
+        }
+    }
+}
+
+fn run(config: &Config, device: DeviceChoice) -> (Vec<f64>, Outcome) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let options = RunOptions { threads: 1, device, ..RunOptions::default() };
+    let mut losses = Losses::default();
+    let outcome = train(config, folder.path(), options, &mut losses).expect("a run");
+    (losses.0, outcome)
+}
+
+fn compare(keys: &str) {
+    let config = config(keys);
+    let gpu = Gpu::new();
+    let (losses, outcome) = run(&config, DeviceChoice::Cuda(gpu.device().description().ordinal));
+    let (expected, by_cpu) = run(&config, DeviceChoice::Cpu);
+    assert_eq!((losses.len(), expected.len()), (STEPS, STEPS));
+    for (step, (loss, expected)) in losses.iter().zip(&expected).enumerate() {
+        assert!((loss - expected).abs() < 1e-4, "step {}: {loss} on the device, {expected} here", step + 1);
+    }
+    assert!(losses[STEPS - 1] < losses[0], "it learns: {losses:?}");
+    let figures = |outcome: &Outcome| format!("{:.3?}", outcome.valid.evaluation);
+    assert_eq!(figures(&outcome), figures(&by_cpu));
+}
+
+#[test]
+fn thirty_steps_are_those_of_the_cpu() {
+    compare("");
+}
+
+/// Asks to stop after some steps.
+struct StopAfter(u64, Cancel);
+
+impl Observer for StopAfter {
+    fn event(&mut self, event: &Event<'_>) {
+        if matches!(event, Event::Step { step, .. } if *step == self.0) {
+            self.1.request();
+        }
+    }
+}
+
+#[test]
+fn a_run_goes_on_where_another_device_left_it() {
+    let config = config("");
+    let (gpu, folder) = (Gpu::new(), tempfile::tempdir().expect("a folder"));
+    let devices = [DeviceChoice::Cuda(gpu.device().description().ordinal), DeviceChoice::Cpu];
+    let run = folder.path().join("run");
+    for (device, stop) in [(devices[0], 8), (devices[1], 20)] {
+        let cancel = Cancel::default();
+        let options = RunOptions {
+            threads: 1,
+            device,
+            resume: stop > 8,
+            cancel: cancel.clone(),
+            ..RunOptions::default()
+        };
+        let stopped = train(&config, &run, options, &mut StopAfter(stop, cancel)).expect_err("it is stopped");
+        assert!(
+            matches!(stopped, Error::Interrupted { step } if step == stop || step == stop + 1),
+            "{stopped}"
+        );
+    }
+    let options = RunOptions { threads: 1, device: devices[0], resume: true, ..RunOptions::default() };
+    let outcome = train(&config, &run, options, &mut Losses::after(20)).expect("the rest of the run");
+    let (_, by_cpu) = self::run(&config, DeviceChoice::Cpu);
+    let figures = |outcome: &Outcome| format!("{:.3?}", outcome.valid.evaluation);
+    assert_eq!(figures(&outcome), figures(&by_cpu));
+}
+
+#[test]
+fn tensor_cores_come_close() {
+    let config = config("");
+    let (expected, _) = run(&config, DeviceChoice::Cpu);
+    for (precision, tolerance) in [(PrecisionChoice::Tf32, 2e-3), (PrecisionChoice::Bf16, 2e-2)] {
+        let (gpu, folder) = (Gpu::new(), tempfile::tempdir().expect("a folder"));
+        let device = DeviceChoice::Cuda(gpu.device().description().ordinal);
+        let options = RunOptions { threads: 1, device, precision, ..RunOptions::default() };
+        let mut losses = Losses::default();
+        train(&config, folder.path(), options, &mut losses).expect("a run");
+        for (step, (loss, expected)) in losses.0.iter().zip(&expected).enumerate() {
+            let difference = (loss - expected).abs();
+            assert!(difference < tolerance, "{precision:?}, step {}: {loss} for {expected}", step + 1);
+        }
+        assert!(losses.0 != expected, "{precision:?} rounds");
+    }
+}
+
+#[test]
+fn a_loss_that_is_not_finite_stops_the_run_before_anything_moves() {
+    let mut config = config("");
+    // The first step throws the weights so far that later losses overflow.
+    config.optimizer.dense.rate = Some(1e30);
+    let gpu = Gpu::new();
+    let told = |device| {
+        let folder = tempfile::tempdir().expect("a folder");
+        let options = RunOptions { threads: 1, device, ..RunOptions::default() };
+        match train(&config, folder.path(), options, &mut Silent) {
+            Err(Error::NonFinite { step, .. }) => step,
+            other => panic!("{:?}", other.map(|_| "a whole run")),
+        }
+    };
+    let step = told(DeviceChoice::Cuda(gpu.device().description().ordinal));
+    assert_eq!(step, told(DeviceChoice::Cpu));
+}
+
+#[test]
+fn dropout_draws_the_numbers_of_the_cpu() {
+    compare("dropout = 0.2");
+}
