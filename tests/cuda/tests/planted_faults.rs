@@ -100,7 +100,7 @@ fn waits_that_leave_a_copy_pending_are_seen() {
             line.contains(&wait)
                 .then(|| line.replace(&wait, &format!("cp.async.wait_group {};", pending + 1)))
         };
-        assert_reported(|| linear(precision), &["nothing was written to"], 1, weaker);
+        assert_reported(|| linear(precision), &["was not waited for"], 1, weaker);
     }
 }
 
