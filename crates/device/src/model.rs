@@ -106,7 +106,7 @@ impl DeviceModel {
     /// When the batch does not fit, or the device fails.
     ///
     /// # Panics
-    /// When more than [`in_flight`](DeviceModel::in_flight) allows are under way: finish one first.
+    /// When there is no [room](DeviceModel::has_room): finish a run first.
     pub fn run(
         &mut self,
         batch: &Batch,
