@@ -2,9 +2,9 @@
 //!
 //! A device runs a plan compiled with tiles of as many rows as a batch may have: what lies in a worker's arena on the CPU
 //! lies in one arena for the whole batch, and what dies early makes room there in the same way. Each op turns its step
-//! into [launches](manygate_cuda::Launch), which are data; [`Plan::record`](crate::Plan::record) collects them. Nothing here needs a device:
-//! who runs the launches says where memory lies ([`DeviceMemory`]), fills the batch ([`BatchLayout`]) and replays them for
-//! any batch that fits the [`Capacity`] they were recorded for.
+//! into [launches](manygate_cuda::Launch), which are data; [`Plan::record`](crate::Plan::record) collects them. Nothing
+//! here needs a device: who runs the launches says where memory lies ([`DeviceMemory`]), fills the batch
+//! ([`BatchLayout`]) and replays them for any batch that fits the [`Capacity`] they were recorded for.
 
 mod batch;
 mod places;
