@@ -123,8 +123,8 @@ class Nvrtc:
     """The compiler, a library that is called."""
 
     def __init__(self, library):
-        self.library = ctypes.CDLL(str(library))
-        self.library.nvrtcGetErrorString.restype = ctypes.c_char_p
+        self.nvrtc = ctypes.CDLL(str(library))
+        self.nvrtc.nvrtcGetErrorString.restype = ctypes.c_char_p
 
     def compile(self, source, include, options=()):
         """The PTX of a file of CUDA C++, as bytes: the same for the same text, wherever it lies.
@@ -140,13 +140,13 @@ class Nvrtc:
         self._call("CreateProgram", ctypes.byref(program), source.read_bytes(), name.encode(), 0, None, None)
         try:
             array = (ctypes.c_char_p * len(options))(*[option.encode() for option in options])
-            status = self.library.nvrtcCompileProgram(program, len(options), array)
+            status = self.nvrtc.nvrtcCompileProgram(program, len(options), array)
             remarks = self._text(program, "ProgramLog").decode().strip()
             if status != 0 or remarks:
                 raise Failure(remarks or self._error(status))
             return self._text(program, "PTX")
         finally:
-            self.library.nvrtcDestroyProgram(ctypes.byref(program))
+            self.nvrtc.nvrtcDestroyProgram(ctypes.byref(program))
 
     def _text(self, program, what):
         size = ctypes.c_size_t()
@@ -156,12 +156,12 @@ class Nvrtc:
         return buffer.value
 
     def _call(self, name, *arguments):
-        status = getattr(self.library, f"nvrtc{name}")(*arguments)
+        status = getattr(self.nvrtc, f"nvrtc{name}")(*arguments)
         if status != 0:
             raise Failure(f"nvrtc{name}: {self._error(status)}")
 
     def _error(self, status):
-        return self.library.nvrtcGetErrorString(status).decode()
+        return self.nvrtc.nvrtcGetErrorString(status).decode()
 
 
 @dataclass(frozen=True)
