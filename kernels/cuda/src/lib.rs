@@ -17,6 +17,7 @@ pub mod loss;
 pub mod module;
 pub mod norm;
 pub mod optim;
+pub mod peak;
 pub mod random;
 mod share;
 pub mod signature;

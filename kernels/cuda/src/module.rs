@@ -103,6 +103,20 @@ pub static OPTIM: Family = Family {
     kernels: &["optimise", "sum_squares", "clip_factor"],
 };
 
+/// What a device can do at the most.
+pub static PEAK: Family = Family {
+    name: "peak",
+    ptx: include_str!("../ptx/peak.ptx"),
+    kernels: &[
+        "fill_random",
+        "fill_ids",
+        "copy",
+        "multiply_adds",
+        "multiply_adds_tf32",
+        "multiply_adds_bf16",
+    ],
+};
+
 /// Random numbers.
 pub static RANDOM: Family =
     Family { name: "random", ptx: include_str!("../ptx/random.ptx"), kernels: &["dropout"] };
@@ -119,5 +133,6 @@ pub static FAMILIES: &[&Family] = &[
     &LOSS,
     &NORM,
     &OPTIM,
+    &PEAK,
     &RANDOM,
 ];
