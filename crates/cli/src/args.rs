@@ -310,6 +310,8 @@ pub(crate) enum Rule {
 pub(crate) enum Bench {
     /// Training steps on the yardstick's workload: 26 fields of 10 to 1,000,000 rows, Zipf ids, 13 numbers.
     Train(BenchTrain),
+    /// CUDA kernels, one by one: time, rates, and the share of what the device does at the most, measured there too.
+    Kernels(BenchKernels),
 }
 
 #[derive(Debug, Args)]
@@ -327,6 +329,28 @@ pub(crate) struct BenchTrain {
     /// Seconds to measure.
     #[arg(long, default_value_t = 10.0, value_name = "S")]
     pub(crate) seconds: f64,
+    /// Print JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Example:\n  manygate bench kernels --device cuda\n  manygate bench kernels --kernel mmoe --json"
+)]
+pub(crate) struct BenchKernels {
+    /// The GPU: cuda, or cuda:N for the one with that number.
+    #[arg(long, default_value = "cuda", value_name = "DEVICE")]
+    pub(crate) device: DeviceChoice,
+    /// Measure only kernels with this in their names.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) kernel: Option<String>,
+    /// Take shapes that are small enough for an interpreter of kernels: results are compared, times mean nothing.
+    #[arg(long)]
+    pub(crate) small: bool,
+    /// Leave out what would begin later than this.
+    #[arg(long, value_name = "S")]
+    pub(crate) seconds: Option<f64>,
     /// Print JSON.
     #[arg(long)]
     pub(crate) json: bool,

@@ -362,6 +362,15 @@ fn bench_train_reports_speed_and_floor() {
     lab.run(&["bench", "train", "--batch", "0"]).failure(2, &["--batch"]);
 }
 
+#[test]
+fn bench_kernels_needs_a_gpu_and_says_so() {
+    let lab = Lab::new();
+    let bench = |device: &str| lab.run(&["bench", "kernels", "--small", "--device", device]);
+    bench("cpu").failure(2, &["--device", "cuda:N", "cargo bench"]);
+    bench("gpu").failure(2, &["--device", "neither `cpu`, `cuda` nor `cuda:N`"]);
+    bench("cuda:99").failure(if cfg!(feature = "cuda") { 1 } else { 2 }, &["CUDA"]);
+}
+
 /// The bundled sample, beside this crate.
 const SAMPLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../data/quickstart/sample.csv");
 
@@ -463,7 +472,7 @@ fn data_synth_writes_rows_that_can_be_learnt() {
 #[test]
 fn help_is_everywhere_and_has_an_example() {
     let lab = Lab::new();
-    let commands: [&[&str]; 12] = [
+    let commands: [&[&str]; 13] = [
         &[],
         &["train"],
         &["repeat"],
@@ -473,6 +482,7 @@ fn help_is_everywhere_and_has_an_example() {
         &["inspect"],
         &["bench"],
         &["bench", "train"],
+        &["bench", "kernels"],
         &["data"],
         &["data", "describe"],
         &["data", "synth"],

@@ -48,3 +48,26 @@ fn what_was_found_is_told() {
     lab.configure(MODEL, "name = \"star\"");
     on_standin(&lab, driver.path(), &train, &[]).failure(1, &["has no CUDA kernel yet", "--device cpu"]);
 }
+
+#[test]
+fn kernels_are_measured_and_their_results_compared() {
+    let (lab, driver) = (Lab::new(), folder().expect("the stand-in"));
+    let bench = ["bench", "kernels", "--device", "cuda", "--small", "--kernel", "adam"];
+    let table = on_standin(&lab, driver.path(), &bench, &[]).success().stdout;
+    assert!(
+        table.contains("TFLOP/s") && table.lines().last().is_some_and(|row| row.starts_with("adam")),
+        "{table}"
+    );
+    let json = on_standin(&lab, driver.path(), &[&bench[..], &["--json"]].concat(), &[]).success().json();
+    assert!(json["ceilings"]["copy_gbps"].as_f64() > Some(0.0), "{json}");
+    let row = &json["rows"][0];
+    assert_eq!((&row["kernel"], &row["shape"]["parameters"]), (&"adam".into(), &3000.into()));
+    assert!(row["relative_error"].as_f64() < Some(1e-4) && row["ms"].as_f64() > Some(0.0), "{row}");
+    let few = [("MANYGATE_STANDIN_MEMORY", "40000")];
+    let json = on_standin(&lab, driver.path(), &[&bench[..], &["--json"]].concat(), &few).success().json();
+    let left_out = &json["left_out"][0];
+    assert!(left_out["why"].as_str().is_some_and(|why| why.contains("out of memory")), "{json}");
+    assert_eq!(left_out["failed"], false);
+    let other = ["bench", "kernels", "--small", "--kernel", "gemmm"];
+    on_standin(&lab, driver.path(), &other, &[]).failure(2, &["--kernel", "mmoe_forward"]);
+}

@@ -4,6 +4,7 @@
 //! recorded once for each bucket of batch sizes, as a CUDA graph, and replayed; what differs from one run to the next lies
 //! in one block of device memory, which the host fills while the device works on the run before.
 
+pub mod bench;
 mod block;
 mod memory;
 mod model;

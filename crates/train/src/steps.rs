@@ -52,7 +52,7 @@ impl DeviceChoice {
     ///
     /// # Errors
     /// When there is none, with what was found.
-    pub(crate) fn check(self) -> Result<()> {
+    pub fn check(self) -> Result<()> {
         match self {
             DeviceChoice::Cpu => Ok(()),
             #[cfg(feature = "cuda")]

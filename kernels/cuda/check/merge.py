@@ -102,6 +102,8 @@ def merge(folder):
         "parts": [part | {"status": int(part["status"]), "seconds": int(part["seconds"])} for part in parts],
         "ceilings": {name: rounded(value) for name, value in sorted(ceilings.items())},
         "rows": [merged_row(row, torch_rows, ceilings) for row in bench.get("rows", [])],
+        # Cases of ours without a row, and why.
+        "left_out": bench.get("left_out", []),
         "torch": {key: torch.get(key) for key in ("torch", "cuda", "device", "failed")} if torch else None,
         # What only PyTorch was timed on, and its slower variants.
         "torch_rows": [row | {"ms": rounded(row["ms"])} for row in torch_rows],

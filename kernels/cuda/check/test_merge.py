@@ -24,7 +24,8 @@ class MergeTest(unittest.TestCase):
         product = {"kernel": "mmoe_forward", "shape": {"batch": 16384}, "precision": "bf16"}
         rows = [bag | {"ms": 2.0, "bytes": 4_000_000_000, "flops": 1000, "relative_error": 1e-7},
                 product | {"ms": 0.1, "tflops": 400.0, "gbps": 1000.0}]
-        self.write("bench.json", {"ceilings": {"copy_gbps": 4000.0, "bf16_tflops": 700.0}, "rows": rows})
+        self.write("bench.json", {"ceilings": {"copy_gbps": 4000.0, "bf16_tflops": 700.0}, "rows": rows,
+                                  "left_out": [{"kernel": "adam", "why": "no time left"}]})
         self.write("torch.json", {
             "torch": "2.11", "ceilings": {"bf16_tflops": 800.0}, "failed": [],
             "rows": [bag | {"ms": 3.0, "variant": "eager"}, bag | {"ms": 2.5, "variant": "compiled"},
@@ -34,6 +35,7 @@ class MergeTest(unittest.TestCase):
         self.assertEqual(result["device"], {"name": "NVIDIA H200", "driver": "580.95.05", "memory": "143771 MiB"})
         self.assertEqual(result["commit"], "abc123")
         self.assertEqual([part["status"] for part in result["parts"]], [0, 124])
+        self.assertEqual(result["left_out"], [{"kernel": "adam", "why": "no time left"}])
         lookup, mmoe = result["rows"]
         self.assertEqual((lookup["gbps"], lookup["bound"], lookup["share_of_ceiling"]), (2000.0, "copy_gbps", 0.5))
         beside = (lookup["torch_ms"], lookup["torch_variant"], lookup["ratio_to_torch"])

@@ -205,7 +205,7 @@ def update_tables(weights, state, gradient, ids, tables, bag):
 
 def adam(bench):
     """A step over all dense parameters, which are one tensor."""
-    parameters = bench.size(1 << 26, 1 << 10)
+    parameters = bench.size(10_000_000, 1 << 10)
     parameter = torch.nn.Parameter(bench.random(parameters))
     parameter.grad = bench.random(parameters)
     on_gpu = bench.device == "cuda"

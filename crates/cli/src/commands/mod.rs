@@ -1,6 +1,7 @@
 //! The subcommands, one a file.
 
 mod bench;
+mod bench_kernels;
 mod data;
 mod devices;
 mod eval;
@@ -28,6 +29,7 @@ pub(crate) fn run(command: Command, interrupt: &Interrupt) -> Result<(), Failure
         Command::Data(Data::Synth(args)) => data::synth(&args),
         Command::Devices(args) => devices::run(&args),
         Command::Bench(Bench::Train(args)) => bench::run(&args),
+        Command::Bench(Bench::Kernels(args)) => bench_kernels::run(&args),
     };
     Ok(done?)
 }

@@ -18,7 +18,7 @@ impl SparseGradients {
     }
 
     /// The sorted pairs.
-    fn sorted(&self, memory: SparseMemory) -> Pairs {
+    pub fn sorted(&self, memory: SparseMemory) -> Pairs {
         self.sorting(memory).1
     }
 

@@ -1,0 +1,152 @@
+//! The products of the layers of `mmoe.rs`, one by one.
+
+use super::Size;
+use super::case::{Case, Prepared, Shape, Work};
+use super::mmoe::{Layers, PRECISIONS, stored, tolerance, weight_scale};
+use super::reference::{Error, sample};
+use super::workbench::{Random, Workbench};
+use manygate_cuda::device::DeviceError;
+use manygate_cuda::gemm::{self, Heads};
+use manygate_cuda::{Element, Precision};
+use manygate_kernels::activation::Activation;
+
+const RELU: Activation = Activation::Relu;
+/// Rows, and columns of each of them, that are compared.
+const COMPARED: u32 = 12;
+
+/// A layer, or layers side by side: `groups` of `inputs` to `outputs` units.
+#[derive(Clone, Copy, Debug)]
+struct Product {
+    precision: Precision,
+    batch: u32,
+    groups: u32,
+    inputs: u32,
+    outputs: u32,
+}
+
+/// All products of the larger batch in each precision.
+pub(super) fn cases(size: Size) -> Vec<Case> {
+    let [layers, _] = Layers::all(size);
+    let Layers { batch, inputs, experts, hidden, width, gates } = layers;
+    let of = |precision| {
+        let product = |groups, inputs, outputs| Product { precision, batch, groups, inputs, outputs };
+        let first = product(1, inputs, experts * hidden + gates * experts);
+        let second = product(experts, hidden, width);
+        [first.cases(["linear", "linear_dx", "linear_dw"])]
+            .into_iter()
+            .chain([second.cases(["grouped_linear", "grouped_linear_dx", "grouped_linear_dw"])])
+            .flatten()
+    };
+    PRECISIONS.into_iter().rev().flat_map(of).collect()
+}
+
+impl Product {
+    fn cases(self, [forward, dx, dw]: [&'static str; 3]) -> [Case; 3] {
+        let Product { precision, batch, groups, inputs, outputs } = self;
+        let [x, y, weight] = [batch * groups * inputs, batch * groups * outputs, groups * inputs * outputs];
+        let size = stored(precision).bytes() as f64;
+        let flops = 2.0 * f64::from(batch) * f64::from(weight);
+        let shape =
+            Shape::new(&[("batch", batch), ("groups", groups), ("inputs", inputs), ("outputs", outputs)]);
+        let case =
+            |kernel, bytes, prepare: fn(Product, &mut Workbench) -> Result<Prepared, DeviceError>| Case {
+                kernel,
+                shape: shape.clone(),
+                precision,
+                work: Work { bytes, flops },
+                tolerance: tolerance(precision),
+                prepare: Box::new(move |bench| prepare(self, bench)),
+            };
+        let [x, y, weight] = [x, y, weight].map(f64::from);
+        // Where groups are masked, the values that the mask is of are read too.
+        let masked = if groups > 1 { x } else { 0.0 };
+        [
+            case(forward, size * (x + y + weight), Product::prepare_forward),
+            case(dx, size * (y + weight + x + masked), Product::prepare_dx),
+            case(dw, size * (x + y) + 4.0 * weight, Product::prepare_dw),
+        ]
+    }
+
+    /// A matrix with `cols` columns for each group and a row a sample.
+    fn rows(&self, bench: &mut Workbench, cols: u32) -> Result<Random, DeviceError> {
+        bench.random(self.batch, self.groups * cols, stored(self.precision), 1.0)
+    }
+
+    fn weight(&self, bench: &mut Workbench, scale: f32) -> Result<Random, DeviceError> {
+        bench.random_contiguous(self.groups * self.outputs, self.inputs, stored(self.precision), scale)
+    }
+
+    fn prepare_forward(self, bench: &mut Workbench) -> Result<Prepared, DeviceError> {
+        let Product { precision, batch, groups, inputs, outputs } = self;
+        let (x, weight) = (self.rows(bench, inputs)?, self.weight(bench, weight_scale(inputs))?);
+        let bias = bench.random_contiguous(1, groups * outputs, Element::F32, 0.1)?;
+        let y = bench.mat(batch, groups * outputs, stored(precision))?;
+        let (biases, weights) = (bias.mat.address, weight.mat);
+        let launch = if groups == 1 {
+            gemm::linear(precision, x.mat, weights, &Heads::one(outputs, biases, RELU), y)
+        } else {
+            gemm::grouped_linear(precision, groups, x.mat, weights, biases, RELU, y)
+        };
+        Prepared::new(vec![launch], move |bench| {
+            let expected = |row: u32, col: u32| {
+                let first = col / outputs * inputs;
+                let sum = (0..inputs).map(|i| product(x.at(row, first + i), weight.at(col, i))).sum::<f64>();
+                (sum + f64::from(bias.at(0, col))).max(0.0)
+            };
+            compare(bench, y, &expected)
+        })
+    }
+
+    fn prepare_dx(self, bench: &mut Workbench) -> Result<Prepared, DeviceError> {
+        let Product { precision, batch, groups, inputs, outputs } = self;
+        let (dy, weight) = (self.rows(bench, outputs)?, self.weight(bench, weight_scale(outputs))?);
+        let x = self.rows(bench, inputs)?;
+        let dx = bench.mat(batch, groups * inputs, stored(precision))?;
+        let mask = (groups > 1).then_some((RELU, x.mat));
+        let launch = gemm::grouped_linear_dx(precision, groups, dy.mat, weight.mat, false, mask, dx);
+        Prepared::new(vec![launch], move |bench| {
+            let expected = |row: u32, col: u32| {
+                let first = col / inputs * outputs;
+                let term = |o| product(dy.at(row, first + o), weight.at(first + o, col % inputs));
+                let is_masked = mask.is_some() && x.at(row, col) <= 0.0;
+                if is_masked { 0.0 } else { (0..outputs).map(term).sum::<f64>() }
+            };
+            compare(bench, dx, &expected)
+        })
+    }
+
+    fn prepare_dw(self, bench: &mut Workbench) -> Result<Prepared, DeviceError> {
+        let Product { precision, batch, groups, inputs, outputs } = self;
+        let (dy, x) = (self.rows(bench, outputs)?, self.rows(bench, inputs)?);
+        let dw = bench.mat_with(groups * outputs, inputs, inputs, Element::F32)?;
+        let scratch = bench.allocate(4 * gemm::linear_dw_scratch(batch, inputs, outputs, groups) as u64)?;
+        let launches = gemm::grouped_linear_dw(precision, groups, dy.mat, x.mat, false, dw, scratch);
+        Prepared::new(launches, move |bench| {
+            let expected = |out: u32, input: u32| {
+                let col = out / outputs * inputs + input;
+                (0..batch).map(|row| product(dy.at(row, out), x.at(row, col))).sum::<f64>()
+            };
+            compare(bench, dw, &expected)
+        })
+    }
+}
+
+fn product(a: f32, b: f32) -> f64 {
+    f64::from(a) * f64::from(b)
+}
+
+/// Compares values of some columns of some rows.
+fn compare(
+    bench: &Workbench,
+    found: manygate_cuda::DeviceMat,
+    expected: &dyn Fn(u32, u32) -> f64,
+) -> Result<f64, DeviceError> {
+    let mut error = Error::default();
+    for row in sample(found.rows, COMPARED) {
+        let values = bench.row(found, row)?;
+        for col in sample(found.cols, COMPARED) {
+            error.add(values[col as usize], expected(row, col));
+        }
+    }
+    Ok(error.relative())
+}

@@ -1,0 +1,111 @@
+//! The cases of `manygate bench kernels`, small: each runs, and its results are right.
+
+use manygate_cuda_tests::Gpu;
+use manygate_device::bench::{KernelBenchOptions, KernelSpeeds, Size, bench_kernels};
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+fn bench(options: KernelBenchOptions) -> manygate_core::Result<KernelSpeeds> {
+    let gpu = Gpu::new();
+    let device = gpu.device().description().ordinal;
+    bench_kernels(&KernelBenchOptions { device, ..options }, &mut |progress| {
+        println!("{progress:?}");
+        Ok(())
+    })
+}
+
+fn small(kernel: &str) -> KernelBenchOptions {
+    KernelBenchOptions { device: 0, size: Size::Small, kernel: Some(kernel.to_owned()), seconds: None }
+}
+
+fn check(kernel: &str) -> KernelSpeeds {
+    let speeds = bench(small(kernel)).expect("small cases run");
+    assert!(!speeds.rows.is_empty() && speeds.left_out.is_empty());
+    for row in &speeds.rows {
+        assert!(row.is_right(), "{row:?}");
+        assert!(row.ms > 0.0 && row.floor_ms > 0.0 && row.gbps.is_finite(), "{row:?}");
+    }
+    speeds
+}
+
+#[test]
+fn bags_are_summed() {
+    check("embedding_bag_forward");
+}
+
+#[test]
+fn tables_move() {
+    check("embedding_bag_update");
+}
+
+#[test]
+fn lookups_are_sorted() {
+    check("sort_lookups");
+}
+
+#[test]
+fn banks_of_experts_run_and_learn() {
+    assert_eq!(check("mmoe").rows.len(), 12, "two directions, batches, three precisions");
+}
+
+#[test]
+fn products_multiply() {
+    assert_eq!(check("linear").rows.len(), 18, "six products in three precisions");
+}
+
+#[test]
+fn gates_mix() {
+    check("gate");
+}
+
+#[test]
+fn adam_moves() {
+    check("adam");
+}
+
+#[test]
+fn losses_are_summed() {
+    check("bce");
+}
+
+#[test]
+fn matrices_are_dropped_activated_and_summed() {
+    check("dropout");
+    check("activat");
+    check("column_sums");
+}
+
+#[test]
+fn a_name_that_no_kernel_has_is_told() {
+    let why = bench(small("gemmm")).expect_err("no such kernel").to_string();
+    assert!(why.contains("`gemmm`") && why.contains("mmoe_forward_backward"), "{why}");
+}
+
+#[test]
+fn what_would_begin_too_late_is_left_out() {
+    let speeds =
+        bench(KernelBenchOptions { seconds: Some(0.0), ..small("adam") }).expect("a result all the same");
+    assert_eq!((speeds.rows.len(), speeds.left_out.len()), (0, 1));
+}
+
+#[test]
+fn merge_reads_the_json() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let speeds = check("bce");
+    let json = serde_json::to_string(&speeds).expect("JSON");
+    fs::write(folder.path().join("bench.json"), json).expect("a file");
+    let merge = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../kernels/cuda/check/merge.py");
+    if !merge.exists() {
+        println!("the sources are not here: nothing to merge with");
+        return;
+    }
+    let merged =
+        Command::new("python3").arg(merge).arg(folder.path()).output().expect("python3, as for the gate");
+    assert!(merged.status.success(), "{}", String::from_utf8_lossy(&merged.stderr));
+    let merged: serde_json::Value = serde_json::from_slice(&merged.stdout).expect("JSON");
+    let row = &merged["rows"][0];
+    assert_eq!((&row["kernel"], &row["shape"]["rows"]), (&"bce_with_logits".into(), &1000.into()));
+    assert_eq!(row["bound"], "copy_gbps");
+    assert!(row["share_of_ceiling"].as_f64() > Some(0.0) && row["relative_error"].as_f64() < Some(1e-5));
+}
