@@ -3,10 +3,11 @@
 //! In a quad of lanes stand the columns of a row: lane l has row l / 4 and, of it, columns 2 (l % 4) and the next one,
 //! or column l % 4 of values that fill a register.
 
-use super::access::each_lane;
+use super::access::each_region;
 use super::block::Context;
 use super::warp::{ALL, Warp};
 use crate::arithmetic::half::{bf16_to_f32, f16_to_f32, tf32_to_f32};
+use crate::bits::lanes_of;
 use crate::fault::Problem;
 use crate::instruction::{Address, Format, Multiply, Ordering, Register};
 use crate::lane::{LANES, Lane};
@@ -28,10 +29,13 @@ impl Warp {
         let access = self.access(address, lanes, Space::Shared, 2 * SIDE, false)?;
         let who = self.accessor(context, Ordering::Weak);
         let mut rows = [[0u16; SIDE]; LANES];
-        each_lane(context, &mut self.local, &access, lanes, |lane, (region, at, order)| {
+        each_region(context, &mut self.local, &access, |region, extent, order| {
             // The read counts as that of the lane that gives the address.
-            region.read((at, 2 * SIDE), 1 << lane, &who, order)?;
-            rows[lane] = std::array::from_fn(|column| region.value(at + 2 * column, 2) as u16);
+            region.read(extent, &who, order)?;
+            for lane in lanes_of(extent.lanes) {
+                let at = extent.offsets[lane];
+                rows[lane] = std::array::from_fn(|column| region.value(at + 2 * column, 2) as u16);
+            }
             Ok(())
         })?;
         for (target, rows) in targets.iter().zip(rows.chunks(SIDE)) {
