@@ -141,13 +141,16 @@ impl Region {
 
     /// Lanes are about to read.
     pub(crate) fn read(&mut self, extent: &Extent, who: &Accessor, order: &Order) -> Result<(), Problem> {
-        for lane in lanes_of(extent.lanes) {
-            if !self.initialised.all_of_few(extent.offsets[lane], extent.bytes) {
-                return Err(self.not_initialised(extent.offsets[lane], extent.bytes).at(lane as u32));
-            }
+        let is_new = |lane: &usize| !self.initialised.all_of_few(extent.offsets[*lane], extent.bytes);
+        let new = lanes_of(extent.lanes).find(is_new);
+        // Without a barrier some lanes may read what was written and others what was not: the first one is told of.
+        let lanes = new.map_or(extent.lanes, |lane| extent.lanes & ((1 << lane) - 1));
+        let read = self.shadow.read(extent, lanes, who, order, self.scope);
+        read.map_err(|conflict| race("read", conflict, order))?;
+        match new {
+            None => Ok(()),
+            Some(lane) => Err(self.not_initialised(extent.offsets[lane], extent.bytes).at(lane as u32)),
         }
-        let read = self.shadow.read(extent, who, order, self.scope);
-        read.map_err(|conflict| race("read", conflict, order))
     }
 
     /// Lanes are about to write.
@@ -177,12 +180,17 @@ impl Region {
 
 #[cold]
 fn race(access: &str, conflict: Conflict, order: &Order) -> Problem {
-    let Conflict { lane, wrote, thread, time, counter } = conflict;
+    let Conflict { lane, wrote, read_only, thread, time, counter } = conflict;
     let before = if wrote { "wrote" } else { "read" };
     let block = match order.block_before(time) {
         Some([x, y, z]) => format!(" of block ({x}, {y}, {z})"),
         None => String::new(),
     };
-    let message = format!("race: {access}s what thread {thread}{block} {before}, and nothing orders the two");
+    let message = match read_only {
+        true => {
+            format!("race: reads as not changing (`.nc`) what thread {thread}{block} wrote in this launch")
+        }
+        false => format!("race: {access}s what thread {thread}{block} {before}, and nothing orders the two"),
+    };
     Problem { earlier: Some(counter), ..Problem::new(FaultKind::Race, message).at(lane as u32) }
 }

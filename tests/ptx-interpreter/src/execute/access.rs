@@ -8,7 +8,7 @@ use crate::instruction::{Address, Ordering};
 use crate::lane::LANES;
 use crate::memory::{LOCAL_WINDOW, SHARED_WINDOW, WINDOW};
 use crate::program::SharedVariable;
-use crate::race::{Accessor, Order, StrongAccess};
+use crate::race::{Accessor, Kind, Order, StrongAccess};
 use crate::region::{Extent, Region};
 use crate::types::Space;
 
@@ -161,7 +161,14 @@ pub(super) fn each_region(
 impl Warp {
     /// The warp as one that accesses memory now.
     pub(super) fn accessor(&self, context: &Context<'_>, ordering: Ordering) -> Accessor {
-        context.memory.order.accessor(self.number, self.counter, ordering != Ordering::Weak)
+        let kind = match ordering {
+            Ordering::Weak => Kind::Plain,
+            Ordering::ReadOnly => Kind::ReadOnly,
+            Ordering::Relaxed | Ordering::Acquire | Ordering::Release | Ordering::AcquireRelease => {
+                Kind::Strong
+            }
+        };
+        context.memory.order.accessor(self.number, self.counter, kind)
     }
 
     /// An access of `bytes` at `address` by the lanes of `mask`.
@@ -199,7 +206,8 @@ impl Warp {
         let order = &mut context.memory.order;
         let acquires = matches!(ordering, Ordering::Acquire | Ordering::AcquireRelease);
         let releases = matches!(ordering, Ordering::Release | Ordering::AcquireRelease);
-        if ordering == Ordering::Weak || !(order.has_releases() || releases) {
+        let is_strong = !matches!(ordering, Ordering::Weak | Ordering::ReadOnly);
+        if !is_strong || !(order.has_releases() || releases) {
             return;
         }
         for lane in lanes_of(access.lanes) {

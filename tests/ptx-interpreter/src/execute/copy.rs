@@ -1,5 +1,5 @@
-//! Asynchronous copies from device to shared memory: nothing is there before a wait, and for other threads not before a
-//! barrier after it.
+//! Asynchronous copies from device to shared memory: nothing is there before a wait, and for other threads not
+//! before a barrier after it.
 
 use super::access::{Access, each_region};
 use super::block::Context;
@@ -110,8 +110,8 @@ impl Warp {
     }
 }
 
-/// The first `count` bytes of the source of a lane's copy; zeros follow. They are read in pieces as large as accesses are,
-/// which are aligned as the whole is.
+/// The first `count` bytes of the source of a lane's copy; zeros follow. They are read in pieces as large as
+/// accesses are, which are aligned as the whole is.
 fn read_source(
     context: &mut Context<'_>,
     local: &mut [Region],

@@ -11,14 +11,16 @@ pub(crate) struct Conflict {
     /// The lane whose access is the present one.
     pub(crate) lane: usize,
     pub(crate) wrote: bool,
+    /// Whether the present one reads what must not be written during a launch, whatever their order.
+    pub(crate) read_only: bool,
     pub(crate) thread: u16,
     pub(crate) time: u32,
     /// The instruction.
     pub(crate) counter: u32,
 }
 
-/// The last write to some bytes and reads after it. Two readers are kept, of different warps or blocks if there are such:
-/// whoever writes next, one of them is another's.
+/// The last write to some bytes and reads after it. Two readers are kept, of different warps or blocks if there are
+/// such: whoever writes next, one of them is another's.
 #[derive(Clone, Copy, Default)]
 struct Cell {
     write: Write,
@@ -111,15 +113,16 @@ impl Shadow {
         page
     }
 
-    /// Lanes read.
+    /// `lanes` of those of an extent read.
     pub(crate) fn read(
         &mut self,
         extent: &Extent,
+        lanes: u32,
         who: &Accessor,
         order: &Order,
         scope: Scope,
     ) -> Result<(), Conflict> {
-        let Extent { lanes, ref offsets, bytes } = *extent;
+        let Extent { ref offsets, bytes, .. } = *extent;
         let floor = floor(who, scope);
         let mut rest = lanes;
         while let Some(lane) = lanes_of(rest).next() {
@@ -180,9 +183,14 @@ fn check_write(write: Write, lanes: u32, who: &Accessor, order: &Order) -> Resul
     if tag.are_strong(who.tag) {
         return Ok(());
     }
-    match lanes_of(lanes).find(|lane| !order.is_ordered(tag.thread(), time, who.thread(*lane))) {
+    let thread = tag.thread();
+    let is_late = |lane: &usize| who.read_only || !order.is_ordered(thread, time, who.thread(*lane));
+    match lanes_of(lanes).find(is_late) {
         None => Ok(()),
-        Some(lane) => Err(Conflict { lane, wrote: true, thread: tag.thread(), time, counter: tag.counter() }),
+        Some(lane) => {
+            let (wrote, read_only) = (true, who.read_only);
+            Err(Conflict { lane, wrote, read_only, thread, time, counter: tag.counter() })
+        }
     }
 }
 
@@ -195,7 +203,10 @@ fn check_reads(reads: Reads, lane: usize, who: &Accessor, order: &Order) -> Resu
     let mut threads = lanes_of(lanes).map(|reader| tag.of_lane(reader).thread());
     match threads.find(|thread| !order.is_ordered(*thread, time, who.thread(lane))) {
         None => Ok(()),
-        Some(thread) => Err(Conflict { lane, wrote: false, thread, time, counter: tag.counter() }),
+        Some(thread) => {
+            let (wrote, read_only) = (false, false);
+            Err(Conflict { lane, wrote, read_only, thread, time, counter: tag.counter() })
+        }
     }
 }
 
