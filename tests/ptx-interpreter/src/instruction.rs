@@ -200,6 +200,8 @@ pub(crate) struct Address {
 pub(crate) enum Ordering {
     /// Nothing: it must not race.
     Weak,
+    /// That nothing of it is written during the launch (`.nc`).
+    ReadOnly,
     /// It may race with others like it (`.volatile`, `.relaxed`, atomics).
     Relaxed,
     /// A load after which what was released is visible.

@@ -3,8 +3,8 @@
 /// Threads of a warp.
 pub(crate) const LANES: usize = 32;
 
-/// A register in each lane of a warp: the value's bits, zeros above them. The halves lie apart, because most values have
-/// 32 bits: four of them at a time are computed then.
+/// A register in each lane of a warp: the value's bits, zeros above them. The halves lie apart, because most values
+/// have 32 bits: four of them at a time are computed then.
 #[derive(Clone, Copy)]
 #[repr(align(64))]
 pub(crate) struct Row {

@@ -1,7 +1,7 @@
 //! Device memory.
 //!
-//! Addresses say what they point to: allocations and variables of modules lie in the window of device memory, and generic
-//! addresses of the block's and the thread's memory have windows of their own, outside of it.
+//! Addresses say what they point to: allocations and variables of modules lie in the window of device memory, and
+//! generic addresses of the block's and the thread's memory have windows of their own, outside of it.
 
 use crate::decode::ModuleVariable;
 use crate::fault::{FaultKind, Problem};
@@ -84,8 +84,8 @@ impl Memory {
         true
     }
 
-    /// `len` bytes from `address` on, for the host to read or write; none if they do not lie in one allocation. They count
-    /// as initialised from then on.
+    /// `len` bytes from `address` on, for the host to read or write; none if they do not lie in one allocation.
+    /// They count as initialised from then on.
     pub fn bytes(&mut self, address: u64, len: usize) -> Option<&mut [u8]> {
         if len == 0 {
             return Some(&mut []);

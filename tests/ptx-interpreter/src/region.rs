@@ -1,7 +1,8 @@
 //! A stretch of memory that lies together: its bytes, which of them are initialised, and who accessed them last.
 
-use crate::bits::Bits;
+use crate::bits::{Bits, lanes_of};
 use crate::fault::{FaultKind, Problem};
+use crate::lane::{LANES, Row};
 use crate::race::{Accessor, Conflict, Order, Shadow};
 
 /// Bytes that nothing was written to, to make their use visible should it not be noticed.
@@ -16,6 +17,13 @@ pub(crate) enum Scope {
     Block,
     /// One thread: nothing to be ordered.
     Thread,
+}
+
+/// What lanes of a warp access of a region: `bytes` at an offset each, a power of two, at most 16, that divides it.
+pub(crate) struct Extent {
+    pub(crate) lanes: u32,
+    pub(crate) offsets: [usize; LANES],
+    pub(crate) bytes: usize,
 }
 
 pub(crate) struct Region {
@@ -66,44 +74,52 @@ impl Region {
         &mut self.bytes[at..at + count]
     }
 
-    /// The value of `size` bytes (1, 2, 4 or 8) at `at`.
-    #[inline]
-    pub(crate) fn value(&self, at: usize, size: usize) -> u64 {
-        let bytes = &self.bytes[at..at + size];
-        match *bytes {
-            [a] => u64::from(a),
-            [a, b] => u64::from(u16::from_le_bytes([a, b])),
-            [a, b, c, d] => u64::from(u32::from_le_bytes([a, b, c, d])),
-            _ => u64::from_le_bytes(bytes.try_into().unwrap_or_default()),
-        }
-    }
-
-    /// Sets the value of `size` bytes (1, 2, 4 or 8) at `at`.
-    #[inline]
-    pub(crate) fn set_value(&mut self, at: usize, size: usize, value: u64) {
-        let bytes = &mut self.bytes[at..at + size];
-        match size {
-            1 => bytes.copy_from_slice(&(value as u8).to_le_bytes()),
-            2 => bytes.copy_from_slice(&(value as u16).to_le_bytes()),
-            4 => bytes.copy_from_slice(&(value as u32).to_le_bytes()),
-            _ => bytes.copy_from_slice(&value.to_le_bytes()),
-        }
-    }
-
     pub(crate) fn bytes(&self, at: usize, count: usize) -> &[u8] {
         &self.bytes[at..at + count]
     }
 
+    /// The value of up to eight bytes at `at`.
+    pub(crate) fn value(&self, at: usize, size: usize) -> u64 {
+        let mut all = [0; 8];
+        all[..size].copy_from_slice(&self.bytes[at..at + size]);
+        u64::from_le_bytes(all)
+    }
+
+    /// Sets the value of up to eight bytes at `at`.
+    pub(crate) fn set_value(&mut self, at: usize, size: usize, value: u64) {
+        self.bytes[at..at + size].copy_from_slice(&value.to_le_bytes()[..size]);
+    }
+
+    /// Values of `SIZE` bytes, those of a lane one after the other, each to a row.
+    pub(crate) fn load<const SIZE: usize>(&self, extent: &Extent, rows: &mut [Row]) {
+        for lane in lanes_of(extent.lanes) {
+            let at = extent.offsets[lane];
+            let values = self.bytes[at..at + SIZE * rows.len()].as_chunks::<SIZE>().0;
+            for (value, row) in values.iter().zip(rows.iter_mut()) {
+                let mut all = [0; 8];
+                all[..SIZE].copy_from_slice(value);
+                row.set(lane, u64::from_le_bytes(all));
+            }
+        }
+    }
+
+    /// Stores a row's values, as the `number`th ones of `SIZE` bytes each.
+    pub(crate) fn store<const SIZE: usize>(&mut self, extent: &Extent, number: usize, row: &Row) {
+        for lane in lanes_of(extent.lanes) {
+            let at = extent.offsets[lane] + number * SIZE;
+            self.bytes[at..at + SIZE].copy_from_slice(&row.get(lane).to_le_bytes()[..SIZE]);
+        }
+    }
+
     /// Whether `count` bytes at `at` are initialised; at most 16, `at` a multiple of `count`.
-    #[inline]
     pub(crate) fn is_initialised(&self, at: usize, count: usize) -> bool {
         self.initialised.all_of_few(at, count)
     }
 
-    /// Whether any of `count` bytes at `at` is initialised; at most 16, `at` a multiple of `count`.
-    #[inline]
-    pub(crate) fn is_any_initialised(&self, at: usize, count: usize) -> bool {
-        self.initialised.any_of_few(at, count)
+    /// The lanes of whose bytes none is initialised.
+    pub(crate) fn uninitialised_lanes(&self, extent: &Extent) -> u32 {
+        let is_new = |lane: &usize| !self.initialised.any_of_few(extent.offsets[*lane], extent.bytes);
+        lanes_of(extent.lanes).filter(is_new).fold(0, |set, lane| set | 1 << lane)
     }
 
     /// `count` bytes at `at` are not initialised any more.
@@ -123,36 +139,29 @@ impl Region {
         self.host_bytes(at, bytes.len()).copy_from_slice(bytes);
     }
 
-    /// `lanes` are about to read `count` bytes at `at`: at most 16, `at` a multiple of `count`.
-    #[inline]
-    pub(crate) fn read(
-        &mut self,
-        (at, count): (usize, usize),
-        lanes: u32,
-        who: &Accessor,
-        order: &Order,
-    ) -> Result<(), Problem> {
-        if !self.initialised.all_of_few(at, count) {
-            return Err(self.not_initialised(at, count));
+    /// Lanes are about to read.
+    pub(crate) fn read(&mut self, extent: &Extent, who: &Accessor, order: &Order) -> Result<(), Problem> {
+        let is_new = |lane: &usize| !self.initialised.all_of_few(extent.offsets[*lane], extent.bytes);
+        let new = lanes_of(extent.lanes).find(is_new);
+        // Without a barrier some lanes may read what was written and others what was not: the first one is told of.
+        let lanes = new.map_or(extent.lanes, |lane| extent.lanes & ((1 << lane) - 1));
+        let read = self.shadow.read(extent, lanes, who, order, self.scope);
+        read.map_err(|conflict| race("read", conflict, order))?;
+        match new {
+            None => Ok(()),
+            Some(lane) => Err(self.not_initialised(extent.offsets[lane], extent.bytes).at(lane as u32)),
         }
-        let read = self.shadow.read((at, count), lanes, who, order, self.scope);
-        read.map_err(|conflict| race("read", conflict, order))
     }
 
-    /// `lane` is about to write `count` bytes at `at`: at most 16, `at` a multiple of `count`.
-    #[inline]
-    pub(crate) fn write(
-        &mut self,
-        (at, count): (usize, usize),
-        lane: usize,
-        who: &Accessor,
-        order: &Order,
-    ) -> Result<(), Problem> {
-        self.initialised.set_few(at, count);
+    /// Lanes are about to write.
+    pub(crate) fn write(&mut self, extent: &Extent, who: &Accessor, order: &Order) -> Result<(), Problem> {
+        for lane in lanes_of(extent.lanes) {
+            self.initialised.set_few(extent.offsets[lane], extent.bytes);
+        }
         if self.scope == Scope::Thread {
             return Ok(());
         }
-        let written = self.shadow.write((at, count), lane, who, order, self.scope);
+        let written = self.shadow.write(extent, who, order, self.scope);
         written.map_err(|conflict| race("write", conflict, order))
     }
 
@@ -171,12 +180,17 @@ impl Region {
 
 #[cold]
 fn race(access: &str, conflict: Conflict, order: &Order) -> Problem {
-    let Conflict { wrote, thread, time, counter } = conflict;
+    let Conflict { lane, wrote, read_only, thread, time, counter } = conflict;
     let before = if wrote { "wrote" } else { "read" };
     let block = match order.block_before(time) {
         Some([x, y, z]) => format!(" of block ({x}, {y}, {z})"),
         None => String::new(),
     };
-    let message = format!("race: {access}s what thread {thread}{block} {before}, and nothing orders the two");
-    Problem { earlier: Some(counter), ..Problem::new(FaultKind::Race, message) }
+    let message = match read_only {
+        true => {
+            format!("race: reads as not changing (`.nc`) what thread {thread}{block} wrote in this launch")
+        }
+        false => format!("race: {access}s what thread {thread}{block} {before}, and nothing orders the two"),
+    };
+    Problem { earlier: Some(counter), ..Problem::new(FaultKind::Race, message).at(lane as u32) }
 }

@@ -2,7 +2,6 @@
 
 /// A type of PTX: how many bits, and what they mean to an instruction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[allow(missing_docs)]
 pub(crate) enum Type {
     Pred,
     B8,

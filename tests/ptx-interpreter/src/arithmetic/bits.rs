@@ -35,7 +35,8 @@ pub(crate) fn shift_right(ty: Type) -> Option<Function> {
         => lanes!(|a: T, by: u32| a.checked_shr(by).unwrap_or(a >> (T::BITS / 2) >> (T::BITS / 2 - 1) >> 1)))
 }
 
-/// Thirty-two bits of `b` above `a`, from the top after a shift to the left, or from the bottom after one to the right.
+/// Thirty-two bits of `b` above `a`, from the top after a shift to the left, or from the bottom after one to the
+/// right.
 pub(crate) fn funnel_shift(left: bool, clamp: bool) -> Function {
     fn both(a: u32, b: u32) -> u64 {
         u64::from(b) << 32 | u64::from(a)
@@ -91,8 +92,8 @@ pub(crate) fn extract_field(ty: Type) -> Option<Function> {
     }))
 }
 
-/// Bits of a value of `bits` bits. Above the field, and where it reaches beyond the value, stand copies of the sign, which
-/// is the field's highest bit, or the value's if that comes first.
+/// Bits of a value of `bits` bits. Above the field, and where it reaches beyond the value, stand copies of the
+/// sign, which is the field's highest bit, or the value's if that comes first.
 fn field(a: u64, bits: u32, signed: bool, start: u32, length: u32) -> u64 {
     if length == 0 {
         return 0;

@@ -1,9 +1,9 @@
 //! Arithmetic on floating-point numbers.
 //!
-//! What is common (nearest rounding, no flushing) is a [`Function`] of its own; the other combinations of modifiers share
-//! [`Float`], which looks at them in each lane. Results that are not a number are the canonical one of the device for
-//! f32. Approximations (`.approx`) are computed as exactly as f64 functions are: kernels must not depend on the error of
-//! the device's, about 2^-22 of the result.
+//! What is common (nearest rounding, no flushing) is a [`Function`] of its own; the other combinations of modifiers
+//! share [`Float`], which looks at them in each lane. Results that are not a number are the canonical one of the
+//! device for f32. Approximations (`.approx`) are computed as exactly as f64 functions are: kernels must not depend
+//! on the error of the device's, about 2^-22 of the result.
 
 use super::rounding::{Exact, Rounding};
 use crate::bits::lanes_of;

@@ -93,7 +93,7 @@ impl Decoder<'_> {
             .functions
             .get(name.as_str())
             .ok_or_else(|| format!("no function `{name}` in the module"))?;
-        if self.calls.iter().any(|call| call.chain.contains(name)) {
+        if self.calls.iter().any(|call| call.name == *name) {
             return Err(format!("`{name}` calls itself"));
         }
         if results.len() != function.returns.len() || arguments.len() != function.parameters.len() {
@@ -130,10 +130,8 @@ impl Decoder<'_> {
         for (name, place) in places {
             self.scopes.declare(&name, place);
         }
-        let mut chain = self.calls.last().map_or(Vec::new(), |call| call.chain.clone());
-        chain.push(function.name.clone());
         let line = self.line;
-        self.body(&function.body, Some(Call { end, chain }))
+        self.body(&function.body, Some(Call { end, name: function.name.clone() }))
             .map_err(|error| error.in_kernel(&function.name).to_string())?;
         self.line = line;
         self.scopes.restore(hidden);

@@ -18,7 +18,6 @@ const HINTS: &[&str] = &[
     "cv",
     "wb",
     "wt",
-    "nc",
     "cta",
     "cluster",
     "gpu",
@@ -39,6 +38,7 @@ const HINTS: &[&str] = &[
 fn ordering(name: &str) -> Option<Ordering> {
     Some(match name {
         "weak" => Ordering::Weak,
+        "nc" => Ordering::ReadOnly,
         "volatile" | "relaxed" => Ordering::Relaxed,
         "acquire" => Ordering::Acquire,
         "release" => Ordering::Release,
@@ -101,6 +101,9 @@ impl Decoder<'_> {
     fn load(&mut self, modifiers: &mut Modifiers<'_>, operands: &[Operand]) -> Result<(), Problem> {
         let space = modifiers.space();
         let ordering = modifiers.find(ordering).unwrap_or(Ordering::Weak);
+        if matches!(ordering, Ordering::Release | Ordering::AcquireRelease) {
+            return Err("loads do not release anything".to_owned());
+        }
         modifiers.ignore(HINTS);
         let count = Self::count(modifiers);
         let ty = modifiers.ty()?;
@@ -122,6 +125,9 @@ impl Decoder<'_> {
     fn store(&mut self, modifiers: &mut Modifiers<'_>, operands: &[Operand]) -> Result<(), Problem> {
         let space = modifiers.space();
         let ordering = modifiers.find(ordering).unwrap_or(Ordering::Weak);
+        if !matches!(ordering, Ordering::Weak | Ordering::Relaxed | Ordering::Release) {
+            return Err("the order is not known to stores".to_owned());
+        }
         modifiers.ignore(HINTS);
         let count = Self::count(modifiers);
         let ty = modifiers.ty()?;
@@ -173,8 +179,8 @@ impl Decoder<'_> {
         Ok(())
     }
 
-    /// A generic address of an address in a space, or the other way round. Device memory and the module's variables are
-    /// where their generic addresses say.
+    /// A generic address of an address in a space, or the other way round. Device memory and the module's variables
+    /// are where their generic addresses say.
     fn convert_address(
         &mut self,
         modifiers: &mut Modifiers<'_>,

@@ -42,8 +42,8 @@ pub(crate) fn kernel(module: &Module<'_>, function: &Function) -> Result<Program
 struct Call {
     /// Where the function goes on after its end.
     end: u32,
-    /// The functions that are being called, outermost first.
-    chain: Vec<String>,
+    /// The function.
+    name: String,
 }
 
 /// A kernel that is being decoded.
@@ -55,7 +55,7 @@ struct Decoder<'m> {
     registers: Vec<Content>,
     constants: HashMap<Content, Register>,
     shared: Vec<SharedVariable>,
-    /// Where the module's shared variables are that the kernel uses.
+    /// Where shared variables are of the module, and of functions, that the kernel uses.
     module_shared: HashMap<String, u64>,
     dynamic_shared_align: usize,
     local_bytes: usize,

@@ -150,6 +150,8 @@ impl Decoder<'_> {
 
     pub(super) fn declare_variable(&mut self, variable: &Variable) {
         let meaning = match variable.space {
+            // The same one wherever the function is called from.
+            Space::Shared if !self.calls.is_empty() => self.shared_once(variable),
             Space::Shared => self.place_shared(variable),
             _ => self.place_local(variable),
         };
@@ -181,13 +183,18 @@ impl Decoder<'_> {
             return Some(meaning);
         }
         let variable = *self.module.shared.get(name)?;
-        if let Some(offset) = self.module_shared.get(name) {
-            return Some(Name::Shared(*offset));
+        Some(self.shared_once(variable))
+    }
+
+    /// The place in the block's memory of a variable that may have one already.
+    fn shared_once(&mut self, variable: &Variable) -> Name {
+        if let Some(offset) = self.module_shared.get(&variable.name) {
+            return Name::Shared(*offset);
         }
         let meaning = self.place_shared(variable);
         if let Name::Shared(offset) = meaning {
-            self.module_shared.insert(name.to_owned(), offset);
+            self.module_shared.insert(variable.name.clone(), offset);
         }
-        Some(meaning)
+        meaning
     }
 }

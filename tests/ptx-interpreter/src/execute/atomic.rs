@@ -1,10 +1,11 @@
 //! Atomic operations.
 
-use super::access::each_lane;
+use super::access::each_region;
 use super::block::Context;
 use super::warp::Warp;
 use crate::arithmetic::convert::extend;
 use crate::arithmetic::float::flush;
+use crate::bits::lanes_of;
 use crate::fault::{FaultKind, Problem};
 use crate::instruction::{Atomic, AtomicOperation, Register};
 use crate::lane::Lane;
@@ -26,19 +27,23 @@ impl Warp {
         let access = self.access(atomic.address, mask, atomic.space, bytes, true)?;
         let who = self.accessor(context, atomic.ordering);
         let (registers, results) = (&self.registers, &mut self.results[0]);
-        each_lane(context, &mut self.local, &access, mask, |lane, (region, at, order)| {
-            if !region.is_initialised(at, bytes) {
+        each_region(context, &mut self.local, &access, |region, extent, order| {
+            let is_new = |lane: &usize| !region.is_initialised(extent.offsets[*lane], bytes);
+            if let Some(lane) = lanes_of(extent.lanes).find(is_new) {
                 let message = "an atomic operation on what nothing was written to";
-                return Err(Problem::new(FaultKind::Uninitialised, message));
+                return Err(Problem::new(FaultKind::Uninitialised, message).at(lane as u32));
             }
-            region.write((at, bytes), lane, &who, order)?;
-            let before = region.value(at, bytes);
-            results.set(lane, before);
-            let operands = [first, second].map(|register| registers[register.index()].get(lane));
-            region.set_value(at, bytes, result(atomic, before, operands));
+            region.write(extent, &who, order)?;
+            for lane in lanes_of(extent.lanes) {
+                let at = extent.offsets[lane];
+                let before = region.value(at, bytes);
+                results.set(lane, before);
+                let operands = [first, second].map(|register| registers[register.index()].get(lane));
+                region.set_value(at, bytes, result(atomic, before, operands));
+            }
             Ok(())
         })?;
-        self.tell_strong(context, &access, atomic.ordering, true, mask);
+        self.tell_strong(context, &access, atomic.ordering, true);
         if atomic.target != Register::SINK {
             self.write(atomic.target, 0, mask);
         }

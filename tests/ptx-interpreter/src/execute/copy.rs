@@ -1,7 +1,7 @@
-//! Asynchronous copies from device to shared memory: nothing is there before a wait, and for other threads not before a
-//! barrier after it.
+//! Asynchronous copies from device to shared memory: nothing is there before a wait, and for other threads not
+//! before a barrier after it.
 
-use super::access::{Access, each_lane};
+use super::access::{Access, each_region};
 use super::block::Context;
 use super::warp::Warp;
 use crate::bits::lanes_of;
@@ -50,8 +50,8 @@ impl Warp {
         for register in operands.into_iter().flatten() {
             self.expect_defined(register, mask)?;
         }
-        let mut source = self.access(copy.source, mask, Space::Global, copy.bytes as usize, false)?;
-        source.check_alignment(mask)?;
+        let source = self.access(copy.source, mask, Space::Global, copy.bytes as usize, false)?;
+        source.check_alignment()?;
         let target = self.access(copy.target, mask, Space::Shared, copy.bytes as usize, true)?;
         let who = self.accessor(context, Ordering::Weak);
         for lane in lanes_of(mask) {
@@ -62,14 +62,8 @@ impl Warp {
                 let message = format!("{given} bytes of a copy of {}", copy.bytes);
                 return Err(Problem::new(FaultKind::InvalidOperand, message).at(lane as u32));
             }
-            let bytes = read_source(
-                context,
-                &mut self.local,
-                &mut source,
-                lane,
-                &who,
-                if ignored { 0 } else { given },
-            )?;
+            let count = if ignored { 0 } else { given };
+            let bytes = read_source(context, &mut self.local, source.addresses[lane], lane, &who, count)?;
             self.copies.pending.push(Copy {
                 lane,
                 group: self.copies.groups[lane],
@@ -78,9 +72,11 @@ impl Warp {
                 len: copy.bytes as usize,
             });
         }
-        each_lane(context, &mut self.local, &target, mask, |lane, (region, at, order)| {
-            region.write((at, target.bytes), lane, &who, order)?;
-            region.begin_copy(at, target.bytes);
+        each_region(context, &mut self.local, &target, |region, extent, order| {
+            region.write(extent, &who, order)?;
+            for lane in lanes_of(extent.lanes) {
+                region.begin_copy(extent.offsets[lane], extent.bytes);
+            }
             Ok(())
         })
     }
@@ -102,11 +98,11 @@ impl Warp {
         let due: Vec<Copy> = due;
         let who = self.accessor(context, Ordering::Weak);
         for Copy { lane, target, bytes, len, .. } in due {
-            let access =
-                Access { space: Space::Shared, addresses: [target; LANES], bytes: len, writes: true };
-            each_lane(context, &mut self.local, &access, 1 << lane, |_, (region, at, order)| {
-                region.write((at, len), lane, &who, order)?;
-                region.end_copy(at, &bytes[..len]);
+            let (lanes, addresses) = (1 << lane, [target; LANES]);
+            let access = Access { space: Space::Shared, lanes, addresses, bytes: len, writes: true };
+            each_region(context, &mut self.local, &access, |region, extent, order| {
+                region.write(extent, &who, order)?;
+                region.end_copy(extent.offsets[lane], &bytes[..len]);
                 Ok(())
             })?;
         }
@@ -114,30 +110,28 @@ impl Warp {
     }
 }
 
-/// The first `count` bytes of the source of a lane's copy; zeros follow. They are read in pieces as large as accesses are,
-/// which are aligned as the whole is.
+/// The first `count` bytes of the source of a lane's copy; zeros follow. They are read in pieces as large as
+/// accesses are, which are aligned as the whole is.
 fn read_source(
     context: &mut Context<'_>,
     local: &mut [Region],
-    source: &mut Access,
+    start: u64,
     lane: usize,
     who: &Accessor,
     count: u32,
 ) -> Result<[u8; 16], Problem> {
-    let (whole, start) = (source.bytes, source.addresses[lane]);
     let mut bytes = [0; 16];
     let mut done = 0;
     while done < count as usize {
         let piece = 1 << (count as usize - done).ilog2();
-        source.bytes = piece;
-        source.addresses[lane] = start + done as u64;
-        each_lane(context, local, source, 1 << lane, |_, (region, at, order)| {
-            region.read((at, piece), 1 << lane, who, order)?;
-            bytes[done..done + piece].copy_from_slice(region.bytes(at, piece));
+        let (lanes, addresses) = (1 << lane, [start + done as u64; LANES]);
+        let access = Access { space: Space::Global, lanes, addresses, bytes: piece, writes: false };
+        each_region(context, local, &access, |region, extent, order| {
+            region.read(extent, who, order)?;
+            bytes[done..done + piece].copy_from_slice(region.bytes(extent.offsets[lane], piece));
             Ok(())
         })?;
         done += piece;
     }
-    source.bytes = whole;
     Ok(bytes)
 }

@@ -3,10 +3,11 @@
 //! In a quad of lanes stand the columns of a row: lane l has row l / 4 and, of it, columns 2 (l % 4) and the next one,
 //! or column l % 4 of values that fill a register.
 
-use super::access::each_lane;
+use super::access::each_region;
 use super::block::Context;
 use super::warp::{ALL, Warp};
 use crate::arithmetic::half::{bf16_to_f32, f16_to_f32, tf32_to_f32};
+use crate::bits::lanes_of;
 use crate::fault::Problem;
 use crate::instruction::{Address, Format, Multiply, Ordering, Register};
 use crate::lane::{LANES, Lane};
@@ -28,10 +29,13 @@ impl Warp {
         let access = self.access(address, lanes, Space::Shared, 2 * SIDE, false)?;
         let who = self.accessor(context, Ordering::Weak);
         let mut rows = [[0u16; SIDE]; LANES];
-        each_lane(context, &mut self.local, &access, lanes, |lane, (region, at, order)| {
+        each_region(context, &mut self.local, &access, |region, extent, order| {
             // The read counts as that of the lane that gives the address.
-            region.read((at, 2 * SIDE), 1 << lane, &who, order)?;
-            rows[lane] = std::array::from_fn(|column| region.value(at + 2 * column, 2) as u16);
+            region.read(extent, &who, order)?;
+            for lane in lanes_of(extent.lanes) {
+                let at = extent.offsets[lane];
+                rows[lane] = std::array::from_fn(|column| region.value(at + 2 * column, 2) as u16);
+            }
             Ok(())
         })?;
         for (target, rows) in targets.iter().zip(rows.chunks(SIDE)) {
@@ -53,16 +57,23 @@ impl Warp {
         for register in a.iter().chain(b).chain(c) {
             self.expect_defined(*register, ALL)?;
         }
-        let rows = self.first_factor(*format, *depth, a);
-        let columns = self.second_factor(*format, *depth, b);
-        for lane in 0..LANES {
-            for i in 0..4 {
-                let (row, column) = (lane / 4 + i / 2 * 8, lane % 4 * 2 + i % 2);
-                let start = f32::from_lane(self.registers[c[i].index()].get(lane));
-                let products = rows[row].iter().zip(&columns[column]).take(*depth);
-                let sum = products.fold(start, |sum, (a, b)| sum + a * b);
-                self.results[i].set(lane, sum.to_lane());
+        let first = self.first_factor(*format, a);
+        let second = self.second_factor(*format, b);
+        let mut sums = [[0f32; 8]; 16];
+        for (lane, i) in (0..LANES).flat_map(|lane| (0..4).map(move |i| (lane, i))) {
+            let (row, column) = place_of_sum(lane, i);
+            sums[row][column] = f32::from_lane(self.registers[c[i].index()].get(lane));
+        }
+        for (sums, row) in sums.iter_mut().zip(&first) {
+            for (a, b) in row.iter().zip(&second).take(*depth) {
+                for (sum, b) in sums.iter_mut().zip(b) {
+                    *sum += a * b;
+                }
             }
+        }
+        for (lane, i) in (0..LANES).flat_map(|lane| (0..4).map(move |i| (lane, i))) {
+            let (row, column) = place_of_sum(lane, i);
+            self.results[i].set(lane, sums[row][column].to_lane());
         }
         for (i, target) in d.iter().enumerate() {
             self.write(*target, i, ALL);
@@ -71,34 +82,28 @@ impl Warp {
     }
 
     /// The rows of the first factor.
-    fn first_factor(&self, format: Format, depth: usize, a: &[Register]) -> [[f32; 16]; 16] {
+    fn first_factor(&self, format: Format, a: &[Register]) -> [[f32; 16]; 16] {
         let mut rows = [[0.0; 16]; 16];
         for lane in 0..LANES {
             for (i, register) in a.iter().enumerate() {
-                let row = lane / 4 + i % 2 * 8;
+                let row = &mut rows[lane / 4 + i % 2 * 8];
                 let start = i / 2 * values_of_quad(format);
-                self.unpack_values(format, *register, lane, |column, value| {
-                    rows[row][start + column] = value
-                });
+                self.unpack_values(format, *register, lane, |column, value| row[start + column] = value);
             }
         }
-        debug_assert!(depth <= 16);
         rows
     }
 
-    /// The columns of the second factor.
-    fn second_factor(&self, format: Format, depth: usize, b: &[Register]) -> [[f32; 16]; 8] {
-        let mut columns = [[0.0; 16]; 8];
+    /// The rows of the second factor.
+    fn second_factor(&self, format: Format, b: &[Register]) -> [[f32; 8]; 16] {
+        let mut rows = [[0.0; 8]; 16];
         for lane in 0..LANES {
             for (i, register) in b.iter().enumerate() {
                 let start = i * values_of_quad(format);
-                self.unpack_values(format, *register, lane, |row, value| {
-                    columns[lane / 4][start + row] = value
-                });
+                self.unpack_values(format, *register, lane, |row, value| rows[start + row][lane / 4] = value);
             }
         }
-        debug_assert!(depth <= 16);
-        columns
+        rows
     }
 
     /// Gives `to` the values of a lane's register, with their places among those of the quad.
@@ -111,6 +116,11 @@ impl Warp {
             Format::F16 => (0..2).for_each(|i| to(lane % 4 * 2 + i, f16_to_f32(halves[i]))),
         }
     }
+}
+
+/// Row and column of a lane's sum `i`.
+fn place_of_sum(lane: usize, i: usize) -> (usize, usize) {
+    (lane / 4 + i / 2 * 8, lane % 4 * 2 + i % 2)
 }
 
 /// Values that the registers of four lanes hold.

@@ -6,6 +6,7 @@ mod block;
 mod copy;
 mod exchange;
 mod launch;
+mod load_store;
 mod matrix;
 mod step;
 mod warp;

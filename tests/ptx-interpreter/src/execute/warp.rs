@@ -1,7 +1,7 @@
 //! A warp: thirty-two lanes with registers, and where each of them is in the code.
 //!
-//! Lanes at the same instruction run together. Of several groups the one that is furthest behind runs, until it comes to
-//! where another one waits, so that lanes that went different ways meet again as early as they can.
+//! Lanes at the same instruction run together. Of several groups the one that is furthest behind runs, until it
+//! comes to where another one waits, so that lanes that went different ways meet again as early as they can.
 
 use super::block::Context;
 use super::copy::Copies;
@@ -287,9 +287,10 @@ impl Warp {
         self.write(target, 0, self.waiting);
     }
 
-    /// `lanes` exit.
+    /// `lanes` exit. Those that wait look again for whom: lanes that have exited are not waited for.
     pub(super) fn exit(&mut self, lanes: u32) {
         self.live &= !lanes;
+        self.waiting = 0;
     }
 
     /// `lanes` wait at `counter`.

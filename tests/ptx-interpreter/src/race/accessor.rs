@@ -57,11 +57,23 @@ impl Tag {
     }
 }
 
+/// What an access says about others of the same bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// Others that write must be before it or after it.
+    Plain,
+    /// It may race with others that may: atomics and what is declared so.
+    Strong,
+    /// A read, and nothing is written during the launch: what was may not be seen, even by its own thread.
+    ReadOnly,
+}
+
 /// Lanes of a warp that access memory in one instruction, and when that is.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Accessor {
     /// The warp's first lane.
     pub(super) tag: Tag,
+    pub(super) read_only: bool,
     pub(super) now: u32,
     /// When the warp's lanes met last.
     pub(super) warp_start: u32,
@@ -72,11 +84,11 @@ pub(crate) struct Accessor {
 }
 
 impl Accessor {
-    /// A warp at an instruction, `strong` if its accesses may race with others that may: atomics and what is declared so.
-    /// All times are zero.
-    pub(super) fn new(warp: usize, counter: u32, strong: bool) -> Accessor {
-        let tag = Tag::new(warp, counter, strong);
-        Accessor { tag, now: 0, warp_start: 0, barrier: 0, block_start: 0, launch_start: 0 }
+    /// A warp at an instruction; all times are zero.
+    pub(super) fn new(warp: usize, counter: u32, kind: Kind) -> Accessor {
+        let tag = Tag::new(warp, counter, kind == Kind::Strong);
+        let read_only = kind == Kind::ReadOnly;
+        Accessor { tag, read_only, now: 0, warp_start: 0, barrier: 0, block_start: 0, launch_start: 0 }
     }
 
     /// The thread of a lane, in its block.

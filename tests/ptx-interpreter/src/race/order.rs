@@ -1,6 +1,6 @@
 //! What is ordered before what.
 
-use super::accessor::Accessor;
+use super::accessor::{Accessor, Kind};
 use super::release::{Releases, StrongAccess};
 use crate::bits::lanes_of;
 
@@ -33,15 +33,15 @@ struct WarpOrder {
 const LAST_TIME: u32 = u32::MAX / 2;
 
 impl Order {
-    /// A warp that accesses memory now, at an instruction; `strong` if it may race with others that may.
-    pub(crate) fn accessor(&self, warp: usize, counter: u32, strong: bool) -> Accessor {
+    /// A warp that accesses memory now, at an instruction.
+    pub(crate) fn accessor(&self, warp: usize, counter: u32, kind: Kind) -> Accessor {
         Accessor {
             now: self.now,
             warp_start: self.warps[warp].all,
             barrier: self.barrier,
             block_start: self.block_start,
             launch_start: self.launch_start,
-            ..Accessor::new(warp, counter, strong)
+            ..Accessor::new(warp, counter, kind)
         }
     }
 

@@ -21,7 +21,8 @@ pub(super) struct Releases {
 struct Release {
     block_start: u32,
     thread: u16,
-    /// What is earlier of its thread, or of any thread before the block's last barrier, is released if a fence follows it.
+    /// What is earlier of its thread, or of any thread before the block's last barrier, is released if a fence
+    /// follows it.
     time: u32,
     barrier: u32,
     fence: u32,
@@ -89,8 +90,8 @@ impl Releases {
         }
     }
 
-    /// Whether what thread `before` of the block that began at `block_start` did at `time` is before what `thread` of the
-    /// present block does, whose last barrier was at `barrier`.
+    /// Whether what thread `before` of the block that began at `block_start` did at `time` is before what `thread`
+    /// of the present block does, whose last barrier was at `barrier`.
     pub(super) fn is_ordered(
         &self,
         before: u16,

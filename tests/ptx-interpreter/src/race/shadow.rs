@@ -3,20 +3,24 @@
 use super::accessor::{Accessor, Tag};
 use super::order::Order;
 use crate::bits::lanes_of;
-use crate::region::Scope;
+use crate::region::{Extent, Scope};
 
 /// An earlier access that nothing orders before the present one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Conflict {
+    /// The lane whose access is the present one.
+    pub(crate) lane: usize,
     pub(crate) wrote: bool,
+    /// Whether the present one reads what must not be written during a launch, whatever their order.
+    pub(crate) read_only: bool,
     pub(crate) thread: u16,
     pub(crate) time: u32,
     /// The instruction.
     pub(crate) counter: u32,
 }
 
-/// The last write to some bytes and reads after it. Two readers are kept, of different warps or blocks if there are such:
-/// whoever writes next, one of them is another's.
+/// The last write to some bytes and reads after it. Two readers are kept, of different warps or blocks if there are
+/// such: whoever writes next, one of them is another's.
 #[derive(Clone, Copy, Default)]
 struct Cell {
     write: Write,
@@ -74,6 +78,13 @@ impl Page {
         *self = Page { shift: 2, cells: vec![Cell::default(); PAGE >> 2] };
     }
 
+    /// Cells of `count` bytes at `at`.
+    #[inline]
+    fn cells(&mut self, at: usize, count: usize) -> &mut [Cell] {
+        let within = at % PAGE;
+        &mut self.cells[within >> self.shift..(within + count) >> self.shift]
+    }
+
     /// Divides cells until they are for `1 << shift` bytes.
     #[cold]
     fn refine(&mut self, shift: u32) {
@@ -89,75 +100,68 @@ impl Shadow {
         Shadow { pages: (0..bytes.div_ceil(PAGE)).map(|_| Page::default()).collect() }
     }
 
-    /// Cells of `count` bytes at `at`, which lie in one page.
+    /// A page whose cells are for `count` bytes at most.
     #[inline]
-    fn cells(&mut self, at: usize, count: usize) -> &mut [Cell] {
-        let page = &mut self.pages[at / PAGE];
+    fn page(&mut self, number: usize, count: usize) -> &mut Page {
+        let page = &mut self.pages[number];
         if page.cells.is_empty() {
             page.begin();
         }
         if count < 1 << page.shift {
             page.refine(count.trailing_zeros());
         }
-        let within = at % PAGE;
-        &mut page.cells[within >> page.shift..(within + count) >> page.shift]
+        page
     }
 
-    /// `lanes` read `count` bytes at `at`: a power of two up to 16, and a divisor of `at`.
-    #[inline]
+    /// `lanes` of those of an extent read.
     pub(crate) fn read(
         &mut self,
-        (at, count): (usize, usize),
+        extent: &Extent,
         lanes: u32,
         who: &Accessor,
         order: &Order,
         scope: Scope,
     ) -> Result<(), Conflict> {
+        let Extent { ref offsets, bytes, .. } = *extent;
         let floor = floor(who, scope);
-        let start = floor.max(who.warp_start);
-        for cell in self.cells(at, count) {
-            if cell.write.time >= floor {
-                check_write(cell.write, lanes, who, order)?;
-            }
-            // As a rule the warp has read here since its lanes met last, nobody has, or enough others have.
-            let [first, second] = &mut cell.reads;
-            if first.time >= start && first.tag.has_warp_of(who.tag) {
-                first.add(lanes, who);
-            } else if first.time < floor {
-                *first = Reads { time: who.now, lanes, tag: who.tag };
-            } else if !(first.is_anothers(who) && second.is_anothers(who)) {
-                cell.note_another_read(lanes, who, floor);
+        let mut rest = lanes;
+        while let Some(lane) = lanes_of(rest).next() {
+            let page_number = offsets[lane] / PAGE;
+            let page = self.page(page_number, bytes);
+            while let Some(lane) = lanes_of(rest).next().filter(|lane| offsets[*lane] / PAGE == page_number) {
+                let at = offsets[lane];
+                // Lanes one after the other that read the same do so at once.
+                let same = lanes_of(rest)
+                    .take_while(|lane| offsets[*lane] == at)
+                    .fold(0, |set, lane| set | 1 << lane);
+                rest &= !same;
+                for cell in page.cells(at, bytes) {
+                    cell.read(same, who, order, floor)?;
+                }
             }
         }
         Ok(())
     }
 
-    /// `lane` writes `count` bytes at `at`: a power of two up to 16, and a divisor of `at`.
-    #[inline]
+    /// Lanes write.
     pub(crate) fn write(
         &mut self,
-        (at, count): (usize, usize),
-        lane: usize,
+        extent: &Extent,
         who: &Accessor,
         order: &Order,
         scope: Scope,
     ) -> Result<(), Conflict> {
+        let Extent { lanes, ref offsets, bytes } = *extent;
         let floor = floor(who, scope);
-        let write = Write { time: who.now, tag: who.tag.of_lane(lane) };
-        for cell in self.cells(at, count) {
-            if cell.write.time >= floor {
-                check_write(cell.write, 1 << lane, who, order)?;
-            }
-            for reads in cell.reads {
-                if reads.time >= floor {
-                    check_reads(reads, lane, who, order)?;
+        let mut rest = lanes;
+        while let Some(lane) = lanes_of(rest).next() {
+            let page_number = offsets[lane] / PAGE;
+            let page = self.page(page_number, bytes);
+            while let Some(lane) = lanes_of(rest).next().filter(|lane| offsets[*lane] / PAGE == page_number) {
+                rest &= rest - 1;
+                for cell in page.cells(offsets[lane], bytes) {
+                    cell.write(lane, who, order, floor)?;
                 }
-            }
-            if !who.tag.is_strong() {
-                *cell = Cell { write, reads: [Reads::default(); 2] };
-            } else if cell.write.tag.is_strong() || cell.write.time < floor.max(who.barrier) {
-                // What may race leaves the accesses that may not on record: other threads' are no more ordered after it.
-                cell.write = write;
             }
         }
         Ok(())
@@ -176,12 +180,18 @@ fn floor(who: &Accessor, scope: Scope) -> u32 {
 /// That a write is before an access by `lanes`.
 fn check_write(write: Write, lanes: u32, who: &Accessor, order: &Order) -> Result<(), Conflict> {
     let Write { time, tag } = write;
-    if tag.are_strong(who.tag)
-        || lanes_of(lanes).all(|lane| order.is_ordered(tag.thread(), time, who.thread(lane)))
-    {
+    if tag.are_strong(who.tag) {
         return Ok(());
     }
-    Err(Conflict { wrote: true, thread: tag.thread(), time, counter: tag.counter() })
+    let thread = tag.thread();
+    let is_late = |lane: &usize| who.read_only || !order.is_ordered(thread, time, who.thread(*lane));
+    match lanes_of(lanes).find(is_late) {
+        None => Ok(()),
+        Some(lane) => {
+            let (wrote, read_only) = (true, who.read_only);
+            Err(Conflict { lane, wrote, read_only, thread, time, counter: tag.counter() })
+        }
+    }
 }
 
 /// That reads are before a write by `lane`.
@@ -193,11 +203,53 @@ fn check_reads(reads: Reads, lane: usize, who: &Accessor, order: &Order) -> Resu
     let mut threads = lanes_of(lanes).map(|reader| tag.of_lane(reader).thread());
     match threads.find(|thread| !order.is_ordered(*thread, time, who.thread(lane))) {
         None => Ok(()),
-        Some(thread) => Err(Conflict { wrote: false, thread, time, counter: tag.counter() }),
+        Some(thread) => {
+            let (wrote, read_only) = (false, false);
+            Err(Conflict { lane, wrote, read_only, thread, time, counter: tag.counter() })
+        }
     }
 }
 
 impl Cell {
+    /// `lanes` read.
+    #[inline]
+    fn read(&mut self, lanes: u32, who: &Accessor, order: &Order, floor: u32) -> Result<(), Conflict> {
+        if self.write.time >= floor {
+            check_write(self.write, lanes, who, order)?;
+        }
+        // As a rule the warp has read here since its lanes met last, nobody has, or enough others have.
+        let [first, second] = &mut self.reads;
+        if first.time >= floor.max(who.warp_start) && first.tag.has_warp_of(who.tag) {
+            first.add(lanes, who);
+        } else if first.time < floor {
+            *first = Reads { time: who.now, lanes, tag: who.tag };
+        } else if !(first.is_anothers(who) && second.is_anothers(who)) {
+            self.note_another_read(lanes, who, floor);
+        }
+        Ok(())
+    }
+
+    /// `lane` writes.
+    #[inline]
+    fn write(&mut self, lane: usize, who: &Accessor, order: &Order, floor: u32) -> Result<(), Conflict> {
+        if self.write.time >= floor {
+            check_write(self.write, 1 << lane, who, order)?;
+        }
+        for reads in self.reads {
+            if reads.time >= floor {
+                check_reads(reads, lane, who, order)?;
+            }
+        }
+        let write = Write { time: who.now, tag: who.tag.of_lane(lane) };
+        if !who.tag.is_strong() {
+            *self = Cell { write, reads: [Reads::default(); 2] };
+        } else if self.write.tag.is_strong() || self.write.time < floor.max(who.barrier) {
+            // What may race leaves the accesses that may not on record: other threads' are no more ordered after it.
+            self.write = write;
+        }
+        Ok(())
+    }
+
     /// A read by other lanes than those that have read first.
     fn note_another_read(&mut self, lanes: u32, who: &Accessor, floor: u32) {
         // Reads of this block before its last barrier matter to other blocks alone, as does the present one.

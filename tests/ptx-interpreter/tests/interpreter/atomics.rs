@@ -3,8 +3,8 @@
 use crate::support::{bytes_of, download, launch, module, upload};
 use manygate_ptx_interpreter::Memory;
 
-/// What is in memory, and what each of the lanes that follow one another saw, after `instruction` on `initial` with the
-/// thread's `operand` (an instruction that computes `x` of type `ty` from `%tid`).
+/// What is in memory, and what each of the lanes that follow one another saw, after `instruction` on `initial` with
+/// the thread's `operand` (an instruction that computes `x` of type `ty` from `%tid`).
 fn atomics(
     space: &str,
     instruction: &str,
@@ -18,7 +18,8 @@ fn atomics(
             ".shared .align 8 .b64 place;",
             "place",
             "st.shared.u64 [place], first;\nbar.sync 0;",
-            "bar.sync 0;\nld.shared.u64 first, [place];\nmov.u32 tid, %tid.x;\nsetp.eq.u32 p, tid, 0;\n@p st.global.u64 [cell], first;",
+            "bar.sync 0;\nld.shared.u64 first, [place];\nmov.u32 tid, %tid.x;\nsetp.eq.u32 p, tid, 0;
+            @p st.global.u64 [cell], first;",
         ),
         _ => ("", "cell", "", ""),
     };

@@ -54,9 +54,11 @@ fn short_sources_are_filled_with_zeros() {
 #[test]
 fn groups_come_one_after_the_other() {
     let body = format!(
-        ".shared .align 16 .b8 tile[32];\nmov.u32 %r3, tile;\ncp.async.ca.shared.global [%r3], [%rd1], 16;\ncp.async.commit_group;
+        ".shared .align 16 .b8 tile[32];\nmov.u32 %r3, tile;\ncp.async.ca.shared.global [%r3], [%rd1], 16;
+        cp.async.commit_group;
         cp.async.ca.shared.global [%r3+16], [%rd1+16], 16;\ncp.async.commit_group;\ncp.async.wait_group 1;
-        ld.shared.u32 %r1, [%r3+4];\ncp.async.wait_group 0;\nld.shared.u32 %r2, [%r3+24];\nmad.lo.s32 %r1, %r1, 100, %r2;\n{STORE}"
+        ld.shared.u32 %r1, [%r3+4];\ncp.async.wait_group 0;\nld.shared.u32 %r2, [%r3+24];
+        mad.lo.s32 %r1, %r1, 100, %r2;\n{STORE}"
     );
     assert_eq!(words(&body, 1, &[1, 2, 3, 4, 5, 6, 7, 8]), [207]);
 }

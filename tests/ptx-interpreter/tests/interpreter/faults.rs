@@ -174,8 +174,10 @@ fn memory_that_is_not_initialised() {
         kind,
         "register",
     );
-    let text = ".visible .entry k(.param .u64 k_0) {\n.reg .b64 %rd<2>;\n.reg .b32 %r<3>;\nld.param.u64 %rd0, [k_0];
-        st.global.u16 [%rd0], 1;\nst.global.u16 [%rd0+2], 1;\nld.global.u32 %r1, [%rd0];\nld.global.u32 %r1, [%rd0+4];\nret;\n}";
+    let text =
+        ".visible .entry k(.param .u64 k_0) {\n.reg .b64 %rd<2>;\n.reg .b32 %r<3>;\nld.param.u64 %rd0, [k_0];
+        st.global.u16 [%rd0], 1;\nst.global.u16 [%rd0+2], 1;\nld.global.u32 %r1, [%rd0];
+        ld.global.u32 %r1, [%rd0+4];\nret;\n}";
     let mut memory = Memory::new();
     let address = memory.allocate(8);
     let fault = run(&mut memory, text, [1, 1, 1], 0, &bytes_of(&[address])).expect_err("a fault");
@@ -188,7 +190,8 @@ fn memory_that_is_not_initialised() {
 #[test]
 fn shared_memory_of_another_block() {
     let text = ".visible .entry k() {\n.shared .align 4 .b8 a[4];\n.reg .b32 %r<3>;\n.reg .pred %p<2>;
-        mov.u32 %r0, %ctaid.x;\nsetp.eq.u32 %p1, %r0, 0;\n@%p1 st.shared.u32 [a], 1;\nld.shared.u32 %r1, [a];\nret;\n}";
+        mov.u32 %r0, %ctaid.x;\nsetp.eq.u32 %p1, %r0, 0;\n@%p1 st.shared.u32 [a], 1;\nld.shared.u32 %r1, [a];
+            ret;\n}";
     let launch = launch_of([2, 1, 1], [1, 1, 1], &[]);
     let fault =
         module(text).kernel("k").expect("k").launch(&mut Memory::new(), &launch).expect_err("a fault");

@@ -10,7 +10,8 @@ fn lanes(body: &str, count: usize, given: &[u32]) -> Vec<Vec<u32>> {
         .visible .entry k(.param .u64 k_0, .param .u64 k_1) {{\n\n.reg .b64 %rd<4>;
         .reg .b32 %r<40>;\n.reg .f32 %f<20>;\n.reg .pred %p<2>;\nld.param.u64 %rd1, [k_0];\nld.param.u64 %rd2, [k_1];
         mov.u32 %r0, %tid.x;\nmov.u32 %r1, %r0;\nmov.u32 %r30, dyn;
-        $fill:\nsetp.ge.u32 %p0, %r1, {len};\n@%p0 bra $filled;\nmad.wide.u32 %rd3, %r1, 4, %rd1;\nld.global.u32 %r2, [%rd3];
+        $fill:\nsetp.ge.u32 %p0, %r1, {len};\n@%p0 bra $filled;\nmad.wide.u32 %rd3, %r1, 4, %rd1;
+        ld.global.u32 %r2, [%rd3];
         mad.lo.s32 %r3, %r1, 4, %r30;\nst.shared.u32 [%r3], %r2;\nadd.s32 %r1, %r1, 32;\nbra.uni $fill;\n$filled:
         bar.sync 0;\nmad.wide.u32 %rd2, %r0, {stride}, %rd2;\n{body}\nret;\n}}",
         len = given.len(),
@@ -61,7 +62,8 @@ fn matrices_are_loaded() {
                 (0..count).map(|i| format!("st.global.u32 [%rd2+{}], %r{};\n", 4 * i, 10 + i)).collect();
             let body = format!(
                 "and.b32 %r4, %r0, 24;\nxor.b32 %r5, %r0, 7;\nand.b32 %r5, %r5, 7;\nadd.s32 %r4, %r4, %r5;
-                mad.lo.s32 %r4, %r4, 48, %r30;\nldmatrix.sync.aligned.m8n8.x{count}{trans}.shared.b16 {{{}}}, [%r4];\n{stores}",
+                mad.lo.s32 %r4, %r4, 48, %r30;
+                ldmatrix.sync.aligned.m8n8.x{count}{trans}.shared.b16 {{{}}}, [%r4];\n{stores}",
                 registers.join(", ")
             );
             for (lane, words) in lanes(&body, count, &given).iter().enumerate() {
@@ -95,7 +97,8 @@ fn bf16(value: f32) -> u32 {
     value.to_bits() >> 16
 }
 
-/// That a product of matrices with `depth` columns and rows is right; `pack` is a value's bits where two make a register.
+/// That a product of matrices with `depth` columns and rows is right; `pack` is a value's bits where two make a
+/// register.
 fn check_product(shape: &str, format: &str, depth: usize, pack: Option<fn(f32) -> u32>) {
     let a = |row: usize, k: usize| small(row * depth + k);
     let b = |k: usize, column: usize| small(1000 + column * depth + k);
@@ -129,7 +132,8 @@ fn check_product(shape: &str, format: &str, depth: usize, pack: Option<fn(f32) -
     };
     let ab = 10 + a_count + b_count;
     let body = format!(
-        "mad.lo.s32 %r4, %r0, {}, %r30;\n{load}mma.sync.aligned.{shape}.row.col.f32.{format}.{format}.f32 {{{}}}, {{{}}}, {{{}}}, {{{}}};
+        "mad.lo.s32 %r4, %r0, {}, %r30;
+        {load}mma.sync.aligned.{shape}.row.col.f32.{format}.{format}.f32 {{{}}}, {{{}}}, {{{}}}, {{{}}};
         st.global.v4.f32 [%rd2], {{{}}};",
         4 * words,
         names("f", 1, 4),

@@ -145,7 +145,8 @@ fn each_thread_has_its_own_memory() {
 #[test]
 fn own_memory_is_copied_with_its_gaps() {
     let body = ".local .align 8 .b8 depot[32];\n.reg .b64 a;\nmov.u64 a, depot;\nst.local.u8 [a], 9;
-        ld.local.u64 x, [a];\nst.local.u64 [a+8], x;\nld.local.u8 h, [a+8];\ncvt.u64.u16 x, h;\nst.global.u64 [to], x;";
+        ld.local.u64 x, [a];\nst.local.u64 [a+8], x;\nld.local.u8 h, [a+8];\ncvt.u64.u16 x, h;
+        st.global.u64 [to], x;";
     assert_eq!(of_threads(1, body, &[0]), [9]);
 }
 
@@ -210,7 +211,8 @@ fn variables_of_the_module() {
 
 #[test]
 fn shared_memory_of_the_module_and_of_the_launch() {
-    let text = ".shared .align 4 .b8 fixed[12];\n.shared .align 4 .b8 unused[4000];\n.extern .shared .align 16 .b8 dynamic[];
+    let text = ".shared .align 4 .b8 fixed[12];\n.shared .align 4 .b8 unused[4000];
+        .extern .shared .align 16 .b8 dynamic[];
         .visible .entry k(.param .u64 k_0) {\n.reg .b64 to, x;\n.reg .b32 w, v;
         ld.param.u64 to, [k_0];\nst.shared.u32 [fixed+8], 5;\nmov.u32 w, dynamic;\nst.shared.v2.u32 [w+56], {7, 9};
         ld.shared.u32 v, [dynamic+60];\nld.shared.u32 w, [fixed+8];\nadd.s32 v, v, w;\nst.global.u32 [to], v;

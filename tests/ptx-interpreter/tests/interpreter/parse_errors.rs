@@ -60,6 +60,9 @@ fn opcodes_and_modifiers() {
     refused("cvt.f32.s32 %f1, %r1;", "expected a rounding");
     refused("redux.sync.mul.u32 %r1, %r2, -1;", "`mul`");
     refused("st.const.u32 [%rd1], %r1;", "nothing can be stored there");
+    refused("st.global.nc.u32 [%rd1], %r1;", "not known to stores");
+    refused("st.acquire.gpu.global.u32 [%rd1], %r1;", "not known to stores");
+    refused("ld.release.gpu.global.u32 %r1, [%rd1];", "do not release");
 }
 
 #[test]
@@ -91,7 +94,8 @@ fn operands() {
 
 #[test]
 fn calls() {
-    let declared = ".extern .func (.param .b32 r) vprintf(.param .b64 a, .param .b64 b);\n.func loop() { call loop; ret; }";
+    let declared = ".extern .func (.param .b32 r) vprintf(.param .b64 a, .param .b64 b);
+        .func loop() { call loop; ret; }";
     let of = |body: &str| error_of(&text(declared, body));
     assert!(of("call.uni nowhere, ();").contains("no function `nowhere`"));
     assert!(of("{ .param .b32 p; call.uni (p), vprintf, (p, p); }").contains("no function `vprintf`"));

@@ -4,8 +4,8 @@ use crate::support::{bytes_of, download, launch_of, module, upload};
 use crate::threads::{STORE, try_words, words};
 use manygate_ptx_interpreter::{Fault, FaultKind, Launch, Memory};
 
-/// Shared memory of 512 bytes at `%r4`; `%r2` is the thread's word there, `%r3` that of the thread whose number differs in
-/// the lowest bit, `%r5` that of the other warp's.
+/// Shared memory of 512 bytes at `%r4`; `%r2` is the thread's word there, `%r3` that of the thread whose number
+/// differs in the lowest bit, `%r5` that of the other warp's.
 const SHARED: &str =
     ".shared .align 16 .b8 all[512];\nmov.u32 %r4, all;\nshl.b32 %r2, %r0, 2;\nadd.s32 %r2, %r2, %r4;
     xor.b32 %r3, %r2, 4;\nxor.b32 %r5, %r2, 128;\nst.shared.u32 [%r2], 7;\nbar.sync 0;\n";
@@ -37,7 +37,8 @@ fn shared_memory_between_lanes_and_warps() {
         );
         race(&format!("st.shared.u32 [%r2], %r0;\nst.shared.u32 [{other}], %r0;"), 64);
         no_race(&format!("st.shared.u32 [%r2], %r0;\nbar.sync 0;\nld.shared.u32 %r1, [{other}];"), 64);
-        let body = "st.shared.u32 [%r2], %r0;\nbar.sync 0;\nld.shared.u32 %r1, [OTHER];\nbar.sync 0;\nst.shared.u32 [%r2], 1;";
+        let body = "st.shared.u32 [%r2], %r0;\nbar.sync 0;\nld.shared.u32 %r1, [OTHER];\nbar.sync 0;
+            st.shared.u32 [%r2], 1;";
         no_race(&body.replace("OTHER", other), 64);
     }
     // All lanes write to one word, in one instruction.
@@ -70,7 +71,8 @@ fn many_readers() {
         );
     }
     no_race(
-        "setp.eq.u32 %p1, %r0, 40;\n@%p1 st.shared.u32 [%r4], 0;\n@%p1 ld.shared.u32 %r1, [%r4];\n@%p1 st.shared.u32 [%r4], 1;",
+        "setp.eq.u32 %p1, %r0, 40;\n@%p1 st.shared.u32 [%r4], 0;\n@%p1 ld.shared.u32 %r1, [%r4];
+        @%p1 st.shared.u32 [%r4], 1;",
         128,
     );
 }
@@ -148,11 +150,23 @@ fn device_memory_within_a_block() {
     race("ld.global.u32 %r1, [%rd1];\nsetp.eq.u32 %p1, %r0, 3;\n@%p1 st.global.u32 [%rd1], 1;", 64);
 }
 
+/// A load that says that nothing is written need not see what was, not even of its own thread.
+#[test]
+fn loads_of_what_does_not_change() {
+    let fault = race("st.global.u32 [%rd1], 1;\nld.global.nc.u32 %r1, [%rd1];", 1);
+    assert!(fault.to_string().contains("(`.nc`) what thread 0 wrote in this launch (at line "), "{fault}");
+    race("st.global.u32 [%rd1], 1;\nbar.sync 0;\nld.global.nc.u32 %r1, [%rd1];", 1);
+    no_race("ld.global.nc.u32 %r1, [%rd1];\nst.global.u32 [%rd1], 1;\nld.global.u32 %r1, [%rd1];", 1);
+    race("ld.global.nc.u32 %r1, [%rd1];\nst.global.u32 [%rd1], 1;", 2);
+}
+
 /// The outcome of a kernel in blocks of 64 threads; `%r0` is the block, `%r1` the thread, `%rd0` memory with zeros.
 fn blocks(count: u32, body: &str) -> Result<Vec<u64>, Fault> {
     let text = format!(
-        ".visible .entry k(.param .u64 k_0) {{\n.reg .b64 %rd<6>;\n.reg .b32 %r<9>;\n.reg .pred %p<4>;\n.shared .align 4 .b8 flag[4];
-        ld.param.u64 %rd0, [k_0];\nmov.u32 %r0, %ctaid.x;\nmov.u32 %r1, %tid.x;\nmad.wide.u32 %rd1, %r0, 4, %rd0;\n{body}\nret;\n}}"
+        ".visible .entry k(.param .u64 k_0) {{\n.reg .b64 %rd<6>;\n.reg .b32 %r<9>;\n.reg .pred %p<4>;
+        .shared .align 4 .b8 flag[4];
+        ld.param.u64 %rd0, [k_0];\nmov.u32 %r0, %ctaid.x;\nmov.u32 %r1, %tid.x;\nmad.wide.u32 %rd1, %r0, 4, %rd0;
+        {body}\nret;\n}}"
     );
     let mut memory = Memory::new();
     let address = upload(&mut memory, &[0; 1024]);
@@ -174,7 +188,8 @@ const FIRST: &str = "setp.eq.u32 %p1, %r1, 0;\n";
 fn device_memory_between_blocks() {
     race_of_blocks(&format!("{FIRST}@%p1 st.global.u32 [%rd0], 1;"));
     race_of_blocks(&format!(
-        "{FIRST}@%p1 ld.global.u32 %r2, [%rd0];\nbar.sync 0;\nsetp.eq.u32 %p2, %r0, 1;\n@!%p2 bra $end;\n@%p1 st.global.u32 [%rd0], 1;\n$end:"
+        "{FIRST}@%p1 ld.global.u32 %r2, [%rd0];\nbar.sync 0;\nsetp.eq.u32 %p2, %r0, 1;\n@!%p2 bra $end;
+        @%p1 st.global.u32 [%rd0], 1;\n$end:"
     ));
     race_of_blocks(&format!("{FIRST}@%p1 st.global.u32 [%rd1], 1;\n@%p1 ld.global.u32 %r2, [%rd0+4];"));
     race_of_blocks(&format!(
@@ -217,9 +232,12 @@ fn last_block(before: &str, count: &str, after: &str) -> Result<Vec<u64>, Fault>
         5,
         &format!(
             "{FIRST}setp.eq.u32 %p2, %r1, 40;\nadd.s32 %r2, %r0, 10;\n@%p2 st.global.u32 [%rd1], %r2;\n{before}
-            @!%p1 bra $counted;\n{count}\nst.shared.u32 [flag], %r3;\n$counted:\nbar.sync 0;\nld.shared.u32 %r3, [flag];
-            setp.ne.u32 %p3, %r3, 4;\n@%p3 ret;\n{after}\nsetp.ne.u32 %p3, %r1, 7;\n@%p3 ret;\nmov.u32 %r4, 0;\nmov.u32 %r5, 0;
-            $sum:\nmad.wide.u32 %rd2, %r5, 4, %rd0;\nld.global.u32 %r6, [%rd2];\nadd.s32 %r4, %r4, %r6;\nadd.s32 %r5, %r5, 1;
+            @!%p1 bra $counted;\n{count}\nst.shared.u32 [flag], %r3;\n$counted:\nbar.sync 0;
+                ld.shared.u32 %r3, [flag];
+            setp.ne.u32 %p3, %r3, 4;\n@%p3 ret;\n{after}\nsetp.ne.u32 %p3, %r1, 7;\n@%p3 ret;\nmov.u32 %r4, 0;
+            mov.u32 %r5, 0;
+            $sum:\nmad.wide.u32 %rd2, %r5, 4, %rd0;\nld.global.u32 %r6, [%rd2];\nadd.s32 %r4, %r4, %r6;
+            add.s32 %r5, %r5, 1;
             setp.lt.u32 %p3, %r5, 5;\n@%p3 bra $sum;\nst.global.u32 [%rd0+512], %r4;"
         ),
     )
@@ -290,7 +308,8 @@ fn asynchronous_copies_are_waited_for() {
         assert_eq!(result.unwrap_or_else(|fault| panic!("{fault}")), [1; 64]);
     }
     // What others still read is not copied over.
-    let reused = "cp.async.wait_all;\nbar.sync 0;\nld.shared.u32 %r1, [%r3];\nBARRIER\ncp.async.cg.shared.global [%r2], [%rd1], 16;";
+    let reused = "cp.async.wait_all;\nbar.sync 0;\nld.shared.u32 %r1, [%r3];\nBARRIER
+        cp.async.cg.shared.global [%r2], [%rd1], 16;";
     assert_eq!(copy_fault(&reused.replace("BARRIER", "")).kind(), FaultKind::Race);
     assert!(try_words(&format!("{COPY}{}", reused.replace("BARRIER", "bar.sync 0;")), 64, &[1; 4]).is_ok());
 }

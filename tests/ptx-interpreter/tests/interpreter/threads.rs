@@ -3,8 +3,8 @@
 use crate::support::{download, launch, module, upload};
 use manygate_ptx_interpreter::{Fault, Memory};
 
-/// What every kernel here declares and begins with: `%r0` is the thread, `%rd0` the address of its result, `%rd1` that of
-/// the words that were given.
+/// What every kernel here declares and begins with: `%r0` is the thread, `%rd0` the address of its result, `%rd1`
+/// that of the words that were given.
 const PROLOGUE: &str = ".reg .b64 %rd<10>;\n.reg .b32 %r<20>;\n.reg .f32 %f<20>;\n.reg .pred %p<10>;\n.reg .b16 %h<10>;
     mov.u32 %r0, %tid.x;\nld.param.u64 %rd0, [k_0];\nmad.wide.u32 %rd0, %r0, 4, %rd0;\nld.param.u64 %rd1, [k_1];\n";
 

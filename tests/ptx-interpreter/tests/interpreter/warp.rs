@@ -61,10 +61,24 @@ fn two_groups_at_one_instruction() {
 fn late_lanes_are_waited_for() {
     let body = format!(
         "mov.u32 %r2, %r0;\nsetp.lt.u32 %p1, %r0, 5;\n@!%p1 bra $join;\nmul.lo.s32 %r2, %r2, 10;\nbra.uni $far;
-        $join:\nbar.warp.sync 0xffffffff;\nshfl.sync.idx.b32 %r1, %r2, 3, 31, -1;\nbra.uni $store;\n$far:\nbra.uni $join;
+        $join:\nbar.warp.sync 0xffffffff;\nshfl.sync.idx.b32 %r1, %r2, 3, 31, -1;\nbra.uni $store;\n$far:
+        bra.uni $join;
         $store:\n{STORE}"
     );
     assert_eq!(words(&body, 32, &[]), [30; 32]);
+}
+
+/// Lanes that exit are not waited for, whether they do so before or after the others come.
+#[test]
+fn lanes_that_exit_are_not_waited_for() {
+    for late in ["", "@!%p1 bra $far;"] {
+        let body = format!(
+            "mov.u32 %r1, 5;\nsetp.lt.u32 %p1, %r0, 8;\n{late}\n@!%p1 ret;\nshfl.sync.bfly.b32 %r1, %r0, 1, 31, -1;
+            bar.warp.sync -1;\n{STORE}\nret;\n$far:\nadd.s32 %r1, %r1, 1;"
+        );
+        let wanted: Vec<u32> = (0..32).map(|l| if l < 8 { l ^ 1 } else { 0 }).collect();
+        assert_eq!(words(&body, 32, &[]), wanted);
+    }
 }
 
 #[test]
@@ -169,7 +183,8 @@ fn barriers_that_count() {
 #[test]
 fn some_warps_arrive_and_others_wait() {
     let body = format!(
-        ".shared .align 4 .b8 all[256];\nmov.u32 %r4, all;\nand.b32 %r2, %r0, 63;\nshl.b32 %r2, %r2, 2;\nadd.s32 %r2, %r2, %r4;
+        ".shared .align 4 .b8 all[256];\nmov.u32 %r4, all;\nand.b32 %r2, %r0, 63;\nshl.b32 %r2, %r2, 2;
+        add.s32 %r2, %r2, %r4;
         mov.u32 %r1, 1;\nsetp.lt.u32 %p1, %r0, 64;\n@%p1 bra $wait;\nst.shared.u32 [%r2], %r0;\nbar.arrive 1, 128;
         bra.uni $store;\n$wait:\nbar.sync 1, 128;\nld.shared.u32 %r1, [%r2];\n$store:\n{STORE}"
     );
@@ -196,7 +211,8 @@ fn warps_order_their_own_accesses() {
     {
         let body = format!(
             ".shared .align 4 .b8 all[256];\nmov.u32 %r4, all;\nsetp.eq.u32 %p1, %r0, 0;\nshl.b32 %r2, %r0, 2;
-            add.s32 %r2, %r2, %r4;\nst.shared.u32 [%r2], %r0;\n{sync}\nxor.b32 %r2, %r2, 4;\nld.shared.u32 %r1, [%r2];\n{STORE}"
+            add.s32 %r2, %r2, %r4;\nst.shared.u32 [%r2], %r0;\n{sync}\nxor.b32 %r2, %r2, 4;
+            ld.shared.u32 %r1, [%r2];\n{STORE}"
         );
         let wanted: Vec<u32> = (0..64).map(|t| t ^ 1).collect();
         assert_eq!(words(&body, 64, &[]), wanted, "{sync}");
