@@ -19,6 +19,11 @@ pub enum FaultKind {
     Uninitialised,
     /// Two accesses, one of them a write, that nothing orders.
     Race,
+    /// A product of a warpgroup uses registers or shared memory that others used before, and a fence is missing
+    /// between the two.
+    Unfenced,
+    /// Something happens to registers or shared memory that a product of a warpgroup uses, before it is waited for.
+    InFlight,
     /// Threads wait for others that never come.
     Deadlock,
     /// A lane's value is read that does not take part.

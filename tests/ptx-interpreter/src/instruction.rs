@@ -63,6 +63,8 @@ pub(crate) struct Instruction {
     pub(crate) line: u32,
     pub(crate) guard: Option<Guard>,
     pub(crate) op: Op,
+    /// Accumulators of warpgroups' products that it reads or writes, without being such a product.
+    pub(crate) accumulators: Box<[Register]>,
 }
 
 /// The predicate that a lane executes an instruction under.
@@ -186,6 +188,16 @@ pub(crate) enum Op {
         transposed: bool,
     },
     Multiply(Box<Multiply>),
+    /// Accesses to accumulators before it are before those of products after it.
+    WarpgroupFence,
+    WarpgroupMultiply(Box<WarpgroupMultiply>),
+    CommitProducts,
+    /// Waits for products: all groups but the latest ones.
+    WaitProducts {
+        groups_left: u32,
+    },
+    /// What the thread wrote to shared memory is seen by products after a barrier.
+    ProxyFence,
 }
 
 /// A place in memory: a register's value and an offset.
@@ -339,6 +351,28 @@ pub(crate) struct Multiply {
     pub(crate) a: Box<[Register]>,
     pub(crate) b: Box<[Register]>,
     pub(crate) c: Box<[Register]>,
+}
+
+/// A product of two matrices in shared memory, in bf16, added to the accumulators of a warpgroup: 64 x `columns`
+/// results. It goes on while the warps do other things, until they wait.
+pub(crate) struct WarpgroupMultiply {
+    pub(crate) columns: usize,
+    /// A lane's results, two of each eight columns of two rows.
+    pub(crate) accumulators: Box<[Register]>,
+    pub(crate) a: SharedMatrix,
+    pub(crate) b: SharedMatrix,
+    /// The predicate whether the product is added to what the accumulators hold, or replaces it.
+    pub(crate) adds: Register,
+}
+
+/// A factor of a warpgroup's product.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SharedMatrix {
+    /// Where it lies, and how.
+    pub(crate) descriptor: Register,
+    pub(crate) negated: bool,
+    /// Whether values lie side by side that are summed up (K-major), or those of neighbouring results (MN-major).
+    pub(crate) transposed: bool,
 }
 
 /// What the matrices' values are.

@@ -5,7 +5,8 @@
 //! never does, a [`Fault`] that names the kernel, the line and the thread. [`FaultKind`] lists what is looked at.
 //!
 //! Known is what NVRTC 12.0 emits for `compute_80`: PTX ISA 8.0 without textures, surfaces, `wmma` and arithmetic on
-//! 16-bit floating-point numbers. Functions are inlined where they are called.
+//! 16-bit floating-point numbers. Of `sm_90a` the products of warpgroups are known (`wgmma`) whose factors are bf16 in
+//! shared memory with the 128-byte swizzle. Functions are inlined where they are called.
 //!
 //! It is a model, and some things are other than on a device:
 //! - A block runs when those before it have ended, a warp until its next barrier: one that waits for a later one in a
@@ -14,6 +15,8 @@
 //! - Approximations (`ex2.approx`, `rcp.approx`, ...) are exact to the last bit or nearly, and sums of matrix products
 //!   are added one after the other in f32.
 //! - Lanes that have gone different ways meet again at the first instruction that all of them come to.
+//! - A product of a warpgroup is done at once, by each warp for its own rows. What may not be touched until it is
+//!   waited for, is checked.
 
 mod arithmetic;
 mod bits;
@@ -27,6 +30,7 @@ mod parse;
 mod program;
 mod race;
 mod region;
+mod registers;
 mod types;
 
 pub use execute::{Launch, Stats};

@@ -153,6 +153,36 @@ impl Region {
         }
     }
 
+    /// The asynchronous proxy is about to read for the lanes.
+    pub(crate) fn read_by_proxy(
+        &mut self,
+        extent: &Extent,
+        who: &Accessor,
+        order: &Order,
+    ) -> Result<(), Problem> {
+        self.read(extent, who, order)?;
+        let is_hidden = |time, thread, lane: usize| !order.is_published(thread, time, who.thread(lane));
+        match self.shadow.find_write(extent, who, is_hidden) {
+            None => Ok(()),
+            Some(conflict) => Err(unfenced(conflict)),
+        }
+    }
+
+    /// What the asynchronous proxy read for the lanes from time `since` on, it has read by now.
+    pub(crate) fn end_read_by_proxy(
+        &mut self,
+        extent: &Extent,
+        who: &Accessor,
+        order: &Order,
+        since: u32,
+    ) -> Result<(), Problem> {
+        self.read(extent, who, order)?;
+        match self.shadow.find_write(extent, who, |time, _, _| time >= since) {
+            None => Ok(()),
+            Some(conflict) => Err(overwritten(conflict)),
+        }
+    }
+
     /// Lanes are about to write.
     pub(crate) fn write(&mut self, extent: &Extent, who: &Accessor, order: &Order) -> Result<(), Problem> {
         for lane in lanes_of(extent.lanes) {
@@ -176,6 +206,20 @@ impl Region {
         let message = format!("reads byte {first} of {}, {why}", self.len());
         Problem::new(FaultKind::Uninitialised, message)
     }
+}
+
+#[cold]
+fn unfenced(Conflict { lane, thread, counter, .. }: Conflict) -> Problem {
+    let message = format!(
+        "reads what thread {thread} wrote without `fence.proxy.async` after it and before the barrier that orders the two"
+    );
+    Problem { earlier: Some(counter), ..Problem::new(FaultKind::Unfenced, message).at(lane as u32) }
+}
+
+#[cold]
+fn overwritten(Conflict { lane, thread, counter, .. }: Conflict) -> Problem {
+    let message = format!("a product that ends here read what thread {thread} wrote meanwhile");
+    Problem { earlier: Some(counter), ..Problem::new(FaultKind::InFlight, message).at(lane as u32) }
 }
 
 #[cold]

@@ -8,6 +8,7 @@ mod names;
 mod operands;
 mod values;
 mod warp;
+mod warpgroup;
 
 use crate::instruction::{Content, Guard, Instruction, Op, Register};
 use crate::parse::ParseError;
@@ -24,7 +25,8 @@ pub(crate) fn kernel(module: &Module<'_>, function: &Function) -> Result<Program
     let mut decoder = Decoder::new(module);
     let parameters = decoder.declare_parameters(function);
     decoder.body(&function.body, None).map_err(|error| error.in_kernel(&function.name))?;
-    decoder.code.push(Instruction { line: 0, guard: None, op: Op::Exit });
+    decoder.code.push(Instruction { line: 0, guard: None, op: Op::Exit, accumulators: Box::default() });
+    decoder.find_accumulators();
     decoder.resolve_labels().map_err(|problem| ParseError::new(0, problem).in_kernel(&function.name))?;
     Ok(Program {
         name: function.name.clone(),
@@ -158,7 +160,8 @@ impl<'m> Decoder<'m> {
 
     /// Adds an instruction, under the guard of the one that is being decoded.
     fn push(&mut self, op: Op) {
-        self.code.push(Instruction { line: self.line, guard: self.guard, op });
+        let (line, guard) = (self.line, self.guard);
+        self.code.push(Instruction { line, guard, op, accumulators: Box::default() });
     }
 
     fn instruction(&mut self, source: &Source) -> Result<(), Problem> {
@@ -173,6 +176,7 @@ impl<'m> Decoder<'m> {
             || self.values(name, &mut modifiers, operands)?
             || self.memory(name, &mut modifiers, operands)?
             || self.warp(name, &mut modifiers, operands)?
+            || self.warpgroup(name, &mut modifiers, operands)?
             || self.control(name, &mut modifiers, operands)?;
         if !known {
             return Err(format!("opcode `{name}` is not known"));

@@ -84,6 +84,8 @@ impl Labels {
 
 /// A module's variables and functions, by name.
 pub(crate) struct Module<'f> {
+    /// The devices that the module is for, as `.target` says.
+    pub(super) target: &'f str,
     /// Offsets of variables in device memory, from the first one's place.
     pub(super) variables: HashMap<&'f str, u64>,
     pub(super) shared: HashMap<&'f str, &'f Variable>,
@@ -92,7 +94,12 @@ pub(crate) struct Module<'f> {
 
 /// A module's variables in device memory, as bytes to begin with.
 pub(crate) fn module_variables(file: &File) -> (Module<'_>, Vec<ModuleVariable>) {
-    let mut module = Module { variables: HashMap::new(), shared: HashMap::new(), functions: HashMap::new() };
+    let mut module = Module {
+        target: &file.target,
+        variables: HashMap::new(),
+        shared: HashMap::new(),
+        functions: HashMap::new(),
+    };
     let mut variables: Vec<ModuleVariable> = Vec::new();
     let mut end = 0usize;
     for variable in &file.variables {

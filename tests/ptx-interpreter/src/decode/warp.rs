@@ -19,6 +19,15 @@ impl Decoder<'_> {
     ) -> Result<bool, Problem> {
         match name {
             "bar" | "barrier" => self.barrier(modifiers, operands)?,
+            "fence" if modifiers.take("proxy") => {
+                self.expect_target()?;
+                if !modifiers.take("async") {
+                    return Err("of fences between proxies, `.async` alone is known".to_owned());
+                }
+                modifiers.ignore(&["shared::cta"]);
+                let [] = exactly(operands)?;
+                self.push(Op::ProxyFence);
+            }
             "membar" | "fence" => {
                 let device = modifiers.take("gl") | modifiers.take("gpu") | modifiers.take("sys");
                 modifiers.ignore(&["cta", "sc", "acq_rel"]);
@@ -213,7 +222,7 @@ impl Decoder<'_> {
     }
 
     /// Registers of 32 bits that results go to.
-    fn fragment(&mut self, operand: &Operand, count: usize) -> Result<Box<[Register]>, Problem> {
+    pub(super) fn fragment(&mut self, operand: &Operand, count: usize) -> Result<Box<[Register]>, Problem> {
         let elements = Self::elements(operand);
         if elements.len() != count {
             return Err(format!("{count} registers wanted, {} given", elements.len()));

@@ -2,6 +2,7 @@
 
 use super::launch::{Launch, Random};
 use super::warp::{Pause, Stop, Warp};
+use super::warpgroup::{WARPS, Warpgroup};
 use crate::bits::lanes_of;
 use crate::fault::{FaultKind, Problem};
 use crate::instruction::{Barrier, BarrierReduction, Op};
@@ -26,6 +27,8 @@ pub(super) struct Context<'l> {
     pub(super) block: [u32; 3],
     /// Address of the module's variables.
     pub(super) module_variables: u64,
+    /// The block's warpgroups, four warps each.
+    pub(super) warpgroups: Vec<Warpgroup>,
     /// Instructions of threads.
     pub(super) instructions: u64,
 }
@@ -88,6 +91,7 @@ impl<'l> Block<'l> {
             launch,
             block: [0; 3],
             module_variables,
+            warpgroups: vec![Warpgroup::default(); warps.len().div_ceil(WARPS)],
             instructions: 0,
         };
         Block { context, warps, states, arrived: [0; BARRIERS] }
@@ -103,6 +107,7 @@ impl<'l> Block<'l> {
         self.context.block = block;
         self.context.memory.order.begin_block(block);
         self.context.shared.forget();
+        self.context.warpgroups.fill(Warpgroup::default());
         self.arrived = [0; BARRIERS];
         self.states.fill(State::Ready);
         for warp in &mut self.warps {
@@ -120,10 +125,22 @@ impl<'l> Block<'l> {
                 }
             }
             if self.states.iter().all(|state| *state == State::Done) {
-                return Ok(());
+                return self.check_warpgroups();
             }
             self.release()?;
         }
+    }
+
+    /// That all warps of a warpgroup have executed what one of them has.
+    fn check_warpgroups(&self) -> Result<(), Stop> {
+        for (number, warpgroup) in self.context.warpgroups.iter().enumerate() {
+            if let Some((warp, counter)) = warpgroup.left_behind() {
+                let message =
+                    format!("warp {warp} of the warpgroup never comes here, though another one did");
+                return Err(self.stop(number * WARPS + warp, counter, FaultKind::Deadlock, message));
+            }
+        }
+        Ok(())
     }
 
     fn barrier(&self, counter: u32) -> &'l Barrier {

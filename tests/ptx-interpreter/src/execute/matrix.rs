@@ -119,7 +119,7 @@ impl Warp {
 }
 
 /// Row and column of a lane's sum `i`.
-fn place_of_sum(lane: usize, i: usize) -> (usize, usize) {
+pub(super) fn place_of_sum(lane: usize, i: usize) -> (usize, usize) {
     (lane / 4 + i / 2 * 8, lane % 4 * 2 + i % 2)
 }
 

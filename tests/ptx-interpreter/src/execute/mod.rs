@@ -8,8 +8,11 @@ mod exchange;
 mod launch;
 mod load_store;
 mod matrix;
+mod product;
 mod step;
+mod tile;
 mod warp;
+mod warpgroup;
 
 pub(crate) use launch::launch;
 pub use launch::{Launch, Stats};

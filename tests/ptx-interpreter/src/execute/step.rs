@@ -84,6 +84,7 @@ impl Warp {
             Op::CopyAsync(copy) => self.start_copy(context, copy, mask)?,
             Op::CommitCopies => self.copies.commit(mask),
             Op::WaitCopies { groups_left } => self.wait_for_copies(context, *groups_left, mask)?,
+            Op::ProxyFence => context.memory.order.proxy_fence(self.number, mask),
             Op::Fence { device: true } => context.memory.order.fence(),
             Op::Nothing | Op::Fence { device: false } => {}
             Op::BranchTable { index, targets } => {
@@ -92,6 +93,7 @@ impl Warp {
             }
             Op::Branch { .. } => unreachable!("branches are taken where groups are run"),
             Op::Exit => {
+                self.expect_no_products()?;
                 self.exit(mask);
                 return Ok(Next::Divided);
             }
@@ -110,7 +112,11 @@ impl Warp {
             | Op::Match { .. }
             | Op::Reduce { .. }
             | Op::LoadMatrix { .. }
-            | Op::Multiply(_) => return self.together(context, op, counter, mask, group),
+            | Op::Multiply(_)
+            | Op::WarpgroupFence
+            | Op::WarpgroupMultiply(_)
+            | Op::CommitProducts
+            | Op::WaitProducts { .. } => return self.together(context, op, counter, mask, group),
         }
         Ok(Next::Following)
     }

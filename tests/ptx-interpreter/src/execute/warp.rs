@@ -6,6 +6,7 @@
 use super::block::Context;
 use super::copy::Copies;
 use super::launch::coordinates;
+use super::warpgroup::Products;
 use crate::bits::lanes_of;
 use crate::fault::{FaultKind, Problem};
 use crate::instruction::{Content, Guard, Instruction, Op, Register, Special};
@@ -38,6 +39,7 @@ pub(super) struct Warp {
     /// Each lane's own memory.
     pub(super) local: Vec<Region>,
     pub(super) copies: Copies,
+    pub(super) products: Products,
     /// The instruction that runs.
     pub(super) counter: u32,
     /// Instructions in this block.
@@ -72,6 +74,7 @@ impl Warp {
             waiting: 0,
             local: (0..LANES).map(|_| Region::new(program.local_bytes, Scope::Thread)).collect(),
             copies: Copies::default(),
+            products: Products::new(program.registers.len()),
             counter: 0,
             steps: 0,
         }
@@ -84,6 +87,7 @@ impl Warp {
         self.waiting = 0;
         self.steps = 0;
         self.copies = Copies::default();
+        self.products = Products::new(context.program.registers.len());
         self.local.iter_mut().for_each(Region::forget);
         for (number, content) in context.program.registers.iter().enumerate() {
             self.defined[number] = if *content == Content::Variable { 0 } else { ALL };
@@ -203,7 +207,7 @@ impl Warp {
     ) -> Result<(), Stop> {
         let code: &[Instruction] = &context.program.code;
         while counter < until {
-            let Instruction { guard, op, .. } = &code[counter as usize];
+            let Instruction { guard, op, accumulators, .. } = &code[counter as usize];
             self.counter = counter;
             self.steps += 1;
             context.instructions += u64::from(group.count_ones());
@@ -212,6 +216,10 @@ impl Warp {
                 Some(guard) => self.guarded(*guard, group),
             };
             let mask = mask.map_err(|problem| self.stop(counter, problem))?;
+            if !accumulators.is_empty() && mask != 0 {
+                let touched = self.touch_accumulators(accumulators);
+                touched.map_err(|problem| self.stop(counter, problem.at(mask.trailing_zeros())))?;
+            }
             let next = match op {
                 _ if mask == 0 => Next::Following,
                 Op::Branch { target } if mask == group => {

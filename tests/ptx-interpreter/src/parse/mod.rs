@@ -118,7 +118,11 @@ impl Parser<'_, '_> {
     fn module_item(&mut self, file: &mut File) -> Result<(), ParseError> {
         let word = self.word()?;
         match word {
-            ".version" | ".target" | ".address_size" | ".file" | ".loc" => self.skip_line(),
+            ".target" => {
+                file.target = self.word()?.to_owned();
+                self.skip_line();
+            }
+            ".version" | ".address_size" | ".file" | ".loc" => self.skip_line(),
             ".visible" | ".extern" | ".weak" | ".common" => {}
             ".pragma" => self.skip_past(';')?,
             // Debug information: nothing in it changes what runs.

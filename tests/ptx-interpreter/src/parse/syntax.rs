@@ -5,6 +5,8 @@ use crate::types::{Space, Type};
 /// All of a PTX file that means something.
 #[derive(Debug, Default)]
 pub(crate) struct File {
+    /// What stands behind `.target`, without options.
+    pub(crate) target: String,
     pub(crate) variables: Vec<Variable>,
     pub(crate) functions: Vec<Function>,
 }

@@ -93,7 +93,7 @@ impl Accessor {
 
     /// The thread of a lane, in its block.
     #[inline]
-    pub(super) fn thread(&self, lane: usize) -> u16 {
+    pub(crate) fn thread(&self, lane: usize) -> u16 {
         self.tag.of_lane(lane).thread()
     }
 }

@@ -18,6 +18,8 @@ pub(crate) struct Order {
     /// Blocks of this launch and when they began.
     blocks: Vec<(u32, [u32; 3])>,
     releases: Releases,
+    /// By warp, fences between the generic and the asynchronous proxy: time and lanes.
+    proxy_fences: Vec<Vec<(u32, u32)>>,
 }
 
 /// Synchronisation within a warp.
@@ -55,6 +57,7 @@ impl Order {
         self.launch_start = self.now;
         self.warps = vec![WarpOrder::default(); warps];
         self.blocks.clear();
+        self.proxy_fences = vec![Vec::new(); warps];
         self.releases.begin_launch();
         wraps
     }
@@ -63,6 +66,7 @@ impl Order {
         self.barrier_of_all();
         self.block_start = self.now;
         self.blocks.push((self.now, block));
+        self.proxy_fences.iter_mut().for_each(Vec::clear);
         self.releases.begin_block();
     }
 
@@ -74,6 +78,12 @@ impl Order {
         for warp in &mut self.warps {
             warp.all = self.now;
             warp.some.clear();
+        }
+        // Of what is before this barrier for all, the last fence of each lane tells enough.
+        for fences in &mut self.proxy_fences {
+            if let Some(&(last, lanes)) = fences.last() {
+                fences.retain(|fence| fence.0 == last || fence.1 & !lanes != 0);
+            }
         }
     }
 
@@ -107,6 +117,27 @@ impl Order {
     pub(crate) fn fence(&mut self) {
         self.now += 1;
         self.releases.fence(self.now);
+    }
+
+    /// `lanes` of a warp have made what they wrote visible to the asynchronous proxy.
+    pub(crate) fn proxy_fence(&mut self, warp: usize, lanes: u32) {
+        self.now += 1;
+        self.proxy_fences[warp].push((self.now, lanes));
+    }
+
+    /// The time from which on accesses come after the present moment.
+    pub(crate) fn tick(&mut self) -> u32 {
+        self.now += 1;
+        self.now
+    }
+
+    /// Whether what thread `before` of this block wrote at `time` is visible to what `thread` has the asynchronous
+    /// proxy do now: it has fenced it, before what orders the two.
+    pub(crate) fn is_published(&self, before: u16, time: u32, thread: u16) -> bool {
+        let fences = &self.proxy_fences[usize::from(before / 32)];
+        let later = &fences[fences.partition_point(|fence| fence.0 <= time)..];
+        let own = later.iter().find(|fence| fence.1 >> (before % 32) & 1 == 1);
+        own.is_some_and(|fence| self.is_ordered(before, fence.0, thread))
     }
 
     /// Whether strong accesses must be told.
@@ -210,6 +241,28 @@ mod tests {
         order.barrier_of_some(0b110);
         assert!(order.is_ordered(0, time, 64));
         assert!(!order.is_ordered(64, time, 0));
+    }
+
+    #[test]
+    fn writes_are_published_by_a_fence_and_a_barrier() {
+        let mut order = order();
+        let time = order.now;
+        order.barrier_of_all();
+        assert!(!order.is_published(5, time, 40), "no fence");
+        order.proxy_fence(0, 1 << 4);
+        order.barrier_of_all();
+        assert!(!order.is_published(5, time, 40), "the fence of another thread");
+        order.proxy_fence(0, 1 << 5);
+        assert!(order.is_published(5, time, 5));
+        assert!(!order.is_published(5, time, 40), "no barrier after the fence");
+        order.barrier_of_all();
+        let later = order.now;
+        order.proxy_fence(0, u32::MAX);
+        assert!(order.is_published(5, time, 40), "by the first fence, whatever comes after it");
+        assert!(!order.is_published(5, later, 40));
+        order.barrier_of_all();
+        assert!(order.is_published(5, time, 40) && order.is_published(5, later, 40));
+        assert!(!order.is_published(5, order.now, 40), "written after the fence");
     }
 
     #[test]

@@ -143,6 +143,34 @@ impl Shadow {
         Ok(())
     }
 
+    /// A last write to bytes of an extent, in this block, that `is_wanted` by its time, its thread and the lane.
+    pub(crate) fn find_write(
+        &mut self,
+        extent: &Extent,
+        who: &Accessor,
+        is_wanted: impl Fn(u32, u16, usize) -> bool,
+    ) -> Option<Conflict> {
+        // Bytes that lie together were written by one thread at one time, as a rule.
+        let mut latest = (0, 0);
+        for lane in lanes_of(extent.lanes) {
+            let at = extent.offsets[lane];
+            for Cell { write: Write { time, tag }, .. } in
+                self.page(at / PAGE, extent.bytes).cells(at, extent.bytes)
+            {
+                let thread = tag.thread();
+                if *time < who.block_start || latest == (*time, thread) {
+                    continue;
+                }
+                latest = (*time, thread);
+                if is_wanted(*time, thread, lane) {
+                    let (wrote, read_only, counter) = (true, false, tag.counter());
+                    return Some(Conflict { lane, wrote, read_only, thread, time: *time, counter });
+                }
+            }
+        }
+        None
+    }
+
     /// Lanes write.
     pub(crate) fn write(
         &mut self,

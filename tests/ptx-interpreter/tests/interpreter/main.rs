@@ -16,5 +16,7 @@ mod kernels;
 mod matrices;
 mod memory;
 mod parse_errors;
+mod products;
 mod races;
 mod warp;
+mod warpgroups;

@@ -34,7 +34,7 @@ fn the_place_is_named() {
 
 #[test]
 fn opcodes_and_modifiers() {
-    refused("wgmma.fence.sync.aligned;", "opcode `wgmma`");
+    refused("elect.sync %r1|%p1, -1;", "opcode `elect`");
     refused("add.rn.s32 %r1, %r2, %r3;", "`.rn` is not known here");
     refused("add.f32.frob %f1, %f2, %f3;", "`.frob`");
     refused("ld.global.wild.u32 %r1, [%rd1];", "`.wild`");
