@@ -38,8 +38,8 @@ pub(super) struct Block<'l> {
     context: Context<'l>,
     warps: Vec<Warp>,
     states: Vec<State>,
-    /// Warps that said at a barrier that they were there, without waiting.
-    arrived: [u32; BARRIERS],
+    /// By barrier, warps that said that they were there, without waiting.
+    arrived: [Vec<Arrival>; BARRIERS],
 }
 
 /// What a warp does between its turns.
@@ -49,6 +49,14 @@ enum State {
     /// At the barrier that the counter says.
     Waits(u32),
     Done,
+}
+
+/// A warp that arrived at a barrier and went on.
+struct Arrival {
+    warp: usize,
+    time: u32,
+    /// Threads that must come.
+    threads: u32,
 }
 
 /// A barrier at which warps wait.
@@ -94,7 +102,7 @@ impl<'l> Block<'l> {
             warpgroups: vec![Warpgroup::default(); warps.len().div_ceil(WARPS)],
             instructions: 0,
         };
-        Block { context, warps, states, arrived: [0; BARRIERS] }
+        Block { context, warps, states, arrived: Default::default() }
     }
 
     /// Instructions of threads so far.
@@ -108,7 +116,7 @@ impl<'l> Block<'l> {
         self.context.memory.order.begin_block(block);
         self.context.shared.forget();
         self.context.warpgroups.fill(Warpgroup::default());
-        self.arrived = [0; BARRIERS];
+        self.arrived.iter_mut().for_each(Vec::clear);
         self.states.fill(State::Ready);
         for warp in &mut self.warps {
             warp.begin_block(&self.context);
@@ -169,7 +177,13 @@ impl<'l> Block<'l> {
         if barrier.waits {
             return Ok(State::Waits(counter));
         }
-        self.arrived[id as usize] |= 1 << warp;
+        let threads = barrier.threads.map_or(Ok(0), |threads| self.uniform(warp, counter, threads))?;
+        if self.arrived[id as usize].iter().any(|earlier| earlier.warp == warp) {
+            let message = format!("arrives again at barrier {id} before others have come");
+            return Err(self.stop(warp, counter, FaultKind::InvalidOperand, message));
+        }
+        let time = self.context.memory.order.tick();
+        self.arrived[id as usize].push(Arrival { warp, time, threads });
         self.warps[warp].go_on();
         Ok(State::Ready)
     }
@@ -214,9 +228,8 @@ impl<'l> Block<'l> {
     /// Lets the warps of a barrier go on if it is complete.
     fn try_release(&mut self, id: usize, meeting: Meeting) -> Result<bool, Stop> {
         let all = u32::MAX >> (32 - self.warps.len());
-        let arrived = self.arrived[id];
+        let arrived = &self.arrived[id];
         let first = meeting.warps.trailing_zeros() as usize;
-        let present = meeting.warps | arrived;
         match meeting.threads {
             None => {
                 let everyone = meeting.warps == all && self.warps.iter().all(Warp::is_whole);
@@ -228,7 +241,14 @@ impl<'l> Block<'l> {
                 }
             }
             Some(threads) => {
-                let here = present.count_ones() * LANES as u32;
+                if let Some(other) = arrived.iter().find(|arrival| arrival.threads != threads) {
+                    let message = format!(
+                        "barrier {id} is for {threads} threads here, for {} to others",
+                        other.threads
+                    );
+                    return Err(self.stop(first, meeting.counter, FaultKind::InvalidOperand, message));
+                }
+                let here = (meeting.warps.count_ones() + arrived.len() as u32) * LANES as u32;
                 if threads % LANES as u32 != 0 || threads == 0 || here > threads {
                     let message = format!("{here} threads at barrier {id}, which is for {threads}");
                     return Err(self.stop(first, meeting.counter, FaultKind::InvalidOperand, message));
@@ -238,12 +258,13 @@ impl<'l> Block<'l> {
                 }
             }
         }
-        if present == all {
+        if meeting.warps == all {
             self.context.memory.order.barrier_of_all();
         } else {
-            self.context.memory.order.barrier_of_some(present);
+            let arrived = std::mem::take(&mut self.arrived[id]).into_iter();
+            let arrived = arrived.map(|Arrival { warp, time, .. }| (warp, time)).collect();
+            self.context.memory.order.barrier_of_some(meeting.warps, arrived);
         }
-        self.arrived[id] = 0;
         if let Some((reduction, ..)) = self.barrier(meeting.counter).reduction {
             self.reduce(reduction, meeting)?;
         }

@@ -13,13 +13,22 @@ pub(crate) struct Order {
     /// The last barrier of all threads of the block.
     barrier: u32,
     warps: Vec<WarpOrder>,
-    /// Barriers of some warps since then: time and warps.
-    partial_barriers: Vec<(u32, u32)>,
+    /// Barriers of some warps since then.
+    partial_barriers: Vec<PartialBarrier>,
     /// Blocks of this launch and when they began.
     blocks: Vec<(u32, [u32; 3])>,
     releases: Releases,
     /// By warp, fences between the generic and the asynchronous proxy: time and lanes.
     proxy_fences: Vec<Vec<(u32, u32)>>,
+}
+
+/// A barrier of some warps.
+struct PartialBarrier {
+    time: u32,
+    /// Those that waited: what they did is before it, what they do is after it.
+    waited: u32,
+    /// Those that only said that they were there, and when: what they did by then is before it.
+    arrived: Vec<(usize, u32)>,
 }
 
 /// Synchronisation within a warp.
@@ -87,11 +96,11 @@ impl Order {
         }
     }
 
-    /// The threads of some warps have met.
-    pub(crate) fn barrier_of_some(&mut self, warps: u32) {
+    /// The threads of some warps have met. Others arrived, each at its time, and did not wait.
+    pub(crate) fn barrier_of_some(&mut self, waited: u32, arrived: Vec<(usize, u32)>) {
         self.now += 1;
-        self.partial_barriers.push((self.now, warps));
-        for warp in lanes_of(warps) {
+        self.partial_barriers.push(PartialBarrier { time: self.now, waited, arrived });
+        for warp in lanes_of(waited) {
             self.warps[warp].all = self.now;
             self.warps[warp].some.clear();
         }
@@ -165,7 +174,26 @@ impl Order {
             let warp = &self.warps[usize::from(warp)];
             return time < warp.all || reaches(&warp.some, time, before % 32, thread % 32);
         }
-        reaches(&self.partial_barriers, time, warp_before, warp)
+        self.barriers_reach(time, warp_before.into(), warp.into())
+    }
+
+    /// Whether a chain of barriers of some warps leads from what warp `from` did at `time` to warp `to`.
+    fn barriers_reach(&self, time: u32, from: usize, to: usize) -> bool {
+        let mut reached = [u32::MAX; 32];
+        reached[from] = time;
+        let first = self.partial_barriers.partition_point(|barrier| barrier.time <= time);
+        for barrier in &self.partial_barriers[first..] {
+            let waited = lanes_of(barrier.waited).any(|warp| reached[warp] < barrier.time);
+            if waited || barrier.arrived.iter().any(|(warp, when)| reached[*warp] < *when) {
+                for warp in lanes_of(barrier.waited) {
+                    reached[warp] = reached[warp].min(barrier.time);
+                }
+                if barrier.waited >> to & 1 == 1 {
+                    return true;
+                }
+            }
+        }
+        from == to
     }
 
     /// The block that did something at `time`, if that was not the current one.
@@ -234,13 +262,31 @@ mod tests {
     fn barriers_of_some_warps_make_chains() {
         let mut order = order();
         let time = order.now;
-        order.barrier_of_some(0b011);
+        order.barrier_of_some(0b011, Vec::new());
         assert!(order.is_ordered(0, time, 33));
         assert!(order.is_ordered(0, time, 1));
         assert!(!order.is_ordered(0, time, 64));
-        order.barrier_of_some(0b110);
+        order.barrier_of_some(0b110, Vec::new());
         assert!(order.is_ordered(0, time, 64));
         assert!(!order.is_ordered(64, time, 0));
+    }
+
+    #[test]
+    fn warps_that_only_arrive_are_before_a_barrier_alone() {
+        let mut order = order();
+        let before = order.now;
+        let arrival = order.tick();
+        order.barrier_of_some(0b010, vec![(0, arrival)]);
+        assert!(order.is_ordered(0, before, 32));
+        assert!(!order.is_ordered(0, arrival, 32), "after the arrival");
+        assert!(!order.is_ordered(32, before, 0), "it did not wait");
+        assert!(!order.is_ordered(0, before, 1));
+        // What a warp learnt before it arrives goes on with it, what it learnt later does not.
+        let late = order.now;
+        let arrival = order.tick();
+        order.barrier_of_some(0b100, vec![(1, arrival)]);
+        assert!(order.is_ordered(0, before, 64) && order.is_ordered(32, late, 64));
+        assert!(!order.is_ordered(0, late, 64));
     }
 
     #[test]

@@ -287,6 +287,9 @@ fn operands_that_are_not_allowed() {
     is_at_fault("bar.sync 16;", 32, kind, "no barrier 16");
     is_at_fault("bar.sync %r0;", 32, kind, "different barriers");
     is_at_fault("bar.sync 1, 48;", 64, kind, "which is for 48");
+    is_at_fault("bar.arrive 1, 128;\nbar.arrive 1, 128;", 64, kind, "arrives again at barrier 1");
+    let roles = "setp.lt.u32 %p1, %r0, 32;\n@%p1 bar.arrive 1, 96;\n@!%p1 bar.sync 1, 64;";
+    is_at_fault(roles, 64, kind, "for 64 threads here, for 96 to others");
     is_at_fault("bar.sync 1, 32;", 64, kind, "64 threads at barrier 1, which is for 32");
     is_at_fault("$T: .branchtargets $a, $a;\nbrx.idx %r0, $T;\n$a:", 32, kind, "branch 2 of 2");
     let shared = ".shared .align 16 .b8 a[32];\nmov.u32 %r2, a;\nmov.u32 %r3, 9;\n";

@@ -113,6 +113,23 @@ fn barriers_of_some_warps_order_those_alone() {
     race(&body(64), 128);
 }
 
+/// Warps that do not wait at a barrier are not ordered after it, nor is what they do after they arrived before it.
+#[test]
+fn warps_that_arrive_do_not_wait() {
+    let body = |before: &str, after: &str, read: &str| {
+        format!(
+            "setp.lt.u32 %p1, %r0, 32;\n@%p1 bra $arrives;\nbar.sync 1, 64;\n{read}\nbra $end;\n$arrives:
+            {before}\nbar.arrive 1, 64;\n{after}\n$end:"
+        )
+    };
+    let (write, read) = ("st.shared.u32 [%r2], 1;", "ld.shared.u32 %r1, [%r5];");
+    no_race(&body(write, "", read), 64);
+    race(&body("", write, read), 64);
+    race(&body("", "ld.shared.u32 %r1, [%r2];", "st.shared.u32 [%r5], 1;"), 64);
+    no_race(&body("ld.shared.u32 %r1, [%r2];", "", "st.shared.u32 [%r5], 1;"), 64);
+    race(&body("", "ld.shared.u32 %r1, [%r5];", "st.shared.u32 [%r2], 1;"), 64);
+}
+
 #[test]
 fn neighbours_within_a_word_do_not_race() {
     let halves = "shl.b32 %r6, %r0, 1;\nadd.s32 %r6, %r6, %r4;\nst.shared.u16 [%r6], %r0;";
