@@ -176,7 +176,8 @@ impl Region {
         order: &Order,
         since: u32,
     ) -> Result<(), Problem> {
-        self.read(extent, who, order)?;
+        let read = self.shadow.read(extent, extent.lanes, who, order, self.scope);
+        read.map_err(|conflict| race("read", conflict, order))?;
         match self.shadow.find_write(extent, who, |time, _, _| time >= since) {
             None => Ok(()),
             Some(conflict) => Err(overwritten(conflict)),

@@ -193,7 +193,7 @@ impl Order {
                 }
             }
         }
-        from == to
+        false
     }
 
     /// The block that did something at `time`, if that was not the current one.

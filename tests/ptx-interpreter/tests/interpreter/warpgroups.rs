@@ -132,6 +132,8 @@ fn factors_are_not_written_to_before_a_wait() {
         );
         runs(&format!("$begin$all bar.sync 0;\n{write}{end}"));
     }
+    let begun = format!("$begin$fence$product$commit bar.sync 0;\n{copy}bar.sync 0;\n$wait");
+    is_at_fault(&begun, FaultKind::InFlight, "read what thread 0 wrote meanwhile (at line ");
     // Of two products with the same factors, one is still on its way.
     let second = product(FIRST, SECOND, 0, "%p2", "1, 1");
     let body = format!(
