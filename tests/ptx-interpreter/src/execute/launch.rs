@@ -33,6 +33,8 @@ pub struct Stats {
 
 /// Most threads of a block.
 const MOST_THREADS: u32 = 1024;
+/// Characters of an instruction that a fault tells.
+const MOST_TEXT: usize = 120;
 
 /// Runs all blocks of `launch`.
 pub(crate) fn launch(
@@ -55,7 +57,7 @@ pub(crate) fn launch(
         if let Err(Stop { counter, thread, problem }) = block.run(at, &mut random) {
             let text = |counter: u32| {
                 let line = program.code.get(counter as usize).map_or(0, |instruction| instruction.line);
-                (line, line_of(source, line).to_owned())
+                (line, shortened(line_of(source, line)))
             };
             let mut message = problem.message;
             if let Some((line, text)) = problem.earlier.map(text) {
@@ -67,6 +69,14 @@ pub(crate) fn launch(
         }
     }
     Ok(Stats { instructions: block.instructions() })
+}
+
+/// An instruction's text, without most of the registers of one that has dozens.
+fn shortened(text: &str) -> String {
+    match text.char_indices().nth(MOST_TEXT) {
+        None => text.to_owned(),
+        Some((end, _)) => format!("{}...", &text[..end]),
+    }
 }
 
 /// What of a launch the kernel cannot run with.

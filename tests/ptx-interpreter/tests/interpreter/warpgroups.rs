@@ -57,6 +57,9 @@ fn accumulators_are_fenced() {
     let kind = FaultKind::Unfenced;
     let why = "no `wgmma.fence`";
     is_at_fault("$begin$product$commit$wait", kind, why);
+    // Of the instruction's text the beginning is told.
+    is_at_fault("$begin$product$commit$wait", kind, "m64n64k16.f32.bf16.bf16 {%f0, ");
+    is_at_fault("$begin$product$commit$wait", kind, "...`, block (0, 0, 0)");
     is_at_fault("$begin$fence mov.f32 %f3, 0f00000000;\n$product$commit$wait", kind, why);
     is_at_fault("$begin$all mov.f32 %f3, 0f00000000;\n$more$commit$wait", kind, why);
     is_at_fault("$begin$all add.f32 %f99, %f3, %f3;\n$more$commit$wait", kind, why);
