@@ -212,7 +212,7 @@ impl Region {
 #[cold]
 fn unfenced(Conflict { lane, thread, counter, .. }: Conflict) -> Problem {
     let message = format!(
-        "reads what thread {thread} wrote without `fence.proxy.async` after it and before the barrier that orders the two"
+        "reads what thread {thread} wrote without `fence.proxy.async` between that and the barrier after it"
     );
     Problem { earlier: Some(counter), ..Problem::new(FaultKind::Unfenced, message).at(lane as u32) }
 }

@@ -140,7 +140,8 @@ fn factors_are_not_written_to_before_a_wait() {
     // Of two products with the same factors, one is still on its way.
     let second = product(FIRST, SECOND, 0, "%p2", "1, 1");
     let body = format!(
-        "$begin$fence$product$commit{second}$commit wgmma.wait_group.sync.aligned 1;\nbar.sync 0;\n{write}bar.sync 0;\n$wait"
+        "$begin$fence$product$commit{second}$commit wgmma.wait_group.sync.aligned 1;\nbar.sync 0;\n{write}
+        bar.sync 0;\n$wait"
     );
     is_at_fault(&body, FaultKind::InFlight, "meanwhile");
     // What is written meanwhile to other columns does not matter.
