@@ -20,9 +20,12 @@ KERNEL(256) activate(Activation act, Mat x, Mat y) {
 KERNEL(256) activation_dx(Activation act, Mat y, Mat dy, u32 accumulate, Mat dx) {
   const Share share = share_of_thread(dx);
   if (is_empty(share)) return;
+  ShareBits of_y, of_dy;
+  load_share(y, share, of_y);
+  load_share(dy, share, of_dy);
   float outputs[8], values[8];
-  load_share(y, share, outputs);
-  load_share(dy, share, values);
+  values_of(of_y, y, outputs);
+  values_of(of_dy, dy, values);
 #pragma unroll
   for (u32 i = 0; i < 8; i++) values[i] = __fmul_rn(values[i], slope_from_output(act, outputs[i]));
   put_share(dx, share, accumulate, values);

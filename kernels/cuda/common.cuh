@@ -10,7 +10,7 @@
 #define KERNEL_SHARING(THREADS, BLOCKS) extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
 #define SHARED __shared__
 // Dynamic shared memory, as bytes.
-#define DYNAMIC_SHARED(name) extern __shared__ __align__(128) unsigned char name[]
+#define DYNAMIC_SHARED(name) extern __shared__ __align__(1024) unsigned char name[]
 #else
 #include "host/emulation.h"
 #define KERNEL_SHARING(THREADS, BLOCKS) KERNEL(THREADS)
@@ -38,6 +38,17 @@ DEVICE bf16 to_bf16(float value) {
   rounded.bits = emulated_to_bf16(value);
 #endif
   return rounded;
+}
+
+// The nearest bf16 of two values, the first in the lower half.
+DEVICE u32 to_bf16_pair(float low, float high) {
+#ifdef __CUDACC__
+  u32 pair;
+  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
+  return pair;
+#else
+  return to_bf16(low).bits | (u32)to_bf16(high).bits << 16;
+#endif
 }
 
 enum ElementKind : u32 { ELEMENT_F32 = 0, ELEMENT_BF16 = 1 };

@@ -1,4 +1,4 @@
-// Arithmetic element by element, and sums over rows.
+// Arithmetic element by element.
 //
 // Floor: the bytes, each value read once and written once.
 #include "share.cuh"
@@ -14,13 +14,18 @@ struct Addends {
 KERNEL(THREADS) add(Addends addends, u32 count, Mat y) {
   const Share share = share_of_thread(y);
   if (is_empty(share)) return;
+  ShareBits bits[4];
+#pragma unroll
+  for (u32 addend = 0; addend < 4; addend++) {
+    if (addend < count) load_share(addends.of[addend], share, bits[addend]);
+  }
   float sums[8];
-  load_share(addends.of[0], share, sums);
+  values_of(bits[0], addends.of[0], sums);
 #pragma unroll
   for (u32 addend = 1; addend < 4; addend++) {
     if (addend < count) {
       float values[8];
-      load_share(addends.of[addend], share, values);
+      values_of(bits[addend], addends.of[addend], values);
 #pragma unroll
       for (u32 i = 0; i < 8; i++) sums[i] += values[i];
     }
@@ -49,9 +54,12 @@ KERNEL(THREADS) add_scaled(Mat a, float factor, Mat b, Mat y) {
 KERNEL(THREADS) multiply(Mat a, Mat b, u32 accumulate, Mat y) {
   const Share share = share_of_thread(y);
   if (is_empty(share)) return;
+  ShareBits of_a, of_b;
+  load_share(a, share, of_a);
+  load_share(b, share, of_b);
   float values[8], factors[8];
-  load_share(a, share, values);
-  load_share(b, share, factors);
+  values_of(of_a, a, values);
+  values_of(of_b, b, factors);
 #pragma unroll
   for (u32 i = 0; i < 8; i++) values[i] = __fmul_rn(values[i], factors[i]);
   put_share(y, share, accumulate, values);
@@ -61,9 +69,9 @@ KERNEL(THREADS) multiply(Mat a, Mat b, u32 accumulate, Mat y) {
 KERNEL(THREADS) broadcast(Mat vector, Mat y) {
   const Share share = share_of_thread(y);
   if (is_empty(share)) return;
+  const Columns first = share.of[0], second = share.of[1];
   float values[8];
-  load_columns(vector, {0, share.of[0].first, share.of[0].count}, values);
-  load_columns(vector, {0, share.of[1].first, share.of[1].count}, values + 4);
+  load_share(vector, {{{0, first.first, first.count}, {0, second.first, second.count}}}, values);
   store_share(y, share, values);
 }
 
@@ -75,32 +83,4 @@ KERNEL(THREADS) fill(float value, Mat y) {
 #pragma unroll
   for (u32 i = 0; i < 8; i++) values[i] = value;
   store_share(y, share, values);
-}
-
-// Columns that a block sums.
-#define COLUMNS 32
-// Rows that it reads at a time.
-#define ROWS (THREADS / COLUMNS)
-
-// Sums over rows, in an order that depends on `span` alone: blocks of y sum rows `y span .. (y + 1) span` of x to
-// `sums[y * cols]` and on, or accumulating, onto it.
-KERNEL(THREADS) column_sums(Mat x, u32 span, u32 accumulate, float* sums) {
-  SHARED float partials[ROWS][COLUMNS];
-  const u32 lane = threadIdx.x % COLUMNS, first = threadIdx.x / COLUMNS;
-  const u32 column = blockIdx.x * COLUMNS + lane;
-  const u32 begin = blockIdx.y * span, end = min(rows_of(x), begin + span);
-  float sum = 0.0f;
-  if (column < x.cols) {
-#pragma unroll 4
-    for (u32 row = begin + first; row < end; row += ROWS) {
-      sum += x.element == ELEMENT_F32 ? row_f32(x, row)[column] : to_f32(row_bf16(x, row)[column]);
-    }
-  }
-  partials[first][lane] = sum;
-  __syncthreads();
-  if (first > 0 || column >= x.cols) return;
-#pragma unroll
-  for (u32 i = 1; i < ROWS; i++) sum += partials[i][lane];
-  float* to = sums + (u64)blockIdx.y * x.cols + column;
-  *to = accumulate ? *to + sum : sum;
 }

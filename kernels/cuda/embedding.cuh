@@ -80,9 +80,7 @@ DEVICE void store_values(float* to, const float (&values)[N]) {
 template <int N>
 DEVICE void store_values(bf16* to, const float (&values)[N]) {
   if (N == 4) {
-    const u32 low = to_bf16(values[0]).bits | (u32)to_bf16(values[1 % N]).bits << 16;
-    const u32 high = to_bf16(values[2 % N]).bits | (u32)to_bf16(values[3 % N]).bits << 16;
-    *(uint2*)to = make_uint2(low, high);
+    *(uint2*)to = make_uint2(to_bf16_pair(values[0], values[1 % N]), to_bf16_pair(values[2 % N], values[3 % N]));
   } else {
     *to = to_bf16(values[0]);
   }

@@ -19,7 +19,8 @@
 #define ITEMS 16
 #define TILE (THREADS * ITEMS)
 // Values of the widest digit.
-#define DIGITS 256
+#define DIGIT_BITS 8
+#define DIGITS (1 << DIGIT_BITS)
 #define SCAN_THREADS 1024
 
 // Numbers the look-ups: `starts[s]` becomes the number of those of the sources before `s`, `starts[count]` that of all.
@@ -91,6 +92,18 @@ struct Digit {
   DEVICE u32 of(u32 key) const { return (key >> shift) & ((1u << bits) - 1); }
 };
 
+// The lanes whose digit is this one's: a vote for each bit, which takes less than `__match_any_sync` of many values.
+DEVICE u32 equal_digits(u32 digit) {
+  u32 equal = FULL_WARP;
+#pragma unroll
+  for (u32 bit = 0; bit < DIGIT_BITS; bit++) {
+    const bool own = digit >> bit & 1;
+    const u32 lanes = __ballot_sync(FULL_WARP, own);
+    equal &= own ? lanes : ~lanes;
+  }
+  return equal;
+}
+
 // How often each digit occurs in every tile: `counts` `[digits, tiles]`.
 KERNEL(THREADS) count_digits(const u32* keys, const u32* count, Digit digit, u32* counts) {
   SHARED u32 tile_counts[DIGITS];
@@ -98,13 +111,22 @@ KERNEL(THREADS) count_digits(const u32* keys, const u32* count, Digit digit, u32
   if (from >= all) return;
   tile_counts[threadIdx.x] = 0;
   __syncthreads();
+  u32 digits[ITEMS];
 #pragma unroll
   for (u32 i = 0; i < ITEMS; i++) {
     const u32 at = from + i * THREADS + threadIdx.x;
-    // Equal digits of a warp are added at once: what hundreds of threads add to one by one costs more than the reading.
-    const u32 own = at < all ? digit.of(keys[at]) : DIGITS;
-    const u32 equal = __match_any_sync(FULL_WARP, own);
-    if (own < DIGITS && (threadIdx.x & 31) == 31 - __clz(equal)) atomicAdd(&tile_counts[own], __popc(equal));
+    digits[i] = at < all ? digit.of(keys[at]) : DIGITS;
+  }
+#pragma unroll
+  for (u32 i = 0; i < ITEMS; i++) {
+    const u32 own = digits[i];
+    // Where a warp has the same, as of a hot row, one adds for all: the others would wait for each other.
+    const u32 first = __shfl_sync(FULL_WARP, own, 0);
+    if (__all_sync(FULL_WARP, own == first)) {
+      if (own < DIGITS && (threadIdx.x & 31) == 0) atomicAdd(&tile_counts[own], 32);
+    } else if (own < DIGITS) {
+      atomicAdd(&tile_counts[own], 1);
+    }
   }
   __syncthreads();
   if (threadIdx.x < 1u << digit.bits) counts[(u64)threadIdx.x * gridDim.x + blockIdx.x] = tile_counts[threadIdx.x];
@@ -149,7 +171,7 @@ DEVICE void rank_in_warp(const u32 (&keys)[ITEMS], Digit digit, u32* warp_counts
 #pragma unroll
   for (u32 i = 0; i < ITEMS; i++) {
     const u32 own = digit.of(keys[i]);
-    const u32 equal = __match_any_sync(FULL_WARP, own);
+    const u32 equal = equal_digits(own);
     const u32 leader = 31 - __clz(equal);
     u32 before = 0;
     if (lane == leader) before = atomicAdd(&warp_counts[own], __popc(equal));

@@ -7,16 +7,15 @@
 // hold one, and wait in shared memory. Then each lane goes over the experts with four columns: forward it has a sum for
 // each of four gates; backward the gates' gradients, which give that of the expert and, summed over lanes, those of its
 // weights. More than four gates read the columns again, out of the first-level cache.
-#include "math.cuh"
+#include "activation.cuh"
 #include "quad.cuh"
 
 // Gates that are served together.
 constexpr u32 GATES = 4;
+// Experts whose columns are on their way at once.
+constexpr u32 AHEAD = 8;
 // Columns that a warp takes at a time.
 constexpr u32 COLUMNS = 4 * 32;
-
-// Of the backward pass, as `KERNEL` takes it: threads, and blocks that a multiprocessor must have registers for.
-#define GRADIENT_THREADS 256, 3
 
 // How many gates and experts, and columns of each expert.
 struct Bank {
@@ -37,34 +36,53 @@ DEVICE void store_value(const Mat& mat, u32 row, u32 col, float value) {
 
 DEVICE u32 row_of_warp() { return blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32; }
 
-// A row of a matrix, in parts of `width` columns: experts, or what gates have mixed.
+// A row of a matrix, in parts of `width` columns: experts, or what gates have mixed. A lane has the columns `col .. col +
+// 4` of each part.
 struct Parts {
   unsigned char* row;
-  u32 element, width;
-  // Whether four columns of a part that begin at a multiple of four can be read at once.
-  bool quads;
+  u32 element, width, part_bytes;
+  // How four columns of a part that begin at a multiple of four are read and written.
+  QuadKind kind;
 
   DEVICE Parts(const Mat& mat, u32 row, u32 width)
       : row((unsigned char*)address_of(mat, row, 0)), element(mat.element), width(width),
-        quads(has_quads(mat) && width % 4 == 0) {}
+        part_bytes(width * element_bytes(mat)),
+        kind(!has_quads(mat) || width % 4 ? ANY_QUAD : mat.element == ELEMENT_F32 ? QUAD_F32 : QUAD_BF16) {}
 
-  DEVICE unsigned char* at(u32 part, u32 col) const {
-    return row + (u64)(part * width + col) * (element == ELEMENT_F32 ? 4 : 2);
+  // Where the first of the lane's columns is in part 0.
+  DEVICE unsigned char* at(u32 col) const { return row + col * (element == ELEMENT_F32 ? 4 : 2); }
+
+  // Reads the lane's columns of the part at `part`, as they lie in memory; 0 for those beyond the width.
+  template <QuadKind KIND>
+  DEVICE void load(const unsigned char* part, u32 col, QuadBits& bits) const {
+    if (KIND == ANY_QUAD) {
+      load_bits(part, element, false, col < width ? width - col : 0, bits);
+    } else {
+      bits = {};
+      if (col < width) load_bits(part, element_of(KIND), true, 4, bits);
+    }
   }
 
-  // Columns of a part from `col` on that are there.
-  DEVICE u32 count(u32 col) const { return col < width ? width - col : 0; }
-
-  // Reads the columns `col .. col + 4` of a part.
-  DEVICE void load(u32 part, u32 col, float (&values)[4]) const {
-    load_four(at(part, col), element, quads && col < width, count(col), values);
+  template <QuadKind KIND>
+  DEVICE void values(const QuadBits& bits, float (&values)[4]) const {
+    values_of(bits, KIND == ANY_QUAD ? element : element_of(KIND), values);
   }
 
   // Writes them.
-  DEVICE void store(u32 part, u32 col, const float (&values)[4]) const {
-    store_four(at(part, col), element, quads && col < width, count(col), values);
+  template <QuadKind KIND>
+  DEVICE void store(unsigned char* part, u32 col, const float (&values)[4]) const {
+    if (KIND == ANY_QUAD) {
+      store_four(part, element, false, col < width ? width - col : 0, values);
+    } else if (col < width) {
+      store_four(part, element_of(KIND), true, 4, values);
+    }
   }
 };
+
+// How the columns of all of these are read and written.
+DEVICE QuadKind common_kind(const Parts& a, const Parts& b, const Parts& c) {
+  return a.kind == b.kind && b.kind == c.kind ? a.kind : ANY_QUAD;
+}
 
 // The largest and the sum over the `segment` lanes that this one is among, a power of two.
 DEVICE float segment_max(float value, u32 segment) {
@@ -124,72 +142,105 @@ DEVICE void softmax(const Bank& bank, u32 segment, u32 row, const Mat& logits, c
   }
 }
 
+// The sums of the experts by `weights`, of each gate.
+template <QuadKind KIND>
+DEVICE void combine(const Bank& bank, const float* weights, const Parts& experts, const Parts& mixed) {
+  for (u32 col = threadIdx.x % 32 * 4; col < bank.width; col += COLUMNS) {
+    for (u32 first = 0; first < bank.gates; first += GATES) {
+      const u32 there = min(GATES, bank.gates - first);
+      const float* const of_first = weights + first * bank.experts;
+      float sums[GATES][4] = {};
+#pragma unroll 1
+      for (u32 e = 0; e < bank.experts; e += AHEAD) {
+        const unsigned char* const from = experts.at(col) + (u64)e * experts.part_bytes;
+        QuadBits bits[AHEAD];
+#pragma unroll
+        for (u32 a = 0; a < AHEAD; a++) {
+          if (e + a < bank.experts) experts.load<KIND>(from + a * experts.part_bytes, col, bits[a]);
+        }
+#pragma unroll
+        for (u32 a = 0; a < AHEAD; a++) {
+          if (e + a >= bank.experts) continue;
+          float values[4];
+          experts.values<KIND>(bits[a], values);
+#pragma unroll
+          for (u32 gate = 0; gate < GATES; gate++) {
+            if (gate >= there) continue;
+            const float weight = of_first[gate * bank.experts + e + a];
+#pragma unroll
+            for (u32 i = 0; i < 4; i++) sums[gate][i] = fmaf(weight, values[i], sums[gate][i]);
+          }
+        }
+      }
+#pragma unroll
+      for (u32 gate = 0; gate < GATES; gate++) {
+        if (gate < there) mixed.store<KIND>(mixed.at(col) + (u64)(first + gate) * mixed.part_bytes, col, sums[gate]);
+      }
+    }
+  }
+}
+
 // weights = softmax(logits) gate by gate, mixed = the sums of the experts by them. `segment` lanes hold a gate's
 // logits.
-KERNEL(256) gate_combine(u32 gates, u32 segment, Mat logits, Mat experts, Mat weights, Mat mixed) {
+KERNEL_SHARING(256, 3)
+gate_combine(u32 gates, u32 segment, Mat logits, Mat experts, Mat weights, Mat mixed) {
   DYNAMIC_SHARED(shared);
   const Bank bank = {gates, logits.cols / gates, mixed.cols / gates};
-  const u32 row = row_of_warp(), lane = threadIdx.x % 32;
+  const u32 row = row_of_warp();
   if (row >= rows_of(experts)) return;
   float* const own = (float*)shared + threadIdx.x / 32 * logits.cols;
   softmax(bank, segment, row, logits, weights, own);
   __syncwarp();
   const Parts expert(experts, row, bank.width), mixture(mixed, row, bank.width);
-  for (u32 col = lane * 4; col < bank.width; col += COLUMNS) {
-    for (u32 first = 0; first < gates; first += GATES) {
-      const u32 there = min(GATES, gates - first);
-      float sums[GATES][4] = {};
-#pragma unroll 4
-      for (u32 e = 0; e < bank.experts; e++) {
-        float values[4];
-        expert.load(e, col, values);
-#pragma unroll
-        for (u32 gate = 0; gate < GATES; gate++) {
-          const float weight = gate < there ? own[(first + gate) * bank.experts + e] : 0.0f;
-#pragma unroll
-          for (u32 i = 0; i < 4; i++) sums[gate][i] = fmaf(weight, values[i], sums[gate][i]);
-        }
-      }
-#pragma unroll
-      for (u32 gate = 0; gate < GATES; gate++) {
-        if (gate < there) mixture.store(first + gate, col, sums[gate]);
-      }
-    }
+  switch (common_kind(expert, expert, mixture)) {
+    case QUAD_F32: combine<QUAD_F32>(bank, own, expert, mixture); break;
+    case QUAD_BF16: combine<QUAD_BF16>(bank, own, expert, mixture); break;
+    default: combine<ANY_QUAD>(bank, own, expert, mixture);
   }
 }
 
 // Reads the columns `col .. col + 4` of the gates from `first` on; 0 for gates that there are not.
+template <QuadKind KIND>
 DEVICE void load_gates(u32 gates, const Parts& d_mixed, u32 first, u32 col, float (&gradients)[GATES][4]) {
+  QuadBits bits[GATES] = {};
 #pragma unroll
   for (u32 gate = 0; gate < GATES; gate++) {
-    if (first + gate < gates) {
-      d_mixed.load(first + gate, col, gradients[gate]);
-    } else {
-      gradients[gate][0] = gradients[gate][1] = gradients[gate][2] = gradients[gate][3] = 0.0f;
-    }
+    const unsigned char* const from = d_mixed.at(col) + (u64)(first + gate) * d_mixed.part_bytes;
+    if (first + gate < gates) d_mixed.load<KIND>(from, col, bits[gate]);
   }
+#pragma unroll
+  for (u32 gate = 0; gate < GATES; gate++) d_mixed.values<KIND>(bits[gate], gradients[gate]);
 }
 
-// Gradients at the experts, and at `weights`, which are added to `dots` in shared memory.
+// Gradients at the experts, before the activation that they end in, and at `weights`, which are added to `dots` in
+// shared memory.
+template <QuadKind KIND>
 DEVICE void combine_dx(const Bank& bank, const float* weights, const Parts& experts, const Parts& d_mixed,
-                       u32 accumulate, const Parts& d_experts, float* dots) {
+                       u32 accumulate, const Activation& activation, const Parts& d_experts, float* dots) {
   const u32 lane = threadIdx.x % 32;
   for (u32 start = 0; start < bank.width; start += COLUMNS) {
     const u32 col = start + lane * 4;
-    float gradients[GATES][4], next[4];
-    load_gates(bank.gates, d_mixed, 0, col, gradients);
-    experts.load(0, col, next);
+    const unsigned char* from = experts.at(col);
+    unsigned char* to = d_experts.at(col);
+    QuadBits next;
+    experts.load<KIND>(from, col, next);
+    float gradients[GATES][4];
+    load_gates<KIND>(bank.gates, d_mixed, 0, col, gradients);
 #pragma unroll 1
     for (u32 e = 0; e < bank.experts; e++) {
       float values[4], sum[4] = {};
-#pragma unroll
-      for (u32 i = 0; i < 4; i++) values[i] = next[i];
+      experts.values<KIND>(next, values);
       // The next expert is on its way while this one's sums go from lane to lane.
-      if (e + 1 < bank.experts) experts.load(e + 1, col, next);
-      if (accumulate) d_experts.load(e, col, sum);
+      from += experts.part_bytes;
+      if (e + 1 < bank.experts) experts.load<KIND>(from, col, next);
+      if (accumulate) {
+        QuadBits before;
+        d_experts.load<KIND>(to, col, before);
+        d_experts.values<KIND>(before, sum);
+      }
 #pragma unroll 1
       for (u32 first = 0; first < bank.gates; first += GATES) {
-        if (bank.gates > GATES) load_gates(bank.gates, d_mixed, first, col, gradients);
+        if (bank.gates > GATES) load_gates<KIND>(bank.gates, d_mixed, first, col, gradients);
         float products[GATES] = {};
 #pragma unroll
         for (u32 gate = 0; gate < GATES; gate++) {
@@ -204,16 +255,23 @@ DEVICE void combine_dx(const Bank& bank, const float* weights, const Parts& expe
         const u32 gate = first + lane / 8;
         if (lane % 8 == 0 && gate < bank.gates) dots[gate * bank.experts + e] += dot;
       }
-      d_experts.store(e, col, sum);
+      if (activation.kind != IDENTITY) {
+#pragma unroll
+        for (u32 i = 0; i < 4; i++) sum[i] *= slope_from_output(activation, values[i]);
+      }
+      d_experts.store<KIND>(to, col, sum);
+      to += d_experts.part_bytes;
     }
   }
 }
 
 // With dw[t, e] = d_mixed_t . expert_e: d_logits[t, e] = w (dw[t, e] - sum_e w dw), d_expert_e = sum_t w[t, e]
-// d_mixed_t. Each of the two is added to what is there, or written.
-KERNEL(GRADIENT_THREADS) gate_combine_dx(u32 gates, u32 segment, Mat weights, Mat experts, Mat d_mixed,
+// d_mixed_t. Each of the two is added to what is there, or written; then that of an expert is multiplied by the
+// derivative of `activation`, whose output the expert is.
+KERNEL_SHARING(256, 3)
+gate_combine_dx(u32 gates, u32 segment, Mat weights, Mat experts, Mat d_mixed,
                                          u32 accumulate_logits, Mat d_logits, u32 accumulate_experts,
-                                         Mat d_experts) {
+                                         Activation activation, Mat d_experts) {
   DYNAMIC_SHARED(shared);
   const Bank bank = {gates, weights.cols / gates, d_mixed.cols / gates};
   const u32 row = row_of_warp(), lane = threadIdx.x % 32;
@@ -225,8 +283,17 @@ KERNEL(GRADIENT_THREADS) gate_combine_dx(u32 gates, u32 segment, Mat weights, Ma
     dots[i] = 0.0f;
   }
   __syncwarp();
-  combine_dx(bank, own, Parts(experts, row, bank.width), Parts(d_mixed, row, bank.width), accumulate_experts,
-             Parts(d_experts, row, bank.width), dots);
+  const Parts expert(experts, row, bank.width), d_mixture(d_mixed, row, bank.width);
+  const Parts d_expert(d_experts, row, bank.width);
+  switch (common_kind(expert, d_mixture, d_expert)) {
+    case QUAD_F32:
+      combine_dx<QUAD_F32>(bank, own, expert, d_mixture, accumulate_experts, activation, d_expert, dots);
+      break;
+    case QUAD_BF16:
+      combine_dx<QUAD_BF16>(bank, own, expert, d_mixture, accumulate_experts, activation, d_expert, dots);
+      break;
+    default: combine_dx<ANY_QUAD>(bank, own, expert, d_mixture, accumulate_experts, activation, d_expert, dots);
+  }
   __syncwarp();
   for (u32 gate = 0; gate < gates; gate += 32 / segment) {
     const Logits mine(bank, gate, segment);

@@ -11,6 +11,17 @@ namespace math {
 // `a` if larger, else `b`: also where either is NaN.
 DEVICE float larger(float a, float b) { return a > b ? a : b; }
 
+// The larger of both; NaN where either is.
+DEVICE float maximum(float a, float b) {
+#ifdef __CUDACC__
+  float larger;
+  asm("max.NaN.f32 %0, %1, %2;" : "=f"(larger) : "f"(a), "f"(b));
+  return larger;
+#else
+  return a > b || a != a ? a : b;
+#endif
+}
+
 // `a` if smaller, else `b`: also where either is NaN.
 DEVICE float smaller(float a, float b) { return a < b ? a : b; }
 

@@ -46,16 +46,10 @@ struct Part {
 DEVICE u32 warp_row() { return threadIdx.x / 32 / (TILE / WARP_COLS) * WARP_ROWS; }
 DEVICE u32 warp_col() { return threadIdx.x / 32 % (TILE / WARP_COLS) * WARP_COLS; }
 
-// Where the tiles of a stage are when those of another were at `stage`.
-template <class Product>
-DEVICE u32 after(u32 stage) {
-  constexpr u32 BYTES = 2 * Product::TILE_BYTES;
-  return stage == (Product::STAGES - 1) * BYTES ? 0 : stage + BYTES;
-}
-
 // Sums a tile. Pieces of the operands are on their way to shared memory, STAGES - 1 of them, while one is multiplied.
 template <class Product>
 DEVICE void sum_tile(Product& product, const Operand& a, const Operand& b, const Part& part, unsigned char* shared) {
+  constexpr u32 STAGE_BYTES = 2 * Product::TILE_BYTES, LAST = (Product::STAGES - 1) * STAGE_BYTES;
   const typename Product::ShareA share_a(a, part.row);
   const typename Product::ShareB share_b(b, part.col);
   product.begin();
@@ -73,10 +67,10 @@ DEVICE void sum_tile(Product& product, const Operand& a, const Operand& b, const
     }
     end_copies();
     next += part.step;
-    to = after<Product>(to);
+    to = to == LAST ? 0 : to + STAGE_BYTES;
     if (filled) {
       product.add(shared + from, shared + from + Product::TILE_BYTES);
-      from = after<Product>(from);
+      from = from == LAST ? 0 : from + STAGE_BYTES;
       piece += part.step;
     } else {
       ahead++;
@@ -84,10 +78,48 @@ DEVICE void sum_tile(Product& product, const Operand& a, const Operand& b, const
   }
 }
 
+// Hands `count` lines of sums to `end`, of the rows `row`, `row + step` .. of the output. What `end` reads of memory is on
+// its way for AHEAD lines.
+template <QuadKind KIND, u32 AHEAD, class End>
+DEVICE void finish_lines(const float* sums, u32 row, u32 step, u32 count, const End& end) {
+#pragma unroll 1
+  for (u32 line = 0; line < count; line += AHEAD) {
+    typename End::Before before[AHEAD];
+#pragma unroll
+    for (u32 i = 0; i < AHEAD; i++) {
+      if (line + i < count) end.template fetch<KIND>(row + (line + i) * step, before[i]);
+    }
+#pragma unroll
+    for (u32 i = 0; i < AHEAD; i++) {
+      if (line + i >= count) continue;
+      const float4 quad = *(const float4*)(sums + (line + i) * step * SUMS_STRIDE);
+      float values[4] = {quad.x, quad.y, quad.z, quad.w};
+      end.template finish<KIND>(row + (line + i) * step, before[i], values);
+    }
+  }
+}
+
+// The same; MOST_AHEAD is for how many lines there are registers.
+template <u32 MOST_AHEAD, class End>
+DEVICE void finish_lines(const float* sums, u32 row, u32 step, u32 count, const End& end) {
+  constexpr u32 AHEAD = End::AHEAD < MOST_AHEAD ? End::AHEAD : MOST_AHEAD;
+  if (end.kind == QUAD_BF16) {
+    finish_lines<QUAD_BF16, AHEAD>(sums, row, step, count, end);
+  } else if (end.kind == QUAD_F32) {
+    finish_lines<QUAD_F32, AHEAD>(sums, row, step, count, end);
+  } else {
+    finish_lines<ANY_QUAD, 1>(sums, row, step, count, end);
+  }
+}
+
+// How many of the rows `row`, `row + step` .. are below `end`.
+DEVICE u32 rows_below(u32 row, u32 step, u32 end) { return row < end ? (end - row + step - 1) / step : 0; }
+
 // Hands the sums of a tile to `end`, four columns of a row at a time. They pass through shared memory, so that a warp
 // has whole rows, whose pieces are adjacent in the output.
 template <class Product, class End>
 DEVICE void finish_tile(const Product& product, const Part& part, u32 rows, End& end, unsigned char* shared) {
+  constexpr u32 WARPS = THREADS / 32;
   float* const sums = (float*)shared;
   const u32 warp = threadIdx.x / 32, col = threadIdx.x % 32 * 4;
   end.begin(part.col + col);
@@ -96,11 +128,7 @@ DEVICE void finish_tile(const Product& product, const Part& part, u32 rows, End&
     __syncthreads();
     if (warp_row() == half) product.put(sums + warp_col());
     __syncthreads();
-#pragma unroll 1
-    for (u32 line = warp; line < WARP_ROWS && part.row + half + line < rows; line += THREADS / 32) {
-      const float4 quad = *(const float4*)(sums + line * SUMS_STRIDE + col);
-      float values[4] = {quad.x, quad.y, quad.z, quad.w};
-      end.finish(part.row + half + line, values);
-    }
+    const u32 first = part.row + half, count = rows_below(first + warp, WARPS, min(rows, first + WARP_ROWS));
+    finish_lines<Product::LINES_AHEAD>(sums + warp * SUMS_STRIDE + col, first + warp, WARPS, count, end);
   }
 }

@@ -42,7 +42,7 @@ template <bool A_INNER, bool B_INNER>
 struct ProductF32 {
   using ShareA = ShareF32<A_INNER>;
   using ShareB = ShareF32<B_INNER>;
-  static constexpr u32 DEPTH = ShareF32<true>::DEPTH, STAGES = 4;
+  static constexpr u32 DEPTH = ShareF32<true>::DEPTH, LINES_AHEAD = 1, PIECE = DEPTH, STAGES = 4;
   static constexpr u32 STRIDE = ShareF32<true>::STRIDE;
   static constexpr u32 TILE_BYTES = DEPTH * STRIDE * sizeof(float);
   static constexpr u32 BYTES = STAGES * 2 * TILE_BYTES;

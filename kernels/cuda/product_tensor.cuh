@@ -8,6 +8,7 @@
 #pragma once
 
 #include "product.cuh"
+#include "tile_share.cuh"
 
 struct Bf16 {
   static constexpr u32 BYTES = 2;
@@ -33,10 +34,13 @@ struct Tf32 {
 // Tiles of an operand in shared memory.
 template <class Precision, bool INNER>
 struct TensorTile {
-  // Values of a chunk of 16 bytes, and of the inner index in a piece.
-  static constexpr u32 CHUNK = 16 / Precision::BYTES, DEPTH = 64 / Precision::BYTES;
+  static constexpr bool IS_INNER = INNER;
+  // Bytes of a value, values of a chunk of 16 bytes, and those of the inner index in a piece.
+  static constexpr u32 VALUE = Precision::BYTES, CHUNK = 16 / VALUE, DEPTH = 64 / VALUE;
   // Chunks and bytes of a line.
   static constexpr u32 CHUNKS = (INNER ? DEPTH : TILE) / CHUNK, LINE = CHUNKS * 16;
+  // Of a tile.
+  static constexpr u32 BYTES = TILE * 64;
 
   // Where a chunk of a line is.
   DEVICE static u32 offset(u32 line, u32 chunk) {
@@ -78,71 +82,14 @@ struct TensorTile {
   }
 };
 
-// What a thread copies of each tile of an operand: two chunks, LINES lines apart and 4096 bytes apart in shared memory.
-template <class Precision, bool INNER>
-struct TensorShare {
-  using Tile = TensorTile<Precision, INNER>;
-  static constexpr u32 LINES = THREADS / Tile::CHUNKS;
-
-  const unsigned char* data;
-  u32 stride;
-  // Lines and values of a line that there are from the first chunk on, in the tile that begins at 0.
-  u32 lines, run;
-  // Of the first chunk in a tile.
-  u32 offset;
-  bool aligned;
-
-  // Of the tiles that begin at `outer` in the index that the output has too.
-  DEVICE TensorShare(const Operand& from, u32 outer) : stride(from.stride), aligned(from.aligned) {
-    const u32 line = threadIdx.x / Tile::CHUNKS, chunk = threadIdx.x % Tile::CHUNKS;
-    const u32 first = line + (INNER ? outer : 0), col = chunk * Tile::CHUNK + (INNER ? 0 : outer);
-    data = from.data + ((u64)first * stride + col) * Precision::BYTES;
-    lines = from.lines > first ? from.lines - first : 0;
-    run = from.run > col ? from.run - col : 0;
-    offset = Tile::offset(line, chunk);
-  }
-
-  // Begins to copy the tile that begins at `inner`.
-  DEVICE void copy(u32 inner, unsigned char* tile) const {
-    const u32 left = INNER ? run : lines, further = left > inner ? left - inner : 0;
-    const u32 count = min(INNER ? further : run, Tile::CHUNK);
-    const unsigned char* const from = data + (INNER ? inner : (u64)inner * stride) * Precision::BYTES;
-#pragma unroll
-    for (u32 i = 0; i < 2; i++) {
-      const u32 there = i * LINES < (INNER ? lines : further) ? count : 0;
-      const unsigned char* const chunk = from + (u64)(i * LINES) * stride * Precision::BYTES;
-      unsigned char* const to = tile + offset + i * 4096;
-      if (aligned) {
-        copy_async_16(to, chunk, there * Precision::BYTES);
-      } else {
-        copy_values(to, chunk, there);
-      }
-    }
-  }
-
- private:
-  // Copies the first `count` values of a chunk that does not lie as an access needs it, and 0 for the others.
-  DEVICE static void copy_values(unsigned char* to, const unsigned char* data, u32 count) {
-    u32 words[4] = {};
-#pragma unroll
-    for (u32 i = 0; i < Tile::CHUNK; i++) {
-      if (i >= count) continue;
-      if (Precision::BYTES == 4) {
-        words[i] = ((const u32*)data)[i];
-      } else {
-        words[i / 2] |= (u32)((const bf16*)data)[i].bits << i % 2 * 16;
-      }
-    }
-    *(uint4*)to = make_uint4(words[0], words[1], words[2], words[3]);
-  }
-};
-
 template <class Precision, bool A_INNER, bool B_INNER>
 struct ProductTensor {
-  using ShareA = TensorShare<Precision, A_INNER>;
-  using ShareB = TensorShare<Precision, B_INNER>;
-  static constexpr u32 DEPTH = ShareA::Tile::DEPTH, STAGES = 3;
-  static constexpr u32 TILE_BYTES = TILE * 64;
+  using TileA = TensorTile<Precision, A_INNER>;
+  using TileB = TensorTile<Precision, B_INNER>;
+  using ShareA = TileShare<TileA>;
+  using ShareB = TileShare<TileB>;
+  static constexpr u32 DEPTH = TileA::DEPTH, LINES_AHEAD = 2, PIECE = DEPTH, STAGES = 3;
+  static constexpr u32 TILE_BYTES = TileA::BYTES;
   static constexpr u32 BYTES = STAGES * 2 * TILE_BYTES;
   static constexpr u32 SHARED_BYTES = BYTES > SUMS_BYTES ? BYTES : SUMS_BYTES;
 
@@ -151,8 +98,8 @@ struct ProductTensor {
   u32 left_offset, right_offset;
 
   DEVICE void begin() {
-    left_offset = ShareA::Tile::template lane_offset<true>(warp_row());
-    right_offset = ShareB::Tile::template lane_offset<false>(warp_col());
+    left_offset = TileA::template lane_offset<true>(warp_row());
+    right_offset = TileB::template lane_offset<false>(warp_col());
 #pragma unroll
     for (u32 i = 0; i < 64; i++) sums[i / 16][i / 4 % 4][i % 4] = 0.0f;
   }
@@ -164,11 +111,11 @@ struct ProductTensor {
       u32 left[WARP_ROWS / 16][4], right[WARP_COLS / 16][4];
 #pragma unroll
       for (u32 i = 0; i < WARP_ROWS / 16; i++) {
-        ShareA::Tile::template load<true>(a, left_offset, i, step, left[i]);
+        TileA::template load<true>(a, left_offset, i, step, left[i]);
       }
 #pragma unroll
       for (u32 j = 0; j < WARP_COLS / 16; j++) {
-        ShareB::Tile::template load<false>(b, right_offset, j, step, right[j]);
+        TileB::template load<false>(b, right_offset, j, step, right[j]);
       }
 #pragma unroll
       for (u32 i = 0; i < WARP_ROWS / 16; i++) {

@@ -56,8 +56,8 @@ def measure(toolchain, paths):
         jobs = [(path, [pool.submit(toolchain.assemble, path, target) for target in TARGETS]) for path in paths]
         for path, results in jobs:
             of_targets = [result.result() for result in results]
-            for kernel in of_targets[0]:
-                rows[path.stem, kernel] = [str(resources[kernel]) for resources in of_targets]
+            for kernel in {kernel for resources in of_targets for kernel in resources}:
+                rows[path.stem, kernel] = [str(resources.get(kernel, "-")) for resources in of_targets]
     return rows
 
 

@@ -2,7 +2,7 @@
 // columns, so that a warp reads and writes whole lines; two reads a thread are enough bytes in flight.
 #pragma once
 
-#include "common.cuh"
+#include "quad.cuh"
 
 // Four columns of a row; the last of a row may be fewer, and there are none beyond the rows that are there.
 struct Columns {
@@ -29,67 +29,56 @@ DEVICE Share share_of_thread(const Mat& mat) {
 // Whether nothing is left for this thread.
 DEVICE bool is_empty(const Share& share) { return share.of[0].count == 0; }
 
-// Reads four columns; what is not there is 0.
-DEVICE void load_columns(const Mat& mat, const Columns& at, float* values) {
-  if (mat.element == ELEMENT_F32) {
-    const float* from = row_f32(mat, at.row) + at.first;
-    if (at.count == 4 && (u64)from % 16 == 0) {
-      const float4 all = *(const float4*)from;
-      values[0] = all.x, values[1] = all.y, values[2] = all.z, values[3] = all.w;
-    } else {
-#pragma unroll
-      for (u32 i = 0; i < 4; i++) values[i] = i < at.count ? from[i] : 0.0f;
-    }
-  } else {
-    const bf16* from = row_bf16(mat, at.row) + at.first;
-    if (at.count == 4 && (u64)from % 8 == 0) {
-      const uint2 all = *(const uint2*)from;
-      values[0] = __uint_as_float(all.x << 16), values[1] = __uint_as_float(all.x & 0xffff0000u);
-      values[2] = __uint_as_float(all.y << 16), values[3] = __uint_as_float(all.y & 0xffff0000u);
-    } else {
-#pragma unroll
-      for (u32 i = 0; i < 4; i++) values[i] = i < at.count ? to_f32(from[i]) : 0.0f;
-    }
-  }
+// Whether four columns of a row can be read or written at once.
+DEVICE bool is_whole(const Mat& mat, const Columns& at) {
+  return at.count == 4 && (u64)address_of(mat, at.row, at.first) % (4 * element_bytes(mat)) == 0;
 }
 
-DEVICE u32 packed(float low, float high) { return to_bf16(low).bits | (u32)to_bf16(high).bits << 16; }
+// Reads four columns, as they lie in memory; what is not there is 0.
+DEVICE void load_columns(const Mat& mat, const Columns& at, QuadBits& bits) {
+  load_bits(address_of(mat, at.row, at.first), mat.element, is_whole(mat, at), at.count, bits);
+}
 
 // Writes four columns.
-DEVICE void store_columns(const Mat& mat, const Columns& at, const float* values) {
-  if (mat.element == ELEMENT_F32) {
-    float* to = row_f32(mat, at.row) + at.first;
-    if (at.count == 4 && (u64)to % 16 == 0) {
-      *(float4*)to = make_float4(values[0], values[1], values[2], values[3]);
-    } else {
+DEVICE void store_columns(const Mat& mat, const Columns& at, const float (&values)[4]) {
+  store_four(address_of(mat, at.row, at.first), mat.element, is_whole(mat, at), at.count, values);
+}
+
+// A share as it lies in memory: nothing looks at it before what else is needed is on its way.
+struct ShareBits {
+  QuadBits of[2];
+};
+
+// Reads a share; what is not there is 0.
+DEVICE void load_share(const Mat& mat, const Share& share, ShareBits& bits) {
+  load_columns(mat, share.of[0], bits.of[0]);
+  load_columns(mat, share.of[1], bits.of[1]);
+}
+
+// The values of a share of `mat`.
+DEVICE void values_of(const ShareBits& bits, const Mat& mat, float (&values)[8]) {
 #pragma unroll
-      for (u32 i = 0; i < 4; i++) {
-        if (i < at.count) to[i] = values[i];
-      }
-    }
-  } else {
-    bf16* to = row_bf16(mat, at.row) + at.first;
-    if (at.count == 4 && (u64)to % 8 == 0) {
-      *(uint2*)to = make_uint2(packed(values[0], values[1]), packed(values[2], values[3]));
-    } else {
+  for (u32 i = 0; i < 2; i++) {
+    float quad[4];
+    values_of(bits.of[i], mat.element, quad);
 #pragma unroll
-      for (u32 i = 0; i < 4; i++) {
-        if (i < at.count) to[i] = to_bf16(values[i]);
-      }
-    }
+    for (u32 j = 0; j < 4; j++) values[4 * i + j] = quad[j];
   }
 }
 
-// Reads a share; what is not there is 0.
 DEVICE void load_share(const Mat& mat, const Share& share, float (&values)[8]) {
-  load_columns(mat, share.of[0], values);
-  load_columns(mat, share.of[1], values + 4);
+  ShareBits bits;
+  load_share(mat, share, bits);
+  values_of(bits, mat, values);
 }
 
 // Writes a share.
 DEVICE void store_share(const Mat& mat, const Share& share, const float (&values)[8]) {
-  store_columns(mat, share.of[0], values);
-  store_columns(mat, share.of[1], values + 4);
+#pragma unroll
+  for (u32 i = 0; i < 2; i++) {
+    const float quad[4] = {values[4 * i], values[4 * i + 1], values[4 * i + 2], values[4 * i + 3]};
+    store_columns(mat, share.of[i], quad);
+  }
 }
 
 // Writes `values`, or adds them to what is there.

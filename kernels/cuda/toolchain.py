@@ -41,8 +41,11 @@ OLD_PTXAS = Wheel("nvidia-cuda-nvcc-cu12", "12.0.140",
 NEW_PTXAS = Wheel("nvidia-cuda-nvcc-cu12", "12.9.86",
                   "5d6a0d32fdc7ea39917c20065614ae93add6f577d840233237ff08e9a38f58f0", "nvidia/cuda_nvcc/bin/ptxas")
 
+# Families of instructions that one architecture alone has; all others are compiled for sm_80 and what came after it.
+ARCHITECTURES = {"gemm_hopper": "90a"}
+
 # What the PTX is assembled for: Ampere, Ada, Hopper, Blackwell.
-TARGETS = [(OLD_PTXAS, "sm_80"), (OLD_PTXAS, "sm_90"),
+TARGETS = [(OLD_PTXAS, "sm_80"), (OLD_PTXAS, "sm_90a"),
            (NEW_PTXAS, "sm_80"), (NEW_PTXAS, "sm_89"), (NEW_PTXAS, "sm_90a"), (NEW_PTXAS, "sm_100")]
 
 
@@ -95,8 +98,13 @@ class Toolchain:
         return self._nvrtc
 
     def assemble(self, ptx, target):
-        """{kernel: Resources} of a file of PTX on a target. Raises `Failure` with what ptxas has against it."""
+        """{kernel: Resources} of a file of PTX on a target; nothing where it is not meant for that.
+
+        Raises `Failure` with what ptxas has against it.
+        """
         wheel, architecture = target
+        if not architecture.endswith(ARCHITECTURES.get(ptx.stem, "")):
+            return {}
         ptxas = self.fetch(wheel) / wheel.wanted
         command = [ptxas, "--verbose", "--warning-as-error", "--gpu-name", architecture,
                    "--output-file", os.devnull, ptx]
@@ -131,7 +139,8 @@ class Nvrtc:
 
         NVRTC's remarks fail as its errors do.
         """
-        options = ["--gpu-architecture=compute_80", "--std=c++17", f"--include-path={include}",
+        architecture = ARCHITECTURES.get(source.stem, "80")
+        options = [f"--gpu-architecture=compute_{architecture}", "--std=c++17", f"--include-path={include}",
                    # NVRTC puts its own <nv/target> before every file, 38 variables of each module that nothing reads.
                    "-D__NV_TARGET_H", *options]
         program = ctypes.c_void_p()

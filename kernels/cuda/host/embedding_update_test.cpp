@@ -43,7 +43,7 @@ int main() {
       }
 
       const Source source = {nullptr, nullptr, nullptr, gradient.data(), dim, ELEMENT_F32, 0, table_rows, 0, 0};
-      const TableRows rows = {table.data(), 0, dim, stride, quads, ELEMENT_F32};
+      const TableRows rows = {table.data(), 0, dim, stride, quads};
       const u32 tiles = (batch + TILE - 1) / TILE + 1, part_stride = 8;
       std::vector<float> parts(2 * tiles * part_stride, NOT_WRITTEN);
       std::vector<u32> long_runs(tiles, 0xffffffff);

@@ -63,7 +63,8 @@ void test(const Shape& shape, u64 seed) {
   }
   emulation::launch(blocks, 256, 2 * 8 * weights_cols * sizeof(float), seed, [&] {
     gate_combine_dx(gates, segment, weight, expert, matrix(d_mixed, rows, mixed_cols, mixed_cols), true,
-                    matrix(d_logits, rows, weights_cols, weights_cols), false, matrix(d_values, rows, bank, bank));
+                    matrix(d_logits, rows, weights_cols, weights_cols), false, {IDENTITY, 0.0f},
+                    matrix(d_values, rows, bank, bank));
   });
   const auto of_live_rows = [&](std::vector<float> all) {
     all.resize(all.size() / rows * live);

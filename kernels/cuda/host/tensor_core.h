@@ -23,6 +23,7 @@ static inline void copy_async_16(void* shared, const void* global, u32 bytes) {
   emulated_alignment(global, 16, "copy_async_16, from");
   emulation::copy_later(shared, global, bytes, 16 - bytes);
 }
+static inline void copy_async_16(void* shared, const void* global) { copy_async_16(shared, global, 16); }
 static inline void end_copies() { emulation::commit_copies(); }
 template <int PENDING>
 static inline void wait_for_copies() {

@@ -84,37 +84,3 @@ pub fn broadcast(vector: DeviceMat, y: DeviceMat) -> Launch {
 pub fn fill(value: f32, y: DeviceMat) -> Launch {
     share::launch(&ELEMENTWISE, "fill", y, Arguments::new().with_f32(value).with_mat(y))
 }
-
-/// Columns of a block of [`column_sums`].
-const COLUMNS: u32 = 32;
-/// Its rows.
-const SPAN: u32 = 512;
-
-/// Number of f32 values that [`column_sums`] works in.
-pub fn column_partials(rows: u32, cols: u32) -> u64 {
-    let spans = rows.div_ceil(SPAN);
-    if spans > 1 { u64::from(spans) * u64::from(cols) } else { 0 }
-}
-
-/// `sums` = the sum of the rows of `x`, or `sums +=` it with `accumulate`: the backward pass of `broadcast`.
-///
-/// `sums` is the address of an f32 for each column, `partials` that of [`column_partials`] to work in. The order of a
-/// sum depends on the data and the most rows alone.
-///
-/// # Panics
-/// When `x` has more than 33,553,920 rows.
-pub fn column_sums(x: DeviceMat, accumulate: bool, sums: u64, partials: u64) -> Vec<Launch> {
-    let launch = |x: DeviceMat, span: u32, accumulate: bool, to: u64| {
-        let arguments = Arguments::new().with_mat(x).with_u32(span).with_u32(accumulate.into()).with_u64(to);
-        let spans = x.rows.div_ceil(span).max(1);
-        assert!(spans <= u16::MAX.into(), "column_sums: {} rows", x.rows);
-        let grid = [x.cols.div_ceil(COLUMNS), spans, 1];
-        Launch { grid, ..Launch::new(&ELEMENTWISE, "column_sums", 0, COLUMNS * 8, arguments) }
-    };
-    let spans = x.rows.div_ceil(SPAN);
-    if spans <= 1 {
-        return vec![launch(x, SPAN, accumulate, sums)];
-    }
-    let of_spans = DeviceMat::new(partials, spans, x.cols);
-    vec![launch(x, SPAN, false, partials), launch(of_spans, spans, accumulate, sums)]
-}

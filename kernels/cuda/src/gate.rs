@@ -1,9 +1,11 @@
 //! Gates over a bank of experts, forward and backward, see `manygate_kernels::gate`. Matrices hold f32 or bf16 each;
 //! the rows that are there are those of the bank.
 
+use crate::activation;
 use crate::launch::{Arguments, Launch, blocks};
 use crate::module::GATE;
 use crate::view::DeviceMat;
+use manygate_kernels::activation::Activation;
 
 /// Threads of a warp, which takes a row.
 const WARP: u32 = 32;
@@ -53,7 +55,8 @@ pub fn gate_combine(
 ///
 /// `weights` are its output and `d_mixed` `[rows, T * d]` the gradient at `mixed`. With `dw[t, e] = d_mixed_t .
 /// expert_e`: `d_logits[t, e] = w (dw[t, e] - sum_e w dw)` and `d_expert_e = sum_t w[t, e] d_mixed_t`. Each of the two
-/// is added to what is there where its flag says so, else written.
+/// is added to what is there where its flag says so, else written. Then, with `activation`, that of the experts is
+/// multiplied by the derivative of the activation whose output they are.
 ///
 /// # Panics
 /// When `gates` is 0, the shapes do not fit together, or there are more than 6144 logits.
@@ -65,6 +68,7 @@ pub fn gate_combine_dx(
     accumulate_logits: bool,
     d_logits: DeviceMat,
     accumulate_experts: bool,
+    activation: Option<Activation>,
     d_experts: DeviceMat,
 ) -> Launch {
     let (count, _) = bank_shape(gates, weights.cols, experts.cols, d_mixed.cols);
@@ -74,7 +78,9 @@ pub fn gate_combine_dx(
     let arguments =
         Arguments::new().with_u32(gates).with_u32(segment(count)).with_mat(weights).with_mat(experts);
     let arguments = arguments.with_mat(d_mixed).with_u32(accumulate_logits.into()).with_mat(d_logits);
-    let arguments = arguments.with_u32(accumulate_experts.into()).with_mat(d_experts);
+    let activation = activation::to_bytes(activation.unwrap_or(Activation::Identity));
+    let arguments = arguments.with_u32(accumulate_experts.into()).with_bytes(&activation, 4);
+    let arguments = arguments.with_mat(d_experts);
     // Without experts there is nothing to write.
     let rows = if count == 0 { 0 } else { experts.rows };
     launch("gate_combine_dx", rows, 2 * weights.cols, arguments)

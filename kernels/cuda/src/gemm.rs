@@ -11,7 +11,7 @@
 
 use crate::activation;
 use crate::launch::{Arguments, Launch, blocks};
-use crate::module::GEMM;
+use crate::module::{Family, GEMM, GEMM_HOPPER};
 use crate::view::{DeviceMat, Element, Precision};
 use manygate_kernels::activation::Activation;
 
@@ -21,12 +21,17 @@ const THREADS: u32 = 256;
 /// Rows and columns of the output that a block makes: `TILE` of product.cuh.
 const TILE: u32 = 128;
 
-/// Blocks that run at once: two on each of the 132 multiprocessors of an H200. More than that many are no gain where
-/// the price is a further matrix of sums.
+/// Blocks that run at once: two on each of the 132 multiprocessors of an H200.
 const BLOCKS: u32 = 2 * 132;
+
+/// Bytes of shared memory of a block of gemm_hopper.cu: `SHARED_BYTES` of product_hopper.cuh.
+const HOPPER_SHARED: u32 = 3 * (2 * TILE) * 128;
 
 /// Fewest rows of a chunk of the gradient of a weight, for which two tiles of operands outweigh a tile of sums.
 const DW_ROWS: u32 = 256;
+
+/// Most rounds of blocks that all chunks of the gradient of a weight may take.
+const DW_ROUNDS: u32 = 4;
 
 /// Fewest rows of a chunk, and most chunks, of sums of columns.
 const SUM_ROWS: u32 = 64;
@@ -137,9 +142,9 @@ fn forward(
     assert_eq!((weight.rows, weight.cols), (groups * outputs, inputs), "linear: weight");
     assert_eq!((heads.width(), y.rows), (outputs, x.rows), "linear: output");
     check_operands(precision, [x, weight]);
-    let kernel = by_precision(precision, ["linear_f32", "linear_tf32", "linear_bf16"]);
     let arguments =
         Arguments::new().with_mat(x).with_mat(weight).with_bytes(&heads.to_bytes(), 8).with_mat(y);
+    let kernel = by_precision(precision, ["linear_f32", "linear_tf32", "linear_bf16"]);
     product(kernel, y.rows, outputs, [1, groups], arguments)
 }
 
@@ -181,9 +186,9 @@ pub fn grouped_linear_dx(
     let (act, masked) = mask.unwrap_or((Activation::Identity, dx));
     assert_eq!((dx.rows, masked.rows, masked.cols), (dy.rows, dy.rows, dx.cols), "linear_dx: rows, mask");
     check_operands(precision, [dy, weights]);
-    let kernel = by_precision(precision, ["linear_dx_f32", "linear_dx_tf32", "linear_dx_bf16"]);
     let arguments = Arguments::new().with_mat(dy).with_mat(weights).with_u32(accumulate.into());
     let arguments = arguments.with_bytes(&activation::to_bytes(act), 4).with_mat(masked).with_mat(dx);
+    let kernel = by_precision(precision, ["linear_dx_f32", "linear_dx_tf32", "linear_dx_bf16"]);
     product(kernel, dy.rows, inputs, [1, groups], arguments)
 }
 
@@ -197,8 +202,14 @@ pub fn linear_dw_scratch(rows: u32, inputs: u32, outputs: u32, groups: u32) -> u
 
 /// Chunks that the rows of the gradient of a weight are divided into.
 fn dw_chunks(rows: u32, inputs: u32, outputs: u32, groups: u32) -> u32 {
-    let tiles = inputs.div_ceil(TILE) * outputs.div_ceil(TILE) * groups;
-    (BLOCKS / tiles.max(1)).clamp(1, rows.div_ceil(DW_ROWS).max(1))
+    let tiles = (inputs.div_ceil(TILE) * outputs.div_ceil(TILE) * groups).max(1);
+    let most = rows.div_ceil(DW_ROWS).max(1);
+    // Some rounds of blocks, where one would leave many multiprocessors without work: a further matrix of sums is cheaper.
+    let rounds = (1..=DW_ROUNDS).find(|rounds| {
+        let blocks = rounds * BLOCKS / tiles * tiles;
+        10 * blocks > 9 * rounds * BLOCKS
+    });
+    (rounds.unwrap_or(1) * BLOCKS / tiles).clamp(1, most)
 }
 
 /// The gradient of a linear layer's weight: `dw = dyᵀ x`, or `dw + dyᵀ x` with `accumulate`.
@@ -240,10 +251,11 @@ pub fn grouped_linear_dw(
     let chunks = dw_chunks(dy.rows, inputs, outputs, groups);
     let partials =
         Partials { address: scratch, chunks, depth: by_precision(precision, [8, 16, 32]), live: dy };
-    let kernel = by_precision(precision, ["linear_dw_f32", "linear_dw_tf32", "linear_dw_bf16"]);
     partials.launches(accumulate, dw, |accumulate, to| {
         let arguments = Arguments::new().with_mat(dy).with_mat(x);
-        product(kernel, outputs, inputs, [chunks, groups], arguments.with_u32(accumulate.into()).with_mat(to))
+        let arguments = arguments.with_u32(accumulate.into()).with_mat(to);
+        let kernel = by_precision(precision, ["linear_dw_f32", "linear_dw_tf32", "linear_dw_bf16"]);
+        product(kernel, outputs, inputs, [chunks, groups], arguments)
     })
 }
 
@@ -269,7 +281,7 @@ pub fn column_sums(dy: DeviceMat, accumulate: bool, db: u64, scratch: u64) -> Ve
     let partials = Partials { address: scratch, chunks, depth: SUM_DEPTH, live: dy };
     partials.launches(accumulate, DeviceMat::new(db, 1, dy.cols), |accumulate, to| {
         let arguments = Arguments::new().with_mat(dy).with_u32(accumulate.into()).with_mat(to);
-        launch("column_sums", [dy.cols.div_ceil(TILE), chunks, 1], arguments)
+        launch(&GEMM, "column_sums", [dy.cols.div_ceil(TILE), chunks, 1], arguments)
     })
 }
 
@@ -301,7 +313,7 @@ impl Partials {
         let quads = to.rows * to.cols.div_ceil(4);
         let arguments = Arguments::new().with_u64(self.address).with_u32(stride).with_u32(self.chunks);
         let arguments = arguments.with_u32(self.depth).with_mat(self.live).with_u32(accumulate.into());
-        let add = launch("sum_partials", [quads.div_ceil(THREADS), 1, 1], arguments.with_mat(to));
+        let add = launch(&GEMM, "sum_partials", [quads.div_ceil(THREADS), 1, 1], arguments.with_mat(to));
         vec![sums(false, partials), add]
     }
 }
@@ -310,11 +322,16 @@ impl Partials {
 fn product(kernel: &'static str, rows: u32, cols: u32, count: [u32; 2], arguments: Arguments) -> Launch {
     let tiles = blocks(u64::from(rows.div_ceil(TILE)) * u64::from(cols.div_ceil(TILE)), 1);
     assert!(count.iter().all(|&count| count <= 65535), "{kernel}: {count:?} products are too many");
-    launch(kernel, [tiles, count[0], count[1]], arguments)
+    let grid = [tiles, count[0], count[1]];
+    let on_hopper = GEMM_HOPPER.kernels.contains(&kernel).then(|| {
+        let launch = launch(&GEMM_HOPPER, kernel, grid, arguments.clone());
+        Box::new(Launch { shared: HOPPER_SHARED, ..launch })
+    });
+    Launch { on_hopper, ..launch(&GEMM, kernel, grid, arguments) }
 }
 
-fn launch(kernel: &'static str, grid: [u32; 3], arguments: Arguments) -> Launch {
-    Launch { family: &GEMM, kernel, grid, threads: THREADS, shared: 0, arguments }
+fn launch(family: &'static Family, kernel: &'static str, grid: [u32; 3], arguments: Arguments) -> Launch {
+    Launch { grid, ..Launch::new(family, kernel, 0, THREADS, arguments) }
 }
 
 /// Values that a block of [`to_bf16`] casts: those of `CAST_QUADS` of gemm.cu.
@@ -360,7 +377,7 @@ impl Casts {
 /// Casts each matrix of a table, whose bytes lie at `address`.
 pub fn to_bf16(casts: &Casts, address: u64) -> Launch {
     let arguments = Arguments::new().with_u64(address).with_u32(casts.count);
-    launch("to_bf16", [casts.blocks, 1, 1], arguments)
+    launch(&GEMM, "to_bf16", [casts.blocks, 1, 1], arguments)
 }
 
 /// What `choices` have for f32, tf32 and bf16.

@@ -18,6 +18,8 @@ pub struct Launch {
     pub shared: u32,
     /// What the kernel is called with.
     pub arguments: Arguments,
+    /// What a device of compute capability 9.0 runs in its place: the same, by instructions that it alone has.
+    pub on_hopper: Option<Box<Launch>>,
 }
 
 impl Launch {
@@ -29,7 +31,7 @@ impl Launch {
         threads: u32,
         arguments: Arguments,
     ) -> Launch {
-        Launch { family, kernel, grid: [blocks, 1, 1], threads, shared: 0, arguments }
+        Launch { family, kernel, grid: [blocks, 1, 1], threads, shared: 0, arguments, on_hopper: None }
     }
 }
 

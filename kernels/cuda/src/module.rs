@@ -18,11 +18,11 @@ pub static ACTIVATION: Family = Family {
     kernels: &["activate", "activation_dx"],
 };
 
-/// Element-wise arithmetic and sums over rows.
+/// Element-wise arithmetic.
 pub static ELEMENTWISE: Family = Family {
     name: "elementwise",
     ptx: include_str!("../ptx/elementwise.ptx"),
-    kernels: &["add", "add_scaled", "multiply", "broadcast", "fill", "column_sums"],
+    kernels: &["add", "add_scaled", "multiply", "broadcast", "fill"],
 };
 
 /// Look-ups in embedding tables.
@@ -71,6 +71,13 @@ pub static GEMM: Family = Family {
         "sum_partials",
         "to_bf16",
     ],
+};
+
+/// Products of linear layers in bf16 for compute capability 9.0.
+pub static GEMM_HOPPER: Family = Family {
+    name: "gemm_hopper",
+    ptx: include_str!("../ptx/gemm_hopper.ptx"),
+    kernels: &["linear_bf16", "linear_dx_bf16", "linear_dw_bf16"],
 };
 
 /// Losses.
@@ -130,6 +137,7 @@ pub static FAMILIES: &[&Family] = &[
     &EMBEDDING_UPDATE,
     &GATE,
     &GEMM,
+    &GEMM_HOPPER,
     &LOSS,
     &NORM,
     &OPTIM,

@@ -43,16 +43,24 @@ impl Default for Gpu {
 }
 
 impl Gpu {
-    /// A device.
+    /// A device, of the oldest kind that the kernels run on.
     ///
     /// # Panics
     /// When there is none.
     pub fn new() -> Gpu {
+        Gpu::of_capability((8, 0))
+    }
+
+    /// A device of a compute capability; a real one has its own.
+    ///
+    /// # Panics
+    /// When there is none.
+    pub fn of_capability(capability: (u32, u32)) -> Gpu {
         let (ordinal, standin) = match env::var(DEVICE).as_deref() {
             Ok("cuda") => (0, None),
             Ok("standin") | Err(_) => {
                 let standin = install().expect("the stand-in driver");
-                let ordinal = standin.add_device();
+                let ordinal = standin.add_device(capability);
                 (ordinal, Some((standin, ordinal)))
             }
             Ok(other) => panic!("{DEVICE}={other}: it is `cuda` or `standin`"),

@@ -2,6 +2,7 @@
 
 use manygate_cuda::{Element, gate as cuda};
 use manygate_cuda_tests::{Gpu, Window, first_difference};
+use manygate_kernels::activation::{Activation, activation_dx};
 use manygate_kernels::gate::{gate_combine, gate_combine_dx};
 use manygate_kernels::{Isa, Mat, MatMut};
 use proptest::prelude::*;
@@ -178,7 +179,7 @@ proptest! {
     }
 
     #[test]
-    fn gradients_are_those_of_the_cpu(bank in Bank::any()) {
+    fn gradients_are_those_of_the_cpu(bank in Bank::any(), is_masked: bool) {
         let mut gpu = Gpu::with_order(bank.seed);
         let (weights, experts, d_mixed) = (bank.logits(), bank.experts(), bank.mixed());
         let (d_logits, d_experts) = (Window { element: bank.elements[1], ..weights }, experts);
@@ -190,7 +191,13 @@ proptest! {
         let start = [start(bank.accumulate.0, logits_start), start(bank.accumulate.1, experts_start)];
         let (live_weights, live_experts) = (weights.live_values(&all_weights), experts.live_values(&all_experts));
         let live_mixed = d_mixed.live_values(&all_mixed);
-        let expected = bank.combine_dx(&live_weights, &live_experts, &live_mixed, start.clone());
+        let mut expected = bank.combine_dx(&live_weights, &live_experts, &live_mixed, start.clone());
+        let mask = is_masked.then_some(Activation::Relu);
+        if is_masked {
+            let experts = Mat::new(&live_experts, bank.live, bank.experts * bank.width);
+            let d_experts = MatMut::new(&mut expected[1], bank.live, bank.experts * bank.width);
+            activation_dx(Isa::best(), Activation::Relu, experts, d_experts);
+        }
         let (experts_most, mixed_most) = (absolute(&live_experts), absolute(&live_mixed));
         let most = bank.combine_dx(&live_weights, &experts_most, &mixed_most, start.clone().map(|s| absolute(&s)));
         let logits_most = bank.logits_most(&live_weights, &experts_most, &mixed_most, &start[0]);
@@ -199,7 +206,7 @@ proptest! {
         let d_mixed = d_mixed.upload(&mut gpu, &all_mixed);
         let to = (d_logits.upload(&mut gpu, &before.0), d_experts.upload(&mut gpu, &before.1));
         let (add, gates) = (bank.accumulate, bank.gates as u32);
-        gpu.launch(&cuda::gate_combine_dx(gates, weights, experts, d_mixed, add.0, to.0, add.1, to.1));
+        gpu.launch(&cuda::gate_combine_dx(gates, weights, experts, d_mixed, add.0, to.0, add.1, mask, to.1));
         let found = (d_logits.download(&mut gpu, to.0), d_experts.download(&mut gpu, to.1));
         prop_assert_eq!(wrong(d_logits, &before.0, &found.0, &expected[0], &logits_most), None, "logits");
         prop_assert_eq!(wrong(d_experts, &before.1, &found.1, &expected[1], &most[1]), None, "experts");

@@ -29,6 +29,8 @@ struct Layers {
     /// Of the output.
     element: Element,
     accumulate: bool,
+    /// Whether the device is one of compute capability 9.0.
+    on_hopper: bool,
     seed: u64,
 }
 
@@ -39,7 +41,8 @@ impl Layers {
         let around = prop_oneof![Just((0, 0)), Just((16, 8)), (0usize..5, 0usize..5)];
         let element = prop_oneof![Just(Element::F32), Just(Element::Bf16)];
         let sizes = (1usize..4, size(), 0usize..12, size(), size());
-        let places = (around, prop_oneof![Just(0usize), 0usize..9], any::<bool>(), element, any::<bool>());
+        let places =
+            (around, prop_oneof![Just(0usize), 0usize..9], any::<bool>(), element, any::<[bool; 2]>());
         (precision, sizes, places, any::<u64>()).prop_map(|(precision, sizes, places, seed)| Layers {
             precision,
             groups: if sizes.3 * sizes.4 > 4000 { 1 } else { sizes.0 },
@@ -52,9 +55,16 @@ impl Layers {
             weight_padding: places.1,
             aligned: places.2,
             element: places.3,
-            accumulate: places.4,
+            accumulate: places.4[0],
+            on_hopper: places.4[1],
             seed,
         })
+    }
+
+    fn device(&self) -> Gpu {
+        let mut gpu = Gpu::of_capability(if self.on_hopper { (9, 0) } else { (8, 0) });
+        gpu.seed = self.seed;
+        gpu
     }
 
     /// A matrix with a row a sample.
@@ -241,7 +251,7 @@ proptest! {
 
     #[test]
     fn forward_is_that_of_the_cpu(layers in Layers::any()) {
-        let mut gpu = Gpu::with_order(layers.seed);
+        let mut gpu = layers.device();
         let (x, weight) = (layers.samples(layers.inputs, layers.operand()), layers.weight());
         let y = layers.samples(layers.outputs, layers.element);
         let heads = if layers.groups == 1 {
@@ -277,7 +287,7 @@ proptest! {
 
     #[test]
     fn gradients_of_inputs_are_those_of_the_cpu(layers in Layers::any(), act in 0usize..6) {
-        let mut gpu = Gpu::with_order(layers.seed);
+        let mut gpu = layers.device();
         let (dy, weight) = (layers.samples(layers.outputs, layers.operand()), layers.weight());
         let dx = layers.samples(layers.inputs, layers.element);
         let masked = Window { before: dx.behind, behind: dx.before, ..dx };
@@ -309,7 +319,7 @@ proptest! {
         // Enough rows for several chunks, where the tile is not too large for it.
         let many = if many_rows && layers.inputs * layers.outputs < 2000 { 600 } else { 0 };
         let layers = Layers { rows: layers.rows + many, live: layers.live + many, ..layers };
-        let mut gpu = Gpu::with_order(layers.seed);
+        let mut gpu = layers.device();
         let operand = layers.operand();
         let (dy, x) = (layers.samples(layers.outputs, operand), layers.samples(layers.inputs, operand));
         let dw = Window { element: Element::F32, ..layers.weight() };

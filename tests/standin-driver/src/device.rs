@@ -35,6 +35,8 @@ pub(crate) struct Pool {
 
 pub(crate) struct Device {
     pub(crate) ordinal: usize,
+    /// Its compute capability.
+    pub(crate) capability: (u32, u32),
     /// How often the primary context was asked for.
     users: usize,
     pub(crate) memory: Memory,
@@ -61,10 +63,11 @@ pub(crate) struct Device {
 }
 
 impl Device {
-    pub(crate) fn new(ordinal: usize) -> Device {
+    pub(crate) fn new(ordinal: usize, capability: (u32, u32)) -> Device {
         let seed = Knobs::get().seed;
         Device {
             ordinal,
+            capability,
             users: 0,
             memory: Memory::new(),
             allocated: BTreeMap::new(),
@@ -98,7 +101,7 @@ impl Device {
             if self.fault.is_none() && live != [0; 6] {
                 say(&format!("device {} is left with {live:?} (see `Live`)", self.ordinal));
             }
-            *self = Device { seed: self.seed, ..Device::new(self.ordinal) };
+            *self = Device { seed: self.seed, ..Device::new(self.ordinal, self.capability) };
         }
         Ok(())
     }

@@ -13,7 +13,7 @@ use std::sync::OnceLock;
 /// `libcuda.so`, and finds this library, is the work of the system's loader, which takes what is loaded already by that
 /// name.
 pub struct Standin {
-    add_device: unsafe extern "C" fn() -> usize,
+    add_device: unsafe extern "C" fn(u32, u32) -> usize,
     set_seed: unsafe extern "C" fn(usize, u64),
     last_fault: unsafe extern "C" fn(usize, *mut c_char, usize) -> usize,
     live: unsafe extern "C" fn(usize, *mut [u64; 6]),
@@ -88,7 +88,7 @@ fn load() -> Result<Standin, String> {
     // SAFETY: as above; what else has that name may be a driver, which is loaded already.
     let found = unsafe { Library::new(SYSTEM_NAME) }.map_err(explain)?;
     // SAFETY: the function has this type in the stand-in, and nothing else has one of this name.
-    let is_this = unsafe { found.get::<unsafe extern "C" fn() -> usize>(ADD_DEVICE) }.is_ok();
+    let is_this = unsafe { found.get::<unsafe extern "C" fn(u32, u32) -> usize>(ADD_DEVICE) }.is_ok();
     if !is_this {
         return Err(format!("{SYSTEM_NAME} is a driver that was loaded before the stand-in"));
     }
@@ -107,11 +107,11 @@ fn load() -> Result<Standin, String> {
 const ADD_DEVICE: &[u8] = b"manygate_standin_add_device";
 
 impl Standin {
-    /// Adds a device with memory and faults of its own; gives its number. Tests that run at the same time have one
-    /// each.
-    pub fn add_device(&self) -> usize {
+    /// Adds a device of a compute capability with memory and faults of its own; gives its number. Tests that run at the
+    /// same time have one each.
+    pub fn add_device(&self, (major, minor): (u32, u32)) -> usize {
         // SAFETY: the library is loaded.
-        unsafe { (self.add_device)() }
+        unsafe { (self.add_device)(major, minor) }
     }
 
     /// Sets the order of a device's warps, and of its streams among each other; 0 for one after the other.

@@ -45,11 +45,11 @@ pub(crate) struct Launch {
 }
 
 impl Loaded {
-    /// Parses PTX; the texts that were seen last are kept.
-    pub(crate) fn parse(text: &str) -> Answer<Arc<Loaded>> {
+    /// Parses PTX for a device of a compute capability; the texts that were seen last are kept.
+    pub(crate) fn parse(text: &str, capability: (u32, u32)) -> Answer<Arc<Loaded>> {
         static PARSED: Mutex<VecDeque<Arc<Loaded>>> = Mutex::new(VecDeque::new());
         check_version(text)?;
-        check_target(text)?;
+        check_target(text, capability)?;
         let mut parsed = PARSED.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = parsed.iter().find(|module| module.text == text) {
             return Ok(known.clone());
@@ -98,8 +98,7 @@ fn check_version(text: &str) -> Answer {
 }
 
 /// PTX runs on what it was compiled for and on what is newer; on nothing newer where it says so by an `a`.
-fn check_target(text: &str) -> Answer {
-    let (major, minor) = Knobs::get().capability;
+fn check_target(text: &str, (major, minor): (u32, u32)) -> Answer {
     let has = major * 10 + minor;
     let target = head(text, ".target").and_then(|target| target.split(',').next()?.strip_prefix("sm_"));
     let Some(target) = target else {
@@ -149,9 +148,9 @@ impl Function {
         sizes.filter_map(|size| size.trim().parse::<u32>().ok()).product()
     }
 
-    /// Asks for shared memory.
-    pub(crate) fn allow_shared(&mut self, bytes: usize) -> Answer {
-        let most = max_shared_of_device();
+    /// Asks for shared memory, on a device of a compute capability.
+    pub(crate) fn allow_shared(&mut self, bytes: usize, capability: (u32, u32)) -> Answer {
+        let most = max_shared_of_block(capability);
         if bytes + self.static_shared()? > most {
             return invalid(format!("{bytes} bytes of dynamic shared memory, and a block has {most} in all"));
         }
@@ -160,9 +159,9 @@ impl Function {
     }
 }
 
-/// Most shared memory of a block, in bytes.
-pub(crate) fn max_shared_of_device() -> usize {
-    let kibibytes = match Knobs::get().capability {
+/// Most shared memory of a block on a device of a compute capability, in bytes.
+pub(crate) fn max_shared_of_block(capability: (u32, u32)) -> usize {
+    let kibibytes = match capability {
         (8, 0 | 7) => 163,
         (8, _) | (12, _) => 99,
         (9.., _) => 227,

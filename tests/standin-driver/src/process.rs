@@ -20,12 +20,14 @@ type Devices = Vec<Arc<Mutex<Device>>>;
 
 fn devices() -> MutexGuard<'static, Devices> {
     static DEVICES: OnceLock<Mutex<Devices>> = OnceLock::new();
-    let devices = DEVICES.get_or_init(|| Mutex::new((0..Knobs::get().devices).map(new_device).collect()));
+    let knobs = Knobs::get();
+    let all = || (0..knobs.devices).map(|ordinal| new_device(ordinal, knobs.capability)).collect();
+    let devices = DEVICES.get_or_init(|| Mutex::new(all()));
     devices.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn new_device(ordinal: usize) -> Arc<Mutex<Device>> {
-    Arc::new(Mutex::new(Device::new(ordinal)))
+fn new_device(ordinal: usize, capability: (u32, u32)) -> Arc<Mutex<Device>> {
+    Arc::new(Mutex::new(Device::new(ordinal, capability)))
 }
 
 /// Starts the driver.
@@ -45,11 +47,11 @@ pub(crate) fn device_count() -> Answer<usize> {
     Ok(devices().len())
 }
 
-/// One device more; gives its number.
-pub(crate) fn add_device() -> usize {
+/// One device more, of a compute capability; gives its number.
+pub(crate) fn add_device(capability: (u32, u32)) -> usize {
     let mut devices = devices();
     let ordinal = devices.len();
-    devices.push(new_device(ordinal));
+    devices.push(new_device(ordinal, capability));
     ordinal
 }
 

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 /// A device of its own, current for this thread.
 fn device() -> Arc<CudaContext> {
-    let ordinal = install().unwrap().add_device();
+    let ordinal = install().unwrap().add_device((8, 0));
     result::init().unwrap();
     CudaContext::new(ordinal).unwrap()
 }

@@ -8,7 +8,6 @@ use super::Size;
 use super::case::{Case, Prepared, Shape, Work};
 use super::reference::{Error, dot, gate, gate_dx, sample};
 use super::workbench::{Random, Workbench};
-use manygate_cuda::activation::activation_dx;
 use manygate_cuda::device::DeviceError;
 use manygate_cuda::gate::{gate_combine, gate_combine_dx};
 use manygate_cuda::gemm::{self, Head, Heads, linear, linear_dw, linear_dx};
@@ -212,10 +211,17 @@ impl Mmoe {
         let (experts, _) = self.parts(self.hidden);
         let (d_experts, d_logits) = self.parts(d_hidden);
         let groups = layers.experts;
-        let mut launches = vec![
-            gate_combine_dx(layers.gates, weights, bank, self.d_mixed.mat, false, d_logits, false, d_bank),
-            activation_dx(RELU, bank, d_bank),
-        ];
+        let mut launches = vec![gate_combine_dx(
+            layers.gates,
+            weights,
+            bank,
+            self.d_mixed.mat,
+            false,
+            d_logits,
+            false,
+            Some(RELU),
+            d_bank,
+        )];
         launches.extend(gemm::column_sums(d_bank, false, self.db[1], scratch));
         let [dw, dw_second] = self.dw;
         launches

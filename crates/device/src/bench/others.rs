@@ -118,7 +118,7 @@ impl Gates {
         let d_logits = bench.mat(batch, logit_cols, element)?;
         let d_bank = bench.mat(batch, bank_cols, element)?;
         let launch =
-            gate_combine_dx(gates, weights.mat, bank.mat, d_mixed.mat, false, d_logits, false, d_bank);
+            gate_combine_dx(gates, weights.mat, bank.mat, d_mixed.mat, false, d_logits, false, None, d_bank);
         Prepared::new(vec![launch], move |bench| {
             let (mut of_logits, mut of_bank) = (Error::default(), Error::default());
             for row in sample(batch, COMPARED) {

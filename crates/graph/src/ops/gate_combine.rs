@@ -19,7 +19,7 @@ use crate::reach;
 use crate::shape::{Shape, Space};
 use manygate_core::Batch;
 use manygate_cuda::{DeviceMat, gate as cuda};
-use manygate_kernels::{Mat, MatMut, gate};
+use manygate_kernels::{Mat, MatMut, activation, gate};
 
 /// Gates and mixtures, see the [module](self). Inputs: logits, bank.
 #[derive(Clone, Debug)]
@@ -94,6 +94,10 @@ impl Op for GateCombine {
         self.gates * inputs[1].cols
     }
 
+    fn masks(&self, input: usize) -> bool {
+        input == 1
+    }
+
     fn reach(&self, inputs: &[Shape], i: usize, output: &[bool], reached: &mut [bool]) {
         if i == 0 {
             reach::by_group(output, reached, self.gates);
@@ -123,6 +127,7 @@ impl Op for GateCombine {
         let bank = tile.input(1);
         let (weights, d_mixed) = (tile.take_extra(), tile.take_output_gradient());
         let (logits, experts) = (tile.take_gradient(0), tile.take_gradient(1));
+        let mask = experts.as_ref().and_then(|gradient| gradient.mask);
         // The kernel gives both gradients in one pass; one that nobody wants goes to scratch.
         let (rows, gates_cols) = (tile.at.rows, self.gates * self.experts);
         let (spare_logits, spare_bank) = tile.take_scratch().split_at_mut(rows * gates_cols);
@@ -130,7 +135,7 @@ impl Op for GateCombine {
             Some(g) => (g.accumulate, g.to),
             None => (false, MatMut::new(spare_logits, rows, gates_cols)),
         };
-        let (add_bank, d_bank) = match experts {
+        let (add_bank, mut d_bank) = match experts {
             Some(g) => (g.accumulate, g.to),
             None => (false, MatMut::new(spare_bank, rows, bank.cols())),
         };
@@ -144,8 +149,11 @@ impl Op for GateCombine {
             add_logits,
             d_logits,
             add_bank,
-            d_bank,
+            d_bank.reborrow(),
         );
+        if let Some((act, bank)) = mask {
+            activation::activation_dx(tile.at.isa, act, bank, d_bank);
+        }
     }
 
     fn reference(&self, inputs: &[Matrix], tables: &[Matrix], batch: &Batch) -> Matrix {
@@ -199,10 +207,13 @@ impl DeviceOp for GateCombine {
             gradient.map_or((false, spare), |gradient| (gradient.accumulate, gradient.to))
         };
         let (add_logits, d_logits) = place(step.take_gradient(0), spare_logits);
-        let (add_bank, d_bank) = place(step.take_gradient(1), spare_bank);
+        let experts = step.take_gradient(1);
+        let activation =
+            experts.as_ref().and_then(|gradient| gradient.mask).map(|(activation, _)| activation);
+        let (add_bank, d_bank) = place(experts, spare_bank);
         let gates = self.gates as u32;
         step.launch(cuda::gate_combine_dx(
-            gates, weights, bank, d_mixed, add_logits, d_logits, add_bank, d_bank,
+            gates, weights, bank, d_mixed, add_logits, d_logits, add_bank, activation, d_bank,
         ));
     }
 }

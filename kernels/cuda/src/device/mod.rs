@@ -36,13 +36,16 @@ pub use open::{Description, Unavailable, Version};
 pub use recorded::Recorded;
 pub use stream::{Event, Stream};
 
-use crate::Family;
+use crate::{Family, Launch};
 use cudarc::driver::result::DriverError;
 use cudarc::driver::{CudaContext, CudaStream};
 use gate::Gate;
 use kernels::Families;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
+
+/// The compute capability that [`Launch::on_hopper`] is for.
+const HOPPER: Version = Version { major: 9, minor: 0 };
 
 /// A CUDA device in use. A clone is the same device.
 #[derive(Clone)]
@@ -184,6 +187,14 @@ impl fmt::Debug for Device {
 }
 
 impl Shared {
+    /// What this device runs for a launch.
+    fn own<'a>(&self, launch: &'a Launch) -> &'a Launch {
+        match &launch.on_hopper {
+            Some(own) if self.description.compute_capability == HOPPER => own,
+            _ => launch,
+        }
+    }
+
     /// Waits for all streams; not while another thread records.
     fn wait(&self) -> Result<(), DriverError> {
         self.gate.wait(|| self.context.synchronize())

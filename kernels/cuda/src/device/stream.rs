@@ -40,6 +40,7 @@ impl Stream {
     /// When the kernels do not load, the arguments do not fit the kernel's parameters, or the driver refuses; also when
     /// an earlier kernel failed. What this launch does wrong shows when the host waits for it.
     pub unsafe fn launch(&self, launch: &Launch) -> Result<(), DeviceError> {
+        let launch = self.device.own(launch);
         let Launch { grid, threads, shared, .. } = *launch;
         if grid.contains(&0) {
             return Ok(());

@@ -251,5 +251,5 @@ pub fn make_keys(gradients: &SparseGradients, memory: SparseMemory) -> Launch {
 }
 
 fn launch(kernel: &'static str, blocks: u32, arguments: Arguments) -> Launch {
-    Launch { family: &EMBEDDING_SORT, kernel, grid: [blocks, 1, 1], threads: THREADS, shared: 0, arguments }
+    Launch::new(&EMBEDDING_SORT, kernel, blocks, THREADS, arguments)
 }

@@ -129,14 +129,7 @@ impl Pieces {
         assert_eq!(scenarios != 0, self.scenarios > 1, "{kernel}: scenarios of rows for pieces by scenario");
         let arguments =
             Arguments::new().with_u64(pieces).with_u32(self.slots.len() as u32).with_u64(scenarios);
-        Launch {
-            family: &EMBEDDING_LOOKUP,
-            kernel,
-            grid: [self.blocks(), 1, 1],
-            threads: THREADS,
-            shared: 0,
-            arguments: arguments.with_mat(self.out),
-        }
+        Launch::new(&EMBEDDING_LOOKUP, kernel, self.blocks(), THREADS, arguments.with_mat(self.out))
     }
 }
 
@@ -199,6 +192,5 @@ pub fn scale_bag_gradient(pieces: &Pieces, at: u64, scenarios: u64) -> Launch {
 pub fn gather(table: DeviceTable, ids: u64, out: DeviceMat) -> Launch {
     let pieces = Pieces::new(&[Piece::Field { table, ids }], out);
     let arguments = Arguments::new().with_bytes(&pieces.to_bytes(), 8).with_mat(out);
-    let grid = [pieces.blocks(), 1, 1];
-    Launch { family: &EMBEDDING_LOOKUP, kernel: "gather", grid, threads: THREADS, shared: 0, arguments }
+    Launch::new(&EMBEDDING_LOOKUP, "gather", pieces.blocks(), THREADS, arguments)
 }

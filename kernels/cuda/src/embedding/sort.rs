@@ -53,13 +53,8 @@ pub fn sort_lookups(
         // Digits of equal width: longer stretches of a tile with the same digit than with full ones and a rest.
         let width = bits.div_ceil(passes);
         let digit = Arguments::new().with_u32(pass * width).with_u32(width).bytes().to_vec();
-        let launch = |kernel, blocks, threads, arguments| Launch {
-            family: &EMBEDDING_SORT,
-            kernel,
-            grid: [blocks, 1, 1],
-            threads,
-            shared: 0,
-            arguments,
+        let launch = |kernel, blocks, threads, arguments| {
+            Launch::new(&EMBEDDING_SORT, kernel, blocks, threads, arguments)
         };
         let counted =
             Arguments::new().with_u64(from.keys).with_u64(count).with_bytes(&digit, 4).with_u64(scratch);

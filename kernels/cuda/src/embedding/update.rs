@@ -84,7 +84,7 @@ pub fn coalesce(
 }
 
 fn launch(kernel: &'static str, blocks: u32, arguments: Arguments) -> Launch {
-    Launch { family: &EMBEDDING_UPDATE, kernel, grid: [blocks, 1, 1], threads: TILE, shared: 0, arguments }
+    Launch::new(&EMBEDDING_UPDATE, kernel, blocks, TILE, arguments)
 }
 
 /// What [`update_rows`] reads of the step of a table: how its rows move, or, for [`None`], that they stay.

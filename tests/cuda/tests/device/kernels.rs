@@ -16,11 +16,20 @@ pub(crate) fn add(values: u64, by: u64, count: u32) -> Launch {
         threads: 256,
         shared: 0,
         arguments,
+        on_hopper: None,
     }
 }
 
 /// Sends `at` through byte `at` of `shared` bytes of shared memory to `values`.
 pub(crate) fn through_shared(values: u64, at: u32, shared: u32) -> Launch {
     let arguments = Arguments::new().with_u64(values).with_u32(at);
-    Launch { family: &SMALL, kernel: "through_shared", grid: [1, 1, 1], threads: 1, shared, arguments }
+    Launch {
+        family: &SMALL,
+        kernel: "through_shared",
+        grid: [1, 1, 1],
+        threads: 1,
+        shared,
+        arguments,
+        on_hopper: None,
+    }
 }

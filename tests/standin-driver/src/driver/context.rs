@@ -1,7 +1,7 @@
 //! The driver, devices and contexts.
 
 use super::give;
-use crate::kernel::max_shared_of_device;
+use crate::kernel::max_shared_of_block;
 use crate::knobs::Knobs;
 use crate::process::{self, context_of, on_current, on_device};
 use crate::refusal::{Answer, answer, invalid};
@@ -77,17 +77,16 @@ unsafe extern "C" fn cuDeviceGetAttribute(value: *mut c_int, attribute: c_uint, 
     const MINOR: c_uint = Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR as c_uint;
     const POOLS: c_uint = Attribute::CU_DEVICE_ATTRIBUTE_MEMORY_POOLS_SUPPORTED as c_uint;
     answer(|| {
-        ordinal(device)?;
-        let Knobs { capability, pools, .. } = Knobs::get();
+        let capability = on_device(ordinal(device)?, |device| Ok(device.capability))?;
         let number = match attribute {
             MAX_THREADS => 1024,
             SHARED => 48 << 10,
-            MAX_SHARED => max_shared_of_device() as c_int,
+            MAX_SHARED => max_shared_of_block(capability) as c_int,
             WARP => 32,
             MULTIPROCESSORS => 4,
             MAJOR => capability.0 as c_int,
             MINOR => capability.1 as c_int,
-            POOLS => c_int::from(*pools),
+            POOLS => c_int::from(Knobs::get().pools),
             _ => return invalid(format!("the stand-in does not know the device attribute {attribute}")),
         };
         // SAFETY: see `driver`.

@@ -3,10 +3,10 @@
 use crate::process::{add_device, on_device};
 use std::ffi::c_char;
 
-/// Adds a device, of its own memory and faults; gives its number.
+/// Adds a device of a compute capability, with memory and faults of its own; gives its number.
 #[unsafe(no_mangle)]
-extern "C" fn manygate_standin_add_device() -> usize {
-    add_device()
+extern "C" fn manygate_standin_add_device(major: u32, minor: u32) -> usize {
+    add_device((major, minor))
 }
 
 /// Sets the order of warps and streams of a device.

@@ -32,7 +32,7 @@ unsafe extern "C" fn cuModuleLoadDataEx(
         let image = unsafe { text(image) }?;
         let loaded = on_current(|device| {
             device.forbid_while_recording("loading a module")?;
-            Ok(device.modules.insert(Loaded::parse(image)?))
+            Ok(device.modules.insert(Loaded::parse(image, device.capability)?))
         });
         if let Err(refusal) = &loaded {
             // SAFETY: see `driver`; `count` options and values.
@@ -124,9 +124,10 @@ unsafe extern "C" fn cuFuncGetAttribute(value: *mut c_int, attribute: c_uint, fu
 extern "C" fn cuFuncSetAttribute(function: usize, attribute: c_uint, value: c_int) -> CUresult {
     answer(|| {
         on_current(|device| {
+            let capability = device.capability;
             let function = device.functions.get_mut(function)?;
             match (attribute, usize::try_from(value)) {
-                (MAX_DYNAMIC_SHARED, Ok(bytes)) => function.allow_shared(bytes),
+                (MAX_DYNAMIC_SHARED, Ok(bytes)) => function.allow_shared(bytes, capability),
                 _ => invalid(format!("the function attribute {attribute} cannot be {value}")),
             }
         })
