@@ -1,7 +1,7 @@
 //! The memory of a plan on a device.
 
 use manygate_core::{Error, Result};
-use manygate_cuda::device::{Device, DeviceBuffer, DeviceError};
+use manygate_cuda::device::{Device, DeviceBuffer, DeviceError, Stream};
 use manygate_cuda::embedding::DeviceTable;
 use manygate_graph::Plan;
 use manygate_graph::device::{BatchLayout, Capacity, DeviceMemory};
@@ -18,12 +18,64 @@ pub struct TableShape {
 }
 
 impl TableShape {
+    /// Values from one row to the next on the device: rows begin where four values are read at once.
+    fn device_stride(self) -> usize {
+        self.stride.next_multiple_of(4)
+    }
+
+    /// Values on the device.
+    fn device_len(self) -> usize {
+        self.rows * self.device_stride()
+    }
+
     /// The table at `address`.
     pub(crate) fn at(self, address: u64) -> DeviceTable {
-        let TableShape { rows, dim, stride } = self;
-        DeviceTable { address, rows: rows as u32, dim: dim as u32, stride: stride as u32 }
+        let (rows, dim, stride) = (self.rows as u32, self.dim as u32, self.device_stride() as u32);
+        DeviceTable { address, rows, dim, stride }
+    }
+
+    /// Copies all rows, `values` as the host has them, to the device.
+    pub(crate) fn upload(
+        self,
+        stream: &Stream,
+        values: &[f32],
+        to: &DeviceBuffer<f32>,
+    ) -> std::result::Result<(), DeviceError> {
+        let (own, wide) = (self.stride.max(1), self.device_stride());
+        let mut padded = vec![0.0; ROWS_AT_ONCE.min(self.rows) * wide];
+        for (piece, rows) in values.chunks(ROWS_AT_ONCE * own).enumerate() {
+            let padded = &mut padded[..rows.len() / own * wide];
+            padded
+                .chunks_exact_mut(wide)
+                .zip(rows.chunks_exact(own))
+                .for_each(|(to, row)| to[..own].copy_from_slice(row));
+            to.upload(stream, piece * ROWS_AT_ONCE * wide, padded)?;
+        }
+        Ok(())
+    }
+
+    /// Copies all rows from the device into `values`.
+    pub(crate) fn download(
+        self,
+        stream: &Stream,
+        from: &DeviceBuffer<f32>,
+        values: &mut [f32],
+    ) -> std::result::Result<(), DeviceError> {
+        let (own, wide) = (self.stride.max(1), self.device_stride());
+        let mut padded = vec![0.0; ROWS_AT_ONCE.min(self.rows) * wide];
+        for (piece, rows) in values.chunks_mut(ROWS_AT_ONCE * own).enumerate() {
+            let padded = &mut padded[..rows.len() / own * wide];
+            from.download(stream, piece * ROWS_AT_ONCE * wide, padded)?;
+            rows.chunks_exact_mut(own)
+                .zip(padded.chunks_exact(wide))
+                .for_each(|(row, from)| row.copy_from_slice(&from[..own]));
+        }
+        Ok(())
     }
 }
+
+/// Rows of a table that are copied at once.
+const ROWS_AT_ONCE: usize = 1 << 16;
 
 /// An error of a device as one of the engine.
 pub(crate) fn failed(error: DeviceError) -> Error {
@@ -80,8 +132,7 @@ impl Buffers {
         let Sizes { scratch, block, moments, halves } = sizes;
         let params = plan.layout().len();
         let kept = plan.device_kept_len(capacity);
-        let table_len = |t: &TableShape| t.rows * t.stride;
-        let in_tables: usize = tables.iter().map(table_len).sum();
+        let in_tables: usize = tables.iter().map(|table| table.device_len()).sum();
         let values = (2 + 2 * usize::from(moments)) * params
             + plan.device_arena_len()
             + 2 * plan.device_once_len()
@@ -103,7 +154,7 @@ impl Buffers {
             losses: device
                 .zeros(plan.device_loss_begins().last().map_or(0, |&sums| sums as usize))
                 .map_err(failed)?,
-            tables: tables.iter().map(|t| zeros(table_len(t))).collect::<Result<_>>()?,
+            tables: tables.iter().map(|t| zeros(t.device_len())).collect::<Result<_>>()?,
             moments: [zeros(if moments { params } else { 0 })?, zeros(if moments { params } else { 0 })?],
             block: device.zeros(block as usize).map_err(failed)?,
             told: device.upload(&told).map_err(failed)?,

@@ -25,6 +25,7 @@ pub struct DeviceModel {
     capacity: Capacity,
     layout: BatchLayout,
     buffers: Buffers,
+    tables: Vec<TableShape>,
     memory: DeviceMemory,
     updates: Option<Updates>,
     slots: Vec<Slot>,
@@ -84,6 +85,7 @@ impl DeviceModel {
             capacity,
             layout,
             buffers,
+            tables: tables.to_vec(),
             updates,
             under_way: VecDeque::new(),
             recordings: HashMap::new(),
@@ -202,7 +204,7 @@ impl DeviceModel {
     /// # Errors
     /// When the device fails.
     pub fn upload_table(&mut self, index: usize, values: &[f32]) -> Result<()> {
-        self.buffers.tables[index].upload(&self.stream, 0, values).map_err(failed)
+        self.tables[index].upload(&self.stream, values, &self.buffers.tables[index]).map_err(failed)
     }
 
     /// Copies all values of table `index` back.
@@ -210,7 +212,7 @@ impl DeviceModel {
     /// # Errors
     /// When the device failed.
     pub fn download_table(&self, index: usize, values: &mut [f32]) -> Result<()> {
-        self.buffers.tables[index].download(&self.stream, 0, values).map_err(failed)
+        self.tables[index].download(&self.stream, &self.buffers.tables[index], values).map_err(failed)
     }
 
     /// Gradients of the parameters from the last run; 0 for those that do not learn.

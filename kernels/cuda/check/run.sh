@@ -19,7 +19,6 @@ SECONDS=0
 seconds=${CHECK_SECONDS:-480}
 # When the parts that follow have to be done.
 until=0
-failed=0
 
 # Where drivers lie in containers, which the linker may not know.
 for folder in /usr/local/nvidia/lib64 /usr/local/nvidia/lib; do
@@ -40,30 +39,27 @@ part() {
         echo 'no time left' >"$out/$name.log"
         status=124
     fi
-    ((status == 0)) || failed=1
     local last_line
     last_line=$(grep . "$out/$name.log" | tail -n 1 | tr '\t' ' ' | cut -c -200)
     printf '%s\t%s\t%s\t%s\n' "$name" "$status" "$((SECONDS - begin))" "$last_line" | tee -a "$out/parts.tsv"
 }
 
-# One tool of compute-sanitizer over all tests, few cases of each property: it slows kernels down. A test that takes
-# too long leaves time for the others.
-sanitize() {
-    local tool=$1 status=0
-    for test in "$bin"/with-lines/*; do
-        echo "== $(basename "$test")"
-        timeout 10 compute-sanitizer --tool "$tool" --error-exitcode 9 "$test" --test-threads=1 || status=$?
-    done
-    return $status
+# Waits until fewer than so many parts run: what is not timed runs side by side, as compiling kernels takes the processor.
+await_fewer_than() {
+    while (($(jobs -rp | wc -l) >= $1)); do wait -n; done
 }
+at_once=$((($(nproc) + 1) / 2))
 
 cp "$bin/built-from" "$out/" 2>/dev/null
 nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader | tee "$out/device.csv"
 
 until=$((seconds * 30 / 100))
+# What is told where there is no device, or another one, is a matter of the stand-in.
 for test in "$bin"/tests/*; do
-    PROPTEST_CASES=8 part "test-$(basename "$test")" 45 "$test" --test-threads=1
+    await_fewer_than $at_once
+    PROPTEST_CASES=8 part "test-$(basename "$test")" 90 "$test" --test-threads=1 --skip unavailable:: &
 done
+wait
 
 until=$((seconds * 75 / 100))
 part bench 120 bash -c '"$1" bench kernels --device cuda --seconds 90 --json >"$2"' - "$bin/manygate" "$out/bench.json"
@@ -75,15 +71,21 @@ fi
 
 until=$seconds
 if command -v compute-sanitizer >/dev/null; then
-    export -f sanitize
-    export bin
+    # Few cases of each property: these tools slow kernels down.
     for tool in memcheck racecheck synccheck initcheck; do
-        PROPTEST_CASES=2 part "$tool" 60 bash -c 'sanitize "$1"' - "$tool"
+        for test in "$bin"/with-lines/*; do
+            await_fewer_than $at_once
+            PROPTEST_CASES=2 part "$tool-$(basename "$test")" 90 compute-sanitizer --tool "$tool" \
+                --error-exitcode 9 "$test" --test-threads=1 --skip unavailable:: &
+        done
     done
+    wait
 else
     echo 'no compute-sanitizer: kernels are not looked at'
 fi
 
-"$python" merge.py "$out" >"$out/result.json" || failed=1
+"$python" merge.py "$out" >"$out/result.json" || exit
+awk -F '\t' '$2 != 0 { failed = 1; print $1 " failed" } END { exit failed }' "$out/parts.tsv"
+failed=$?
 echo "$out/result.json, after ${SECONDS}s"
 exit $failed
