@@ -12,7 +12,7 @@ DEVICE void publish_to_tensor_cores() { asm volatile("fence.proxy.async.shared::
 // Comes before products whose sums the warps have touched.
 DEVICE void begin_products() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
 
-// Begins sums += a b: 64 x 16 by 16 x 128 values of bf16, described by `TileDescription`. ACROSS_A and ACROSS_B tell that
+// Begins sums += a b: 64 x 16 by 16 x 128 values of bf16, as `HopperTile::describe` tells where they are. ACROSS_A and ACROSS_B tell that
 // the inner index of an operand goes across its lines. Of the sums, a warp has 16 rows, the warpgroup's in its order; a
 // lane has of each 8 columns what `multiply_add_bf16` has.
 template <bool ACROSS_A, bool ACROSS_B>
