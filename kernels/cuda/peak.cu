@@ -1,6 +1,6 @@
 // What a device can do at the most: the measures behind the floors of benchmarks, see `peak.rs` of the CPU. And random
 // values to measure kernels on: zeros are multiplied and moved faster than numbers.
-#include "tensor_core.cuh"
+#include "peak.cuh"
 
 #define THREADS 256
 // Accesses of 16 bytes that a thread of `copy` has on their way.
@@ -9,19 +9,6 @@
 #define CHAINS 8
 // Fragments of each operand that a warp multiplies with each other, as in a tile of a product.
 #define FRAGMENTS 4
-
-// The random number at `index` of the stream `seed`: SplitMix64 (Steele, Lea, Flood, OOPSLA 2014), its upper half.
-DEVICE u32 hashed(u64 index, u32 seed) {
-  u64 z = seed * 0xd1342543de82ef95ull + (index + 1) * 0x9e3779b97f4a7c15ull;
-  z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9ull;
-  z = (z ^ z >> 27) * 0x94d049bb133111ebull;
-  return (u32)((z ^ z >> 31) >> 32);
-}
-
-// The same as one of 2^24 numbers in -1 .. 1, each exact in f32.
-DEVICE float random_number(u64 index, u32 seed) { return (float)(hashed(index, seed) >> 8) * 0x1p-23f - 1.0f; }
-
-DEVICE u64 first_of_thread() { return (u64)blockIdx.x * THREADS + threadIdx.x; }
 
 // Value i of `to` becomes number i of the stream `seed`, times `scale`. f32 or bf16.
 KERNEL(THREADS) fill_random(void* to, u64 count, u32 element, u32 seed, float scale) {
@@ -80,10 +67,7 @@ struct Tf32 {
 };
 
 struct Bf16 {
-  DEVICE static u32 word(u64 index, u32 seed) {
-    const u32 low = to_bf16(random_number(2 * index, seed)).bits, high = to_bf16(random_number(2 * index + 1, seed)).bits;
-    return low | high << 16;
-  }
+  DEVICE static u32 word(u64 index, u32 seed) { return random_bf16_pair(index, seed); }
   DEVICE static void multiply_add(float (&sums)[4], const u32 (&a)[4], const u32 (&b)[2]) {
     multiply_add_bf16(sums, a, b[0], b[1]);
   }

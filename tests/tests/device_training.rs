@@ -65,11 +65,10 @@ fn run(config: &Config, device: DeviceChoice) -> (Vec<f64>, Outcome) {
     (losses.0, outcome)
 }
 
-fn compare(keys: &str) {
-    let config = config(keys);
+fn compare(config: &Config) {
     let gpu = Gpu::new();
-    let (losses, outcome) = run(&config, DeviceChoice::Cuda(gpu.device().description().ordinal));
-    let (expected, by_cpu) = run(&config, DeviceChoice::Cpu);
+    let (losses, outcome) = run(config, DeviceChoice::Cuda(gpu.device().description().ordinal));
+    let (expected, by_cpu) = run(config, DeviceChoice::Cpu);
     assert_eq!((losses.len(), expected.len()), (STEPS, STEPS));
     for (step, (loss, expected)) in losses.iter().zip(&expected).enumerate() {
         assert!((loss - expected).abs() < 1e-4, "step {}: {loss} on the device, {expected} here", step + 1);
@@ -81,7 +80,7 @@ fn compare(keys: &str) {
 
 #[test]
 fn thirty_steps_are_those_of_the_cpu() {
-    compare("");
+    compare(&config(""));
 }
 
 /// Asks to stop after some steps.
@@ -127,8 +126,14 @@ fn a_run_goes_on_where_another_device_left_it() {
 fn tensor_cores_come_close() {
     let config = config("");
     let (expected, _) = run(&config, DeviceChoice::Cpu);
-    for (precision, tolerance) in [(PrecisionChoice::Tf32, 2e-3), (PrecisionChoice::Bf16, 2e-2)] {
-        let (gpu, folder) = (Gpu::new(), tempfile::tempdir().expect("a folder"));
+    // The last by the instructions of Hopper.
+    let choices = [
+        ((8, 0), PrecisionChoice::Tf32, 2e-3),
+        ((8, 0), PrecisionChoice::Bf16, 2e-2),
+        ((9, 0), PrecisionChoice::Bf16, 2e-2),
+    ];
+    for (capability, precision, tolerance) in choices {
+        let (gpu, folder) = (Gpu::of_capability(capability), tempfile::tempdir().expect("a folder"));
         let device = DeviceChoice::Cuda(gpu.device().description().ordinal);
         let options = RunOptions { threads: 1, device, precision, ..RunOptions::default() };
         let mut losses = Losses::default();
@@ -161,5 +166,12 @@ fn a_loss_that_is_not_finite_stops_the_run_before_anything_moves() {
 
 #[test]
 fn dropout_draws_the_numbers_of_the_cpu() {
-    compare("dropout = 0.2");
+    compare(&config("dropout = 0.2"));
+}
+
+#[test]
+fn gradients_are_clipped_as_on_the_cpu() {
+    let mut config = config("");
+    config.optimizer.clip_norm = Some(0.05);
+    compare(&config);
 }

@@ -12,4 +12,4 @@ mod update;
 
 pub use memory::TableShape;
 pub use model::{DeviceModel, Finished};
-pub use update::{Optimizers, StepConstants};
+pub use update::{Clip, Optimizers, StepConstants};

@@ -3,7 +3,7 @@
 use crate::memory::TableShape;
 use manygate_core::{Error, Result};
 use manygate_cuda::embedding::{self, Ids, Source, SparseGradients, SparseMemory};
-use manygate_cuda::optim::{Clipping, Parameters, Piece, Step, optimise};
+use manygate_cuda::optim::{Clipping, Parameters, Piece, Step, clip_factor, optimise, sum_squares};
 use manygate_cuda::{DeviceMat, Launch, Precision};
 use manygate_graph::device::{BatchLayout, Capacity, DeviceMemory};
 use manygate_graph::{LookupSource, Plan, SparseSource};
@@ -17,8 +17,17 @@ pub struct Optimizers {
     pub pieces: Vec<(Range<usize>, usize)>,
     /// Number of groups.
     pub groups: usize,
-    /// Largest absolute value of a dense gradient, if there is a limit.
-    pub clip_value: Option<f32>,
+    /// How long the gradient of these parameters may be.
+    pub clip: Option<Clip>,
+}
+
+/// A limit for the dense gradient.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Clip {
+    /// Of its Euclidean norm.
+    Norm(f64),
+    /// Of each absolute value.
+    Value(f32),
 }
 
 /// What a step does.
@@ -72,8 +81,18 @@ impl Updates {
             batch: BatchLayout::new(plan, capacity).at(0),
             ..DeviceMemory::default()
         };
-        let scratch = updates.sparse(plan, &nowhere, capacity).scratch();
-        Ok(Updates { scratch, ..updates })
+        let sparse = updates.sparse(plan, &nowhere, capacity).scratch();
+        // Sums of squares, and behind them the factor.
+        let clipping = 8 * (updates.pieces().len() as u64 + 1);
+        Ok(Updates { scratch: sparse.max(clipping), ..updates })
+    }
+
+    /// What learns, in pieces that a block takes.
+    fn pieces(&self) -> Vec<Piece> {
+        let ranges = self.optimizers.pieces.iter();
+        ranges
+            .flat_map(|(range, group)| Piece::cut(range.start as u64..range.end as u64, *group as u32))
+            .collect()
     }
 
     pub(crate) fn scratch(&self) -> u64 {
@@ -113,13 +132,9 @@ impl Updates {
         upload: &mut dyn FnMut(&[u8]) -> Result<u64>,
     ) -> Result<Vec<Launch>> {
         let mut launches = Vec::new();
-        let ranges = self.optimizers.pieces.iter();
-        let pieces: Vec<Piece> = ranges
-            .flat_map(|(range, group)| Piece::cut(range.start as u64..range.end as u64, *group as u32))
-            .collect();
+        let pieces = self.pieces();
         if !pieces.is_empty() {
             let bytes: Vec<u8> = pieces.iter().flat_map(|piece| piece.to_bytes()).collect();
-            let limit = self.optimizers.clip_value.unwrap_or(f32::INFINITY);
             let parameters = Parameters {
                 weights: memory.params,
                 gradients: memory.gradients,
@@ -127,14 +142,17 @@ impl Updates {
                 second: moments[1],
             };
             let (at, count) = (upload(&bytes)?, pieces.len() as u32);
-            launches.push(optimise(
-                Some(go_on),
-                at,
-                count,
-                block,
-                Clipping { factor: None, limit },
-                parameters,
-            ));
+            let clipping = match self.optimizers.clip {
+                None => Clipping::NONE,
+                Some(Clip::Value(limit)) => Clipping { factor: None, limit },
+                Some(Clip::Norm(limit)) => {
+                    let (squares, factor) = (memory.scratch, memory.scratch + 8 * u64::from(count));
+                    launches.push(sum_squares(at, count, memory.gradients, squares));
+                    launches.push(clip_factor(squares, count, limit, factor, go_on));
+                    Clipping { factor: Some(factor), ..Clipping::NONE }
+                }
+            };
+            launches.push(optimise(Some(go_on), at, count, block, clipping, parameters));
         }
         if !plan.sparse_sources().is_empty() {
             let sparse = self.sparse(plan, memory, capacity);

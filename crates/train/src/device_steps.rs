@@ -1,6 +1,7 @@
 //! The steps of a stage on a CUDA device.
 
 use crate::learner::Learner;
+use crate::optim::first_non_finite;
 use crate::steps::{PrecisionChoice, Stepped};
 use manygate_core::{Batch, Error, Result};
 use manygate_cuda::Precision;
@@ -46,7 +47,7 @@ impl DeviceSteps {
             .map(|t| TableShape { rows: t.spec().rows, dim: t.spec().dim, stride: t.stride() })
             .collect();
         let (pieces, groups) = learner.dense.groups();
-        let optimizers = Optimizers { pieces, groups, clip_value: learner.clip_value() };
+        let optimizers = Optimizers { pieces, groups, clip: learner.device_clip() };
         let precision = match precision {
             PrecisionChoice::F32 => Precision::F32,
             PrecisionChoice::Tf32 => Precision::Tf32,
@@ -102,7 +103,10 @@ impl DeviceSteps {
             return Ok(None);
         };
         if !finished.moved {
-            let part = finished.losses.iter().position(|loss| !loss.is_finite()).unwrap_or(0);
+            let Some(part) = finished.losses.iter().position(|loss| !loss.is_finite()) else {
+                let tensor = first_non_finite(&learner.plan, &self.model.gradients()?).unwrap_or_default();
+                return Err(Error::NonFiniteGradient { step, tensor });
+            };
             let task = learner.plan.losses()[part].name.clone();
             let op = format!("the loss of {task}");
             return Err(Error::NonFinite { step, task, loss: finished.losses[part], op });

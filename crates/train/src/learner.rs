@@ -223,7 +223,7 @@ impl Learner {
     /// Checks that a device can take the steps.
     ///
     /// # Errors
-    /// When it balances losses or clips by norm, which no device does yet.
+    /// When it balances losses or clips gradients of tables, which no device does yet.
     #[cfg(feature = "cuda")]
     pub(crate) fn check_device(&self) -> Result<()> {
         let refused = |key: &str| {
@@ -233,17 +233,16 @@ impl Learner {
         if self.balancer.is_some() {
             return refused("balance.method");
         }
-        match &self.clip {
-            Some(clip) if clip.value().is_none() => refused("optimizer.clip_norm"),
-            Some(clip) if clip.has_tables() => refused("optimizer.clip_tables"),
-            _ => Ok(()),
+        if self.clip.as_ref().is_some_and(Clip::has_tables) {
+            return refused("optimizer.clip_tables");
         }
+        Ok(())
     }
 
-    /// Largest absolute value of a dense gradient, if there is a limit.
+    /// How long the gradient may be, for a device.
     #[cfg(feature = "cuda")]
-    pub(crate) fn clip_value(&self) -> Option<f32> {
-        self.clip.as_ref().and_then(Clip::value)
+    pub(crate) fn device_clip(&self) -> Option<manygate_device::Clip> {
+        self.clip.as_ref().map(Clip::on_device)
     }
 
     /// What the optimisers do at step number `step`, from 1.

@@ -124,6 +124,13 @@ pub static PEAK: Family = Family {
     ],
 };
 
+/// What the tensor cores of compute capability 9.0 can do at the most.
+pub static PEAK_HOPPER: Family = Family {
+    name: "peak_hopper",
+    ptx: include_str!("../ptx/peak_hopper.ptx"),
+    kernels: &["multiply_adds_bf16"],
+};
+
 /// Random numbers.
 pub static RANDOM: Family =
     Family { name: "random", ptx: include_str!("../ptx/random.ptx"), kernels: &["dropout"] };
@@ -142,5 +149,6 @@ pub static FAMILIES: &[&Family] = &[
     &NORM,
     &OPTIM,
     &PEAK,
+    &PEAK_HOPPER,
     &RANDOM,
 ];

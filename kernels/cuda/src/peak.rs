@@ -2,7 +2,7 @@
 //! `manygate_kernels::peak`), and random values to measure kernels on.
 
 use crate::launch::{Arguments, Launch, blocks};
-use crate::module::PEAK;
+use crate::module::{PEAK, PEAK_HOPPER};
 use crate::view::{Element, Precision};
 
 /// Threads of a block.
@@ -15,6 +15,8 @@ const COPIED: u32 = 16 * 4 * THREADS;
 const CHAINS: usize = 8;
 /// Fragments of either operand that a warp multiplies with each other.
 const FRAGMENTS: u32 = 4;
+/// Bytes of the tiles that a block multiplies on Hopper.
+const HOPPER_TILES: u32 = 2 * 128 * 128;
 
 /// The numbers that [`fill_random`] and [`fill_ids`] write: a stream of them for each seed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,7 +74,7 @@ pub fn copy(from: u64, to: u64, bytes: u64) -> Launch {
 /// [`threads`] of `blocks` blocks.
 ///
 /// In f32 a thread steps eight chains `x -> 1.9 - x x` from numbers of the stream; else a warp multiplies fragments of
-/// them by `mma.sync`.
+/// them by `mma.sync`, and on Hopper a warpgroup tiles of bf16 by `wgmma`.
 pub fn multiply_adds(precision: Precision, runs: u32, stream: Stream, blocks: u32, out: u64) -> Launch {
     let kernel = match precision {
         Precision::F32 => "multiply_adds",
@@ -80,7 +82,11 @@ pub fn multiply_adds(precision: Precision, runs: u32, stream: Stream, blocks: u3
         Precision::Bf16 => "multiply_adds_bf16",
     };
     let arguments = Arguments::new().with_u32(runs).with_u32(stream.0).with_u64(out);
-    Launch::new(&PEAK, kernel, blocks, THREADS, arguments)
+    let on_hopper = PEAK_HOPPER.kernels.contains(&kernel).then(|| {
+        let launch = Launch::new(&PEAK_HOPPER, kernel, blocks, THREADS, arguments.clone());
+        Box::new(Launch { shared: HOPPER_TILES, ..launch })
+    });
+    Launch { on_hopper, ..Launch::new(&PEAK, kernel, blocks, THREADS, arguments) }
 }
 
 /// Threads of `blocks` blocks of [`multiply_adds`].

@@ -53,7 +53,11 @@ fn a_copy_copies_all_of_it() {
 }
 
 fn left_by(precision: Precision, runs: u32) -> Vec<f32> {
-    let mut gpu = Gpu::new();
+    left_on((8, 0), precision, runs)
+}
+
+fn left_on(capability: (u32, u32), precision: Precision, runs: u32) -> Vec<f32> {
+    let mut gpu = Gpu::of_capability(capability);
     let out = gpu.allocate::<f32>(threads(1));
     gpu.launch(&multiply_adds(precision, runs, STREAM, 1, out));
     gpu.download(out, threads(1))
@@ -69,10 +73,11 @@ fn chains_are_those_of_the_cpu() {
 
 #[test]
 fn tensor_cores_add_the_same_products_each_time() {
-    for precision in [Precision::Tf32, Precision::Bf16] {
-        let (once, thrice) = (left_by(precision, 1), left_by(precision, 3));
+    let choices = [((8, 0), Precision::Tf32), ((8, 0), Precision::Bf16), ((9, 0), Precision::Bf16)];
+    for (capability, precision) in choices {
+        let (once, thrice) = (left_on(capability, precision, 1), left_on(capability, precision, 3));
         assert!(once.iter().any(|sum| sum.abs() > 1.0), "they multiply");
         let worst = once.iter().zip(&thrice).map(|(a, b)| (3.0 * a - b).abs()).fold(0.0, f32::max);
-        assert!(worst < 1e-3, "{precision:?}: {worst}");
+        assert!(worst < 1e-3, "{capability:?}, {precision:?}: {worst}");
     }
 }

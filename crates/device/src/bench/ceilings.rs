@@ -25,9 +25,9 @@ pub struct Ceilings {
     pub copy_gbps: f64,
     /// Multiply-adds in registers in f32, two operations each, 10^12 operations a second.
     pub f32_tflops: f64,
-    /// The same on tensor cores, by `mma.sync`, in tf32.
+    /// The same on tensor cores in tf32, by `mma.sync`.
     pub tf32_tflops: f64,
-    /// The same in bf16.
+    /// The same in bf16, by `mma.sync`, or on Hopper by its own instructions.
     pub bf16_tflops: f64,
 }
 

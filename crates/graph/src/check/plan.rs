@@ -11,7 +11,7 @@ use crate::workspace::Workspace;
 use manygate_core::Executor;
 
 /// Most elements of a tensor whose gradient is compared.
-const SAMPLES: usize = 24;
+const SAMPLES: usize = 12;
 
 /// Runs `plan` and compares its losses, its outputs, and the gradients of parameters, tables and taps (some elements of
 /// each) with the references of its ops, in f64, and their central differences. For small models and batches: each

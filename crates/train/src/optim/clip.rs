@@ -57,10 +57,13 @@ struct Summed {
 }
 
 impl Clip {
-    /// The limit of each value, where it is one of values.
+    /// The same for a device.
     #[cfg(feature = "cuda")]
-    pub(crate) fn value(&self) -> Option<f32> {
-        if let Limit::Value(value) = self.limit { Some(value) } else { None }
+    pub(crate) fn on_device(&self) -> manygate_device::Clip {
+        match self.limit {
+            Limit::Norm(limit) => manygate_device::Clip::Norm(limit),
+            Limit::Value(limit) => manygate_device::Clip::Value(limit),
+        }
     }
 
     /// Whether gradients of tables count.
@@ -167,16 +170,22 @@ impl Summed {
 
     /// Name of the first tensor whose gradient is not finite.
     fn first_non_finite(&self, plan: &Plan) -> String {
-        let dense = plan.layout().blocks().find(|(block, range)| {
-            plan.learns(&block.name) && self.dense[range.clone()].iter().any(|g| !g.is_finite())
-        });
         let tables = self.tables.iter().zip(&self.squares[self.pieces.len()..]);
         let table = tables
             .map(|(&t, squares)| (t, *squares.lock().unwrap_or_else(PoisonError::into_inner)))
             .find(|(_, squares)| !squares.is_finite())
             .map(|(t, _)| plan.tables()[t].name.clone());
-        dense.map(|(block, _)| block.name.clone()).or(table).unwrap_or_default()
+        first_non_finite(plan, &self.dense).or(table).unwrap_or_default()
     }
+}
+
+/// Name of the first tensor that learns and has a value in `gradients`, laid out as the parameters, that is not finite.
+pub(crate) fn first_non_finite(plan: &Plan, gradients: &[f32]) -> Option<String> {
+    let is_wrong = |name: &str, range: &Range<usize>| {
+        plan.learns(name) && gradients[range.clone()].iter().any(|g| !g.is_finite())
+    };
+    let mut blocks = plan.layout().blocks();
+    blocks.find(|(block, range)| is_wrong(&block.name, range)).map(|(block, _)| block.name.clone())
 }
 
 fn set(squares: &Mutex<f64>, value: f64) {

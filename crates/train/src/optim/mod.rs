@@ -7,6 +7,8 @@ pub mod method;
 pub mod rows;
 pub mod schedule;
 
+#[cfg(feature = "cuda")]
+pub(crate) use clip::first_non_finite;
 pub(crate) use clip::{Clip, Gradients};
 pub use group::GroupConfig;
 pub use method::Method;

@@ -1,5 +1,6 @@
 //! Kernels on rows of embedding tables against those of the CPU.
 
+mod batch;
 mod lookup;
 mod sort;
 mod update;
