@@ -269,9 +269,8 @@ DEVICE void combine_dx(const Bank& bank, const float* weights, const Parts& expe
 // d_mixed_t. Each of the two is added to what is there, or written; then that of an expert is multiplied by the
 // derivative of `activation`, whose output the expert is.
 KERNEL_SHARING(256, 3)
-gate_combine_dx(u32 gates, u32 segment, Mat weights, Mat experts, Mat d_mixed,
-                                         u32 accumulate_logits, Mat d_logits, u32 accumulate_experts,
-                                         Activation activation, Mat d_experts) {
+gate_combine_dx(u32 gates, u32 segment, Mat weights, Mat experts, Mat d_mixed, u32 accumulate_logits, Mat d_logits,
+                u32 accumulate_experts, Activation activation, Mat d_experts) {
   DYNAMIC_SHARED(shared);
   const Bank bank = {gates, weights.cols / gates, d_mixed.cols / gates};
   const u32 row = row_of_warp(), lane = threadIdx.x % 32;

@@ -1,6 +1,6 @@
 // What a device can do at the most: the measures behind the floors of benchmarks, see `peak.rs` of the CPU. And random
 // values to measure kernels on: zeros are multiplied and moved faster than numbers.
-#include "peak.cuh"
+#include "bench_numbers.cuh"
 
 #define THREADS 256
 // Accesses of 16 bytes that a thread of `copy` has on their way.

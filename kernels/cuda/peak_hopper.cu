@@ -1,5 +1,5 @@
 // What the tensor cores of Hopper do at the most, by its own instructions: see peak.cu.
-#include "peak.cuh"
+#include "bench_numbers.cuh"
 #include "product_hopper.cuh"
 
 // Multiplies two tiles in shared memory by each other `runs` times, 64 x 128 x 16 values a warpgroup, which are as many

@@ -6,15 +6,20 @@
 
 #ifdef __CUDACC__
 
+// 64 sums as operands that are read and written.
+#define SUMS_4(sums, i) "+f"(sums[i]), "+f"(sums[i + 1]), "+f"(sums[i + 2]), "+f"(sums[i + 3])
+#define SUMS_16(sums, i) SUMS_4(sums, i), SUMS_4(sums, i + 4), SUMS_4(sums, i + 8), SUMS_4(sums, i + 12)
+#define ALL_SUMS(sums) SUMS_16(sums, 0), SUMS_16(sums, 16), SUMS_16(sums, 32), SUMS_16(sums, 48)
+
 // Lets tensor cores see what this thread has written to shared memory, once those who use them have met it.
 DEVICE void publish_to_tensor_cores() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
 
 // Comes before products whose sums the warps have touched.
 DEVICE void begin_products() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
 
-// Begins sums += a b: 64 x 16 by 16 x 128 values of bf16, as `HopperTile::describe` tells where they are. ACROSS_A and ACROSS_B tell that
-// the inner index of an operand goes across its lines. Of the sums, a warp has 16 rows, the warpgroup's in its order; a
-// lane has of each 8 columns what `multiply_add_bf16` has.
+// Begins sums += a b: 64 x 16 by 16 x 128 values of bf16, which are where `HopperTile::describe` tells. ACROSS_A and
+// ACROSS_B tell that the inner index of an operand goes across its lines. Of the sums, a warp has 16 rows, the warpgroup's
+// in its order; a lane has of each 8 columns what `multiply_add_bf16` has.
 template <bool ACROSS_A, bool ACROSS_B>
 DEVICE void multiply_add_128(float (&sums)[64], u64 a, u64 b) {
   asm volatile(
@@ -24,22 +29,7 @@ DEVICE void multiply_add_128(float (&sums)[64], u64 a, u64 b) {
       "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "
       "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63"
       "}, %64, %65, 1, 1, 1, %66, %67;"
-      : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3]),
-        "+f"(sums[4]), "+f"(sums[5]), "+f"(sums[6]), "+f"(sums[7]),
-        "+f"(sums[8]), "+f"(sums[9]), "+f"(sums[10]), "+f"(sums[11]),
-        "+f"(sums[12]), "+f"(sums[13]), "+f"(sums[14]), "+f"(sums[15]),
-        "+f"(sums[16]), "+f"(sums[17]), "+f"(sums[18]), "+f"(sums[19]),
-        "+f"(sums[20]), "+f"(sums[21]), "+f"(sums[22]), "+f"(sums[23]),
-        "+f"(sums[24]), "+f"(sums[25]), "+f"(sums[26]), "+f"(sums[27]),
-        "+f"(sums[28]), "+f"(sums[29]), "+f"(sums[30]), "+f"(sums[31]),
-        "+f"(sums[32]), "+f"(sums[33]), "+f"(sums[34]), "+f"(sums[35]),
-        "+f"(sums[36]), "+f"(sums[37]), "+f"(sums[38]), "+f"(sums[39]),
-        "+f"(sums[40]), "+f"(sums[41]), "+f"(sums[42]), "+f"(sums[43]),
-        "+f"(sums[44]), "+f"(sums[45]), "+f"(sums[46]), "+f"(sums[47]),
-        "+f"(sums[48]), "+f"(sums[49]), "+f"(sums[50]), "+f"(sums[51]),
-        "+f"(sums[52]), "+f"(sums[53]), "+f"(sums[54]), "+f"(sums[55]),
-        "+f"(sums[56]), "+f"(sums[57]), "+f"(sums[58]), "+f"(sums[59]),
-        "+f"(sums[60]), "+f"(sums[61]), "+f"(sums[62]), "+f"(sums[63])
+      : ALL_SUMS(sums)
       : "l"(a), "l"(b), "n"(ACROSS_A), "n"(ACROSS_B));
 }
 
@@ -51,24 +41,7 @@ DEVICE void wait_for_products() { asm volatile("wgmma.wait_group.sync.aligned 0;
 
 // A point that no reading or writing of `sums` is moved across.
 DEVICE void hold_sums(float (&sums)[64]) {
-  asm volatile(""
-      : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3]),
-        "+f"(sums[4]), "+f"(sums[5]), "+f"(sums[6]), "+f"(sums[7]),
-        "+f"(sums[8]), "+f"(sums[9]), "+f"(sums[10]), "+f"(sums[11]),
-        "+f"(sums[12]), "+f"(sums[13]), "+f"(sums[14]), "+f"(sums[15]),
-        "+f"(sums[16]), "+f"(sums[17]), "+f"(sums[18]), "+f"(sums[19]),
-        "+f"(sums[20]), "+f"(sums[21]), "+f"(sums[22]), "+f"(sums[23]),
-        "+f"(sums[24]), "+f"(sums[25]), "+f"(sums[26]), "+f"(sums[27]),
-        "+f"(sums[28]), "+f"(sums[29]), "+f"(sums[30]), "+f"(sums[31]),
-        "+f"(sums[32]), "+f"(sums[33]), "+f"(sums[34]), "+f"(sums[35]),
-        "+f"(sums[36]), "+f"(sums[37]), "+f"(sums[38]), "+f"(sums[39]),
-        "+f"(sums[40]), "+f"(sums[41]), "+f"(sums[42]), "+f"(sums[43]),
-        "+f"(sums[44]), "+f"(sums[45]), "+f"(sums[46]), "+f"(sums[47]),
-        "+f"(sums[48]), "+f"(sums[49]), "+f"(sums[50]), "+f"(sums[51]),
-        "+f"(sums[52]), "+f"(sums[53]), "+f"(sums[54]), "+f"(sums[55]),
-        "+f"(sums[56]), "+f"(sums[57]), "+f"(sums[58]), "+f"(sums[59]),
-        "+f"(sums[60]), "+f"(sums[61]), "+f"(sums[62]), "+f"(sums[63])
-      ::"memory");
+  asm volatile("" : ALL_SUMS(sums)::"memory");
 }
 
 #endif

@@ -175,3 +175,23 @@ fn gradients_are_clipped_as_on_the_cpu() {
     config.optimizer.clip_norm = Some(0.05);
     compare(&config);
 }
+
+#[test]
+fn a_gradient_that_is_not_finite_is_not_clipped_but_told() {
+    let mut config = config("embedding_deviation = 1e20");
+    config.tasks.iter_mut().for_each(|task| task.weight = 1e30);
+    let gpu = Gpu::new();
+    let told = |config: &Config, device| {
+        let folder = tempfile::tempdir().expect("a folder");
+        let options = RunOptions { threads: 1, device, ..RunOptions::default() };
+        match train(config, folder.path(), options, &mut Silent) {
+            Err(Error::NonFiniteGradient { step, tensor }) => (step, tensor),
+            other => panic!("{:?}", other.map(|_| "a whole run")),
+        }
+    };
+    for (norm, value) in [(Some(1.0), None), (None, Some(1.0))] {
+        (config.optimizer.clip_norm, config.optimizer.clip_value) = (norm, value);
+        let on_device = told(&config, DeviceChoice::Cuda(gpu.device().description().ordinal));
+        assert_eq!(on_device, told(&config, DeviceChoice::Cpu));
+    }
+}

@@ -42,7 +42,10 @@ impl TableShape {
         to: &DeviceBuffer<f32>,
     ) -> std::result::Result<(), DeviceError> {
         let (own, wide) = (self.stride.max(1), self.device_stride());
-        let mut padded = vec![0.0; ROWS_AT_ONCE.min(self.rows) * wide];
+        if own == wide {
+            return to.upload(stream, 0, values);
+        }
+        let mut padded = vec![0.0; ROWS_AT_ONCE.min(values.len() / own) * wide];
         for (piece, rows) in values.chunks(ROWS_AT_ONCE * own).enumerate() {
             let padded = &mut padded[..rows.len() / own * wide];
             padded
@@ -62,7 +65,10 @@ impl TableShape {
         values: &mut [f32],
     ) -> std::result::Result<(), DeviceError> {
         let (own, wide) = (self.stride.max(1), self.device_stride());
-        let mut padded = vec![0.0; ROWS_AT_ONCE.min(self.rows) * wide];
+        if own == wide {
+            return from.download(stream, 0, values);
+        }
+        let mut padded = vec![0.0; ROWS_AT_ONCE.min(values.len() / own) * wide];
         for (piece, rows) in values.chunks_mut(ROWS_AT_ONCE * own).enumerate() {
             let padded = &mut padded[..rows.len() / own * wide];
             from.download(stream, piece * ROWS_AT_ONCE * wide, padded)?;

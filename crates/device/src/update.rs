@@ -142,16 +142,17 @@ impl Updates {
                 second: moments[1],
             };
             let (at, count) = (upload(&bytes)?, pieces.len() as u32);
-            let clipping = match self.optimizers.clip {
-                None => Clipping::NONE,
-                Some(Clip::Value(limit)) => Clipping { factor: None, limit },
-                Some(Clip::Norm(limit)) => {
-                    let (squares, factor) = (memory.scratch, memory.scratch + 8 * u64::from(count));
-                    launches.push(sum_squares(at, count, memory.gradients, squares));
-                    launches.push(clip_factor(squares, count, limit, factor, go_on));
-                    Clipping { factor: Some(factor), ..Clipping::NONE }
-                }
+            let (squares, factor) = (memory.scratch, memory.scratch + 8 * u64::from(count));
+            // Limits of values are measured too: what is not finite would be hidden by them.
+            let (norm, clipping) = match self.optimizers.clip {
+                None => (None, Clipping::NONE),
+                Some(Clip::Value(limit)) => (Some(f64::INFINITY), Clipping { factor: None, limit }),
+                Some(Clip::Norm(limit)) => (Some(limit), Clipping { factor: Some(factor), ..Clipping::NONE }),
             };
+            if let Some(norm) = norm {
+                launches.push(sum_squares(at, count, memory.gradients, squares));
+                launches.push(clip_factor(squares, count, norm, factor, go_on));
+            }
             launches.push(optimise(Some(go_on), at, count, block, clipping, parameters));
         }
         if !plan.sparse_sources().is_empty() {

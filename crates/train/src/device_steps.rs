@@ -104,7 +104,9 @@ impl DeviceSteps {
         };
         if !finished.moved {
             let Some(part) = finished.losses.iter().position(|loss| !loss.is_finite()) else {
-                let tensor = first_non_finite(&learner.plan, &self.model.gradients()?).unwrap_or_default();
+                // The step behind may have left its own gradients by now, which can be finite.
+                let tensor = first_non_finite(&learner.plan, &self.model.gradients()?);
+                let tensor = tensor.unwrap_or_else(|| "a parameter".to_owned());
                 return Err(Error::NonFiniteGradient { step, tensor });
             };
             let task = learner.plan.losses()[part].name.clone();
