@@ -95,7 +95,7 @@ fn a_row_is_predicted_alike_alone_in_any_order_and_company() {
     let rows = 70;
     let all = batch(rows);
     let permuted: Vec<u32> = (0..rows as u32).map(|r| r * 27 % rows as u32).collect();
-    for entry in &MODELS {
+    for entry in MODELS {
         let model = model(entry.name, Mode::Evaluation);
         let together = predict(&model, &Serial, &all);
         let in_pool = Pool::new(2).unwrap().enter(|exec| predict(&model, exec, &all));
@@ -118,7 +118,7 @@ fn a_row_is_predicted_alike_alone_in_any_order_and_company() {
 #[test]
 fn a_model_that_is_written_and_read_predicts_the_same_bits() {
     let (folder, batch) = (tempfile::tempdir().unwrap(), batch(30));
-    for entry in &MODELS {
+    for entry in MODELS {
         let keys = toml::Table::from_iter([("name".to_owned(), entry.name.into())]);
         let (_, architecture) = manygate_models::from_table(&keys).unwrap();
         let graph = |mode| build(architecture.as_ref(), &inputs(entry.name), mode).unwrap();
@@ -219,7 +219,7 @@ fn a_warm_start_keeps_every_prediction() {
 
 #[test]
 fn a_batch_of_one_row_trains() {
-    for entry in &MODELS {
+    for entry in MODELS {
         let (gradients, _) = step(&model(entry.name, Mode::Training), &batch(1));
         assert!(gradients.iter().all(|(_, values)| values.iter().all(|v| v.is_finite())), "{}", entry.name);
     }
@@ -250,7 +250,7 @@ fn step(model: &Model, batch: &Batch) -> (Vec<(String, Vec<f32>)>, Parameters) {
 fn an_absent_scenario_gets_no_gradient_and_keeps_its_statistics() {
     const ABSENT: usize = 2;
     let own = |len: usize| ABSENT * len / SCENARIOS..(ABSENT + 1) * len / SCENARIOS;
-    for entry in &MODELS {
+    for entry in MODELS {
         let model = model(entry.name, Mode::Training);
         let (gradients, after) = step(&model, &batch(50));
         let by_scenario = |name: &str| {

@@ -67,7 +67,7 @@ const MAX_SIZE: i64 = 1 << 16;
 const RATES: [&str; 2] = ["dropout", "gate_dropout"];
 
 /// Every architecture, by name.
-pub const MODELS: [Entry; 12] = [
+pub const MODELS: &[Entry] = &[
     causalint::ENTRY,
     cgc::ENTRY,
     dffm::ENTRY,
@@ -161,7 +161,7 @@ mod tests {
 
     #[test]
     fn documented_defaults_are_the_real_ones() {
-        for entry in &MODELS {
+        for entry in MODELS {
             let resolved = (entry.parse)(&toml::Table::new()).unwrap().resolved();
             let documented: Vec<&Key> = entry.own_keys.iter().chain(entry.common_keys).collect();
             assert_eq!(resolved.len(), documented.len(), "{}", entry.name);

@@ -1,6 +1,10 @@
 //! What the keys of a case's `config.json` mean to the engine: its `[model]` table and the model's inputs.
 //!
-//! A new architecture adds a line to [`TRANSLATIONS`].
+//! A new architecture adds its entry to the file of its family.
+
+mod interaction;
+mod multi_scenario;
+mod multi_task;
 
 use manygate_kernels::embedding::Pooling;
 use manygate_models::{BagField, Field, Inputs, Table, Task, TaskKind};
@@ -24,186 +28,9 @@ struct Translation {
 /// A key of the reference, and of the engine.
 type Key = (&'static str, &'static str);
 
-const TRANSLATIONS: [Translation; 11] = [
-    Translation {
-        model: "dffm",
-        required: &[("scene_dim", "scenario_dim"), ("dffi", "dffi_units"), ("fusion", "fusion_units")],
-        optional: &[("act", "activation"), ("scene_field", "scenario_field"), ("target", "target")],
-        special: domain_and_attention,
-        without_effect: &["empty_history"],
-    },
-    Translation {
-        model: "m2m",
-        required: &[
-            ("act", "activation"),
-            ("attention_heads", "attention_heads"),
-            ("ffn", "ffn"),
-            ("experts", "experts"),
-            ("expert_units", "expert_units"),
-            ("scene_dim", "scenario_dim"),
-            ("scene_units", "scenario_units"),
-            ("profile_fields", "profile_fields"),
-            ("task_dim", "task_dim"),
-            ("task_units", "task_units"),
-            ("attention_meta", "attention_meta"),
-            ("tower_meta", "tower_meta"),
-            ("tower_layers", "tower_layers"),
-            ("meta_per_task", "meta_per_task"),
-        ],
-        optional: &[],
-        special: |_, _| Ok(()),
-        without_effect: &[],
-    },
-    Translation {
-        model: "causalint",
-        required: &[
-            ("units", "units"),
-            ("transfer", "transfer"),
-            ("slope", "slope"),
-            ("orth_weight", "orthogonality_weight"),
-            ("conflict_weight", "conflict_weight"),
-            ("meta", "meta"),
-            ("inner_lr", "inner_rate"),
-        ],
-        optional: &[("first_order", "first_order"), ("basis_fixed", "basis_fixed")],
-        special: |_, _| Ok(()),
-        without_effect: &["absent_scene"],
-    },
-    Translation {
-        model: "mmoe",
-        required: &[("act", "activation"), ("experts", "experts"), ("expert_units", "expert_units")],
-        optional: &[("gate_bias", "gate_bias"), ("gate_units", "gate_units")],
-        special: norm_and_towers,
-        without_effect: &[],
-    },
-    Translation {
-        model: "moe",
-        required: &[("act", "activation"), ("experts", "experts"), ("expert_units", "expert_units")],
-        optional: &[("gate_bias", "gate_bias"), ("gate_units", "gate_units")],
-        special: norm_and_towers,
-        without_effect: &[],
-    },
-    Translation {
-        model: "cgc",
-        required: &[
-            ("act", "activation"),
-            ("task_experts", "task_experts"),
-            ("shared_experts", "shared_experts"),
-            ("expert_units", "expert_units"),
-        ],
-        optional: &[("gate_bias", "gate_bias"), ("gate_units", "gate_units")],
-        special: norm_and_towers,
-        without_effect: &[],
-    },
-    Translation {
-        model: "ple",
-        required: &[
-            ("act", "activation"),
-            ("levels", "levels"),
-            ("task_experts", "task_experts"),
-            ("shared_experts", "shared_experts"),
-            ("expert_units", "expert_units"),
-        ],
-        optional: &[("gate_bias", "gate_bias"), ("gate_units", "gate_units")],
-        special: norm_and_towers,
-        without_effect: &[],
-    },
-    Translation {
-        model: "esmm",
-        required: &[("act", "activation"), ("conditional", "conditional")],
-        optional: &[],
-        special: norm_and_towers,
-        without_effect: &["gate_bias", "gate_units"],
-    },
-    Translation {
-        model: "mtms",
-        required: &[("stage", "stage"), ("tower", "tower_units")],
-        optional: &[("warm_start", "warm_start")],
-        special: |_, _| Ok(()),
-        without_effect: &[],
-    },
-    Translation {
-        model: "shared_bottom",
-        required: &[("act", "activation"), ("bottom_units", "bottom_units")],
-        optional: &[],
-        special: norm_and_towers,
-        without_effect: &["gate_bias", "gate_units"],
-    },
-    Translation {
-        model: "star",
-        required: &[
-            ("act", "activation"),
-            ("units", "units"),
-            ("norm", "partitioned_norm"),
-            ("eps", "epsilon"),
-            ("momentum", "momentum"),
-            ("running_var", "running_variance"),
-            ("scene_dim", "scenario_dim"),
-        ],
-        optional: &[("aux_units", "auxiliary_units")],
-        special: |keys, model| {
-            let input: String = keys.required("aux_input")?;
-            let auxiliary = if model.contains_key("auxiliary_units") { input } else { "none".into() };
-            model.insert("auxiliary".into(), auxiliary.into());
-            Ok(())
-        },
-        without_effect: &["scene_rule"],
-    },
-];
-
-/// dffm's parts, whose keys stand in tables of their own.
-fn domain_and_attention(keys: &mut Keys, model: &mut toml::Table) -> Result<(), String> {
-    let renamed: [(&str, &[(&str, &str)]); 3] = [
-        (
-            "domain",
-            &[("hidden", "domain_units"), ("act", "domain_activation"), ("weights", "domain_weights")],
-        ),
-        (
-            "interaction",
-            &[
-                ("kind", "interaction"),
-                ("layers", "interaction_layers"),
-                ("heads", "interaction_heads"),
-                ("head_dim", "interaction_head_dim"),
-                ("scale", "interaction_scale"),
-            ],
-        ),
-        (
-            "dfub",
-            &[
-                ("heads", "attention_heads"),
-                ("head_dim", "attention_head_dim"),
-                ("rank", "attention_rank"),
-                ("condition", "attention_condition"),
-                ("pool", "attention_pool"),
-            ],
-        ),
-    ];
-    for (table, names) in renamed {
-        let values: Map<String, Value> = keys.optional(table)?.unwrap_or_default();
-        if table == "dfub" && !values.is_empty() {
-            let history = keys.0.get("sequences").and_then(|s| s.pointer("/0/name")?.as_str());
-            model.insert("history".into(), history.ok_or("dfub without a sequence")?.into());
-        }
-        for (theirs, value) in values {
-            let Some((_, ours)) = names.iter().find(|(name, _)| *name == theirs) else {
-                return Err(format!("config key `{table}.{theirs}` is not known"));
-            };
-            let value =
-                toml::Value::try_from(value).map_err(|e| format!("config key `{table}.{theirs}`: {e}"))?;
-            model.insert((*ours).to_owned(), value);
-        }
-    }
-    Ok(())
-}
-
-/// The reference's defaults are not the engine's: no normalisation is spelt out, no hidden layers are.
-fn norm_and_towers(keys: &mut Keys, model: &mut toml::Table) -> Result<(), String> {
-    let norm = keys.optional::<String>("norm")?.unwrap_or_else(|| "none".into());
-    model.insert("norm".into(), norm.into());
-    let towers: Vec<i64> = keys.optional("tower_units")?.unwrap_or_default();
-    model.insert("tower_units".into(), towers.into());
-    Ok(())
+/// Every model's translation.
+fn translations() -> impl Iterator<Item = &'static Translation> {
+    [multi_task::TRANSLATIONS, multi_scenario::TRANSLATIONS, interaction::TRANSLATIONS].into_iter().flatten()
 }
 
 /// Keys that say how a case was made, not what the model is.
@@ -268,7 +95,7 @@ impl Setup {
     pub(crate) fn translate(config: &Map<String, Value>) -> Result<Setup, String> {
         let mut keys = Keys(config.clone());
         let name: String = keys.required("model")?;
-        let translation = TRANSLATIONS.iter().find(|t| t.model == name);
+        let translation = translations().find(|t| t.model == name);
         let translation = translation.ok_or_else(|| format!("no translation of the keys of `{name}`"))?;
         let mut model = toml::Table::new();
         let mut set = |key: &str, value: Value| match toml::Value::try_from(value) {
@@ -390,7 +217,7 @@ mod tests {
     fn every_model_with_cases_has_a_translation() {
         let with_cases = |name: &str| !super::super::WITHOUT_CASES.contains(&name);
         for entry in manygate_models::MODELS.iter().filter(|entry| with_cases(entry.name)) {
-            assert!(TRANSLATIONS.iter().any(|t| t.model == entry.name), "{}", entry.name);
+            assert!(translations().any(|t| t.model == entry.name), "{}", entry.name);
         }
     }
 
