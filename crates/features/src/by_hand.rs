@@ -133,9 +133,11 @@ impl Encoder {
             source: DenseSource::Number { transform: Transform::Identity, missing: Vec::new() },
             mean: 0.0,
             std: 1.0,
+            only_in: Vec::new(),
         };
         let recipe = Recipe {
             separators: vec![ID_SEPARATOR.to_owned(); schema.bags.len()],
+            list_scenarios: Vec::new(),
             dense: schema.dense.iter().map(as_it_is).collect(),
             labels: schema.tasks.iter().map(|task| task.name.clone()).collect(),
             positive: vec![Vec::new(); schema.tasks.len()],

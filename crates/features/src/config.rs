@@ -28,6 +28,11 @@ pub enum FeatureConfig {
         /// Name of the table; columns that name the same table share its rows. Each column's own name when left out.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         table: Option<String>,
+        /// The scenarios that have the columns, as `column=value`: elsewhere cells are not read, and a sample has a zero in
+        /// their place. A categorical or bucketed column with it follows the other fields, and its unknown values are zeros
+        /// too. Every scenario when left out.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        only_in: Vec<String>,
     },
     /// One number a row, standardised: (x - mean) / population standard deviation over the fit rows.
     Numeric {
@@ -39,6 +44,9 @@ pub enum FeatureConfig {
         /// Texts that, like an empty cell, mean "missing". A missing number is 0 after standardising.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         missing: Vec<String>,
+        /// As for categorical columns.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        only_in: Vec<String>,
     },
     /// One number a row that becomes an id: bucket `b` holds `boundaries[b - 1] <= x < boundaries[b]`. Missing numbers
     /// have a row of their own, which learns like that of a bucket. The table is named after the column.
@@ -58,6 +66,9 @@ pub enum FeatureConfig {
         /// Embedding width, in place of the model's.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         dim: Option<usize>,
+        /// As for categorical columns.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        only_in: Vec<String>,
     },
     /// Several values in a cell, without order.
     Bag {
@@ -81,6 +92,9 @@ pub enum FeatureConfig {
         /// out.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         table: Option<String>,
+        /// As for categorical columns.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        only_in: Vec<String>,
     },
     /// Several values in a cell, oldest first.
     Sequence {
@@ -105,6 +119,9 @@ pub enum FeatureConfig {
         /// As for bags.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         table: Option<String>,
+        /// As for categorical columns.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        only_in: Vec<String>,
     },
     /// log1p of the number of values in a cell, standardised: a number.
     Length {
@@ -112,6 +129,9 @@ pub enum FeatureConfig {
         columns: Vec<String>,
         /// Text between two values.
         separator: String,
+        /// As for categorical columns.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        only_in: Vec<String>,
     },
 }
 
@@ -125,6 +145,18 @@ impl FeatureConfig {
             | FeatureConfig::Bag { columns, .. }
             | FeatureConfig::Sequence { columns, .. }
             | FeatureConfig::Length { columns, .. } => columns,
+        }
+    }
+
+    /// The scenarios that have those columns, as `column=value`; empty for all.
+    pub fn only_in(&self) -> &[String] {
+        match self {
+            FeatureConfig::Categorical { only_in, .. }
+            | FeatureConfig::Numeric { only_in, .. }
+            | FeatureConfig::Bucket { only_in, .. }
+            | FeatureConfig::Bag { only_in, .. }
+            | FeatureConfig::Sequence { only_in, .. }
+            | FeatureConfig::Length { only_in, .. } => only_in,
         }
     }
 }
@@ -287,6 +319,7 @@ mod tests {
                 columns: vec!["age".into()],
                 transform: Transform::Log1p,
                 missing: vec!["?".into()],
+                only_in: Vec::new(),
             }
         );
         assert_eq!(sections.tasks[0].weight, 1.0);

@@ -6,7 +6,7 @@ use manygate_core::{Error, Result};
 
 use crate::bucket::{Buckets, MAX_BOUNDARIES};
 use crate::config::{FeatureConfig, Pooling, Roles, TaskConfig, TaskKind};
-use crate::recipe::{DenseInput, DenseSource, Recipe, TableRows};
+use crate::recipe::{DenseInput, DenseSource, Recipe, TableRows, WHOLE_CELL};
 use crate::schema::{BagField, Field, ListKind, Schema, Table, Task};
 use crate::text::did_you_mean;
 
@@ -46,13 +46,15 @@ pub(crate) fn declare(
         if feature.columns().is_empty() {
             return Err(Error::config(format!("features[{i}].columns"), "name at least one column"));
         }
-        declare_categorical(i, feature, &mut tables, &mut schema)?;
-        declare_buckets(i, feature, &mut tables, &mut schema)?;
+        let scenarios = scenarios_of(i, feature, roles)?;
+        declare_categorical(i, feature, scenarios.clone(), &mut tables, &mut schema, &mut recipe)?;
+        declare_buckets(i, feature, scenarios, &mut tables, &mut schema, &mut recipe)?;
     }
     let list_columns: Vec<&str> = features.iter().filter(|f| is_list(f)).flat_map(columns_of).collect();
     for (i, feature) in features.iter().enumerate() {
-        declare_list(i, feature, &list_columns, &mut tables, &mut schema, &mut recipe)?;
-        declare_dense(i, feature, &mut schema, &mut recipe)?;
+        let scenarios = scenarios_of(i, feature, roles)?;
+        declare_list(i, feature, scenarios.clone(), &list_columns, &mut tables, &mut schema, &mut recipe)?;
+        declare_dense(i, feature, scenarios, &mut schema, &mut recipe)?;
     }
     let (declared, fits, rows) = tables.resolve();
     recipe.rows = rows;
@@ -91,13 +93,45 @@ fn twice(feature: usize, column: &str) -> Error {
     Error::config(format!("features[{feature}].columns"), message)
 }
 
+/// Whether a column is a field already, be it one of a few scenarios.
+fn is_input(schema: &Schema, column: &str) -> bool {
+    schema.field_index(column).is_some() || schema.bags.iter().any(|bag| bag.name == column)
+}
+
+/// The values of the scenario column that `only_in` names.
+fn scenarios_of(i: usize, feature: &FeatureConfig, roles: Roles<'_>) -> Result<Vec<String>> {
+    let wrong = |message: String| Error::config(format!("features[{i}].only_in"), message);
+    let value = |text: &String| match (text.split_once('='), roles.scenario) {
+        (_, None) => Err(wrong("there is no scenario column: set `data.scenario`".to_owned())),
+        (Some((column, value)), Some(scenario)) if column == scenario => Ok(value.to_owned()),
+        (_, Some(scenario)) => Err(wrong(format!(
+            "`{text}` is no scenario: write `{scenario}=value`, the column and a value of it"
+        ))),
+    };
+    feature.only_in().iter().map(value).collect()
+}
+
+/// A field of every scenario is one; one of a few is a list of at most one value, which is empty elsewhere.
+fn place_field(field: Field, scenarios: &[String], schema: &mut Schema, recipe: &mut Recipe) {
+    if scenarios.is_empty() {
+        schema.fields.push(field);
+        return;
+    }
+    let Field { name, table, .. } = field;
+    schema.bags.push(BagField { name, table, pooling: Pooling::Sum, kind: ListKind::Bag, max_length: None });
+    recipe.separators.push(WHOLE_CELL.to_owned());
+    recipe.list_scenarios.push(scenarios.to_vec());
+}
+
 fn declare_categorical(
     i: usize,
     feature: &FeatureConfig,
+    scenarios: Vec<String>,
     tables: &mut Tables,
     schema: &mut Schema,
+    recipe: &mut Recipe,
 ) -> Result<()> {
-    let FeatureConfig::Categorical { columns, min_count, ids, hash, dim, table } = feature else {
+    let FeatureConfig::Categorical { columns, min_count, ids, hash, dim, table, .. } = feature else {
         return Ok(());
     };
     if *ids == Some(0) {
@@ -113,7 +147,7 @@ fn declare_categorical(
         _ => TableRows::Vocabulary,
     };
     for column in columns {
-        if schema.field_index(column).is_some() {
+        if is_input(schema, column) {
             return Err(twice(i, column));
         }
         let name = table.as_ref().unwrap_or(column);
@@ -125,7 +159,7 @@ fn declare_categorical(
             categorical: true,
         };
         tables.add(i, name, asked)?;
-        schema.fields.push(field(column, name));
+        place_field(field(column, name), &scenarios, schema, recipe);
     }
     Ok(())
 }
@@ -138,10 +172,12 @@ fn field(column: &str, table: &str) -> Field {
 fn declare_buckets(
     i: usize,
     feature: &FeatureConfig,
+    scenarios: Vec<String>,
     tables: &mut Tables,
     schema: &mut Schema,
+    recipe: &mut Recipe,
 ) -> Result<()> {
-    let FeatureConfig::Bucket { columns, boundaries, quantiles, missing, dim } = feature else {
+    let FeatureConfig::Bucket { columns, boundaries, quantiles, missing, dim, .. } = feature else {
         return Ok(());
     };
     let wrong = |key: &str, message: &str| Err(Error::config(format!("features[{i}].{key}"), message));
@@ -157,7 +193,7 @@ fn declare_buckets(
     let buckets = Buckets { boundaries: boundaries.clone().unwrap_or_default(), missing: missing.clone() };
     buckets.check().map_err(|message| Error::config(format!("features[{i}].boundaries"), message))?;
     for column in columns {
-        if schema.field_index(column).is_some() {
+        if is_input(schema, column) {
             return Err(twice(i, column));
         }
         if tables.has_categorical(column) {
@@ -172,7 +208,7 @@ fn declare_buckets(
             categorical: true,
         };
         tables.add(i, column, asked)?;
-        schema.fields.push(field(column, column));
+        place_field(field(column, column), &scenarios, schema, recipe);
     }
     Ok(())
 }
@@ -180,6 +216,7 @@ fn declare_buckets(
 fn declare_list(
     i: usize,
     feature: &FeatureConfig,
+    scenarios: Vec<String>,
     list_columns: &[&str],
     tables: &mut Tables,
     schema: &mut Schema,
@@ -195,12 +232,20 @@ fn declare_list(
         _,
         _,
     ) = match feature {
-        FeatureConfig::Bag { columns, separator, pooling, min_count, hash, dim, table } => {
+        FeatureConfig::Bag { columns, separator, pooling, min_count, hash, dim, table, .. } => {
             (columns, separator, *pooling, min_count, hash, dim, table, None)
         }
-        FeatureConfig::Sequence { columns, separator, max_length, pooling, min_count, hash, dim, table } => {
-            (columns, separator, *pooling, min_count, hash, dim, table, Some(*max_length))
-        }
+        FeatureConfig::Sequence {
+            columns,
+            separator,
+            max_length,
+            pooling,
+            min_count,
+            hash,
+            dim,
+            table,
+            ..
+        } => (columns, separator, *pooling, min_count, hash, dim, table, Some(*max_length)),
         _ => return Ok(()),
     };
     check_separator(i, separator)?;
@@ -236,11 +281,18 @@ fn declare_list(
         let kind = if max_length.is_some() { ListKind::Sequence } else { ListKind::Bag };
         schema.bags.push(BagField { name: column.clone(), table: name, pooling, kind, max_length });
         recipe.separators.push(separator.clone());
+        recipe.list_scenarios.push(scenarios.clone());
     }
     Ok(())
 }
 
-fn declare_dense(i: usize, feature: &FeatureConfig, schema: &mut Schema, recipe: &mut Recipe) -> Result<()> {
+fn declare_dense(
+    i: usize,
+    feature: &FeatureConfig,
+    scenarios: Vec<String>,
+    schema: &mut Schema,
+    recipe: &mut Recipe,
+) -> Result<()> {
     let source = match feature {
         FeatureConfig::Numeric { transform, missing, .. } => {
             DenseSource::Number { transform: *transform, missing: missing.clone() }
@@ -252,7 +304,13 @@ fn declare_dense(i: usize, feature: &FeatureConfig, schema: &mut Schema, recipe:
         _ => return Ok(()),
     };
     for column in feature.columns() {
-        let input = DenseInput { column: column.clone(), source: source.clone(), mean: 0.0, std: 1.0 };
+        let input = DenseInput {
+            column: column.clone(),
+            source: source.clone(),
+            mean: 0.0,
+            std: 1.0,
+            only_in: scenarios.clone(),
+        };
         if schema.dense.contains(&input.name()) {
             return Err(twice(i, column));
         }

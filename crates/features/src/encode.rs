@@ -3,7 +3,7 @@
 use manygate_core::{Bag, Batch, Error};
 
 use crate::label::label;
-use crate::recipe::{Layout, Recipe};
+use crate::recipe::{Layout, Recipe, has};
 use crate::schema::Schema;
 use crate::text::shown;
 use crate::vocabulary::{Vocabulary, pieces};
@@ -64,9 +64,6 @@ impl Encoder {
         ];
         if let Some((what, got, want)) = lengths.into_iter().find(|(_, got, want)| got != want) {
             return Err(format!("there are {got} {what}, {want} are needed"));
-        }
-        if recipe.separators.iter().any(String::is_empty) {
-            return Err("a separator is empty".into());
         }
         for (input, name) in recipe.dense.iter().zip(&schema.dense) {
             let statistics = input.mean.is_finite() && input.std.is_finite() && input.std > 0.0;
@@ -166,20 +163,25 @@ impl Encoder {
     }
 
     fn append(&self, cells: &[&str], batch: &mut Batch) -> Result<(), CellError> {
+        let scenario = self.layout.scenario.map(|cell| self.scenario(cells[cell])).transpose()?;
+        let name = scenario.and_then(|number| self.schema.scenarios.get(number as usize)).map(String::as_str);
         for ((source, field), ids) in self.layout.fields.iter().zip(&self.schema.fields).zip(&mut batch.ids) {
             let row = self.vocabularies[source.table].row(cells[source.cell]);
             ids.push(row.map_err(|message| CellError::new(&field.name, message))?);
         }
         for (list, bag) in batch.bags.iter_mut().enumerate() {
-            self.encode_list(list, cells, bag)?;
+            if has(self.recipe.scenarios_of_list(list), name) {
+                self.encode_list(list, cells, bag)?;
+            } else {
+                bag.offsets.push(bag.offsets.last().copied().unwrap_or(0));
+            }
         }
         for (input, &cell) in self.recipe.dense.iter().zip(&self.layout.dense) {
-            let number = input.read(cells[cell]).map_err(|message| CellError::new(&input.column, message))?;
+            let read = || input.read(cells[cell]).map_err(|message| CellError::new(&input.column, message));
+            let number = if has(&input.only_in, name) { read()? } else { None };
             batch.dense.push(input.standardise(number));
         }
-        if let Some(cell) = self.layout.scenario {
-            batch.scenario.push(self.scenario(cells[cell])?);
-        }
+        batch.scenario.extend(scenario);
         batch.rows += 1;
         Ok(())
     }

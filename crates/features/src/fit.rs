@@ -8,7 +8,7 @@ use crate::declare::{TableFit, declare};
 use crate::encode::{CellError, Encoder};
 use crate::number::read_number;
 use crate::numbering::Numbering;
-use crate::recipe::{Layout, Recipe, TableRows};
+use crate::recipe::{Layout, Recipe, TableRows, WHOLE_CELL, has};
 use crate::scenario_weights::ScenarioWeights;
 use crate::schema::Schema;
 use crate::text::{did_you_mean, shown};
@@ -83,14 +83,14 @@ impl Fitter {
                 TableRows::Ids(_) | TableRows::Hash(_) | TableRows::Buckets(_) => {}
             }
         }
-        for (list, separator) in self.layout.lists.iter().zip(&self.recipe.separators) {
-            if self.fits[list.table].from_lists && self.recipe.rows[list.table] == TableRows::Vocabulary {
-                pieces(cells[list.cell], separator).for_each(|value| self.counters[list.table].count(value));
-            }
-        }
+        let scenario = self.layout.scenario.map(|cell| cells[cell]);
+        self.observe_lists(cells, scenario)?;
         for ((input, &cell), moments) in
             self.recipe.dense.iter().zip(&self.layout.dense).zip(&mut self.moments)
         {
+            if !has(&input.only_in, scenario) {
+                continue;
+            }
             let number = input.read(cells[cell]).map_err(|message| CellError::new(&input.column, message))?;
             if let Some(number) = number {
                 moments.add(number);
@@ -98,6 +98,32 @@ impl Fitter {
         }
         if let Some(cell) = self.layout.scenario {
             self.scenarios.number(cells[cell]);
+        }
+        Ok(())
+    }
+
+    /// Lists that the row's scenario has, and fields that only some scenarios have.
+    fn observe_lists(
+        &mut self,
+        cells: &[&str],
+        scenario: Option<&str>,
+    ) -> std::result::Result<(), CellError> {
+        for (number, (list, separator)) in self.layout.lists.iter().zip(&self.recipe.separators).enumerate() {
+            let (table, cell) = (list.table, cells[list.cell]);
+            if !has(self.recipe.scenarios_of_list(number), scenario) {
+                continue;
+            }
+            match &self.recipe.rows[table] {
+                TableRows::Vocabulary if self.fits[table].from_lists || separator == WHOLE_CELL => {
+                    pieces(cell, separator).for_each(|value| self.counters[table].count(value));
+                }
+                TableRows::Buckets(buckets) if self.fits[table].quantiles.is_some() => {
+                    let column = &self.schema.bags[number].name;
+                    let value = read_number(cell, &buckets.missing);
+                    self.numbers[table].extend(value.map_err(|message| CellError::new(column, message))?);
+                }
+                _ => {}
+            }
         }
         Ok(())
     }
@@ -139,6 +165,11 @@ impl Fitter {
             let message =
                 format!("no fit row has the scenario {}{hint}: name one that occurs", shown(unknown));
             return Err(Error::config("data.unknown_scenario", message));
+        }
+        if let Some(name) = self.recipe.named_scenarios().find(|name| !scenarios.contains(&name.as_str())) {
+            let hint = did_you_mean(name, scenarios.iter().copied());
+            let message = format!("no fit row has the scenario {}{hint}: name one that occurs", shown(name));
+            return Err(Error::config("features.only_in", message));
         }
         let weights = self.scenario_weights.resolve(&scenarios)?;
         self.schema.tasks.iter_mut().zip(weights).for_each(|(task, weights)| task.scenario_weights = weights);

@@ -15,8 +15,11 @@ use crate::vocabulary::pieces;
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Recipe {
-    /// Separator of each list.
+    /// Separator of each list; [`WHOLE_CELL`] where a cell is one value.
     pub(crate) separators: Vec<String>,
+    /// For each list, the scenarios that have it; none for all.
+    #[serde(default)]
+    pub(crate) list_scenarios: Vec<Vec<String>>,
     /// Each number.
     pub(crate) dense: Vec<DenseInput>,
     /// Label column of each task.
@@ -55,6 +58,17 @@ pub(crate) struct DenseInput {
     pub(crate) mean: f64,
     /// Population standard deviation over the same rows; 1 where it would be 0.
     pub(crate) std: f64,
+    /// The scenarios that have it; none for all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) only_in: Vec<String>,
+}
+
+/// In place of a separator: the cell is one value.
+pub(crate) const WHOLE_CELL: &str = "";
+
+/// Whether a row of `scenario` has what these scenarios have; none of them stands for all.
+pub(crate) fn has(scenarios: &[String], scenario: Option<&str>) -> bool {
+    scenarios.is_empty() || scenarios.iter().any(|name| Some(name.as_str()) == scenario)
 }
 
 /// How a cell becomes a number.
@@ -136,6 +150,18 @@ pub(crate) struct Source {
     pub(crate) table: usize,
 }
 
+impl Recipe {
+    /// The scenarios that have list number `list`; none for all.
+    pub(crate) fn scenarios_of_list(&self, list: usize) -> &[String] {
+        self.list_scenarios.get(list).map_or(&[], Vec::as_slice)
+    }
+
+    /// Every scenario that an input is said to be only in.
+    pub(crate) fn named_scenarios(&self) -> impl Iterator<Item = &String> {
+        self.list_scenarios.iter().chain(self.dense.iter().map(|input| &input.only_in)).flatten()
+    }
+}
+
 impl Layout {
     /// The layout of a schema and its recipe.
     ///
@@ -167,7 +193,7 @@ mod tests {
 
     fn number(transform: Transform) -> DenseInput {
         let source = DenseSource::Number { transform, missing: vec!["?".into()] };
-        DenseInput { column: "age".into(), source, mean: 0.0, std: 1.0 }
+        DenseInput { column: "age".into(), source, mean: 0.0, std: 1.0, only_in: Vec::new() }
     }
 
     #[test]
@@ -207,7 +233,7 @@ mod tests {
     #[test]
     fn lengths_count_values() {
         let source = DenseSource::Length { separator: "|".into() };
-        let input = DenseInput { column: "history".into(), source, mean: 0.0, std: 1.0 };
+        let input = DenseInput { column: "history".into(), source, mean: 0.0, std: 1.0, only_in: Vec::new() };
         assert_eq!(input.name(), "history.length");
         assert_eq!(input.read("a|b|c"), Ok(Some(4f64.ln())));
         assert_eq!(input.read(""), Ok(Some(0.0)));

@@ -4,7 +4,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use crate::bucket::Buckets;
 use crate::numbering::Numbering;
-use crate::recipe::TableRows;
+use crate::recipe::{TableRows, WHOLE_CELL};
 use crate::text::shown;
 
 /// Which row of a table a value has.
@@ -119,9 +119,11 @@ impl Counter {
     }
 }
 
-/// The values of a list cell: pieces between separators, empty ones left out.
+/// The values of a list cell: pieces between separators, empty ones left out; or the whole of it, be it empty.
 pub(crate) fn pieces<'a>(cell: &'a str, separator: &'a str) -> impl Iterator<Item = &'a str> {
-    cell.split(separator).filter(|piece| !piece.is_empty())
+    let whole = separator == WHOLE_CELL;
+    let parts = (!whole).then(|| cell.split(separator).filter(|piece| !piece.is_empty()));
+    whole.then_some(cell).into_iter().chain(parts.into_iter().flatten())
 }
 
 #[cfg(test)]

@@ -68,6 +68,7 @@ fn features(columns: &[Sketched]) -> Vec<FeatureConfig> {
             hash: None,
             dim: None,
             table: None,
+            only_in: Vec::new(),
         });
     }
     for c in used() {
@@ -88,7 +89,7 @@ fn features(columns: &[Sketched]) -> Vec<FeatureConfig> {
 fn joined<'a>(other: &'a mut FeatureConfig, feature: &FeatureConfig) -> Option<&'a mut Vec<String>> {
     match (other, feature) {
         (
-            FeatureConfig::Numeric { columns, transform, missing },
+            FeatureConfig::Numeric { columns, transform, missing, .. },
             FeatureConfig::Numeric { transform: wanted, missing: texts, .. },
         ) if transform == wanted && missing == texts => Some(columns),
         _ => None,
@@ -103,6 +104,7 @@ fn numeric(c: &Sketched) -> FeatureConfig {
         columns: vec![c.column.name.clone()],
         transform: if skewed { Transform::Log1p } else { Transform::Identity },
         missing: c.sketch.missing_texts.clone(),
+        only_in: Vec::new(),
     }
 }
 
@@ -121,6 +123,7 @@ fn list(c: &Sketched, separator: char, longest: u64, ids: &[&str]) -> FeatureCon
             hash: None,
             dim: None,
             table,
+            only_in: Vec::new(),
         }
     } else {
         FeatureConfig::Bag {
@@ -131,6 +134,7 @@ fn list(c: &Sketched, separator: char, longest: u64, ids: &[&str]) -> FeatureCon
             hash: None,
             dim: None,
             table,
+            only_in: Vec::new(),
         }
     }
 }

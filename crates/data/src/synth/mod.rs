@@ -171,6 +171,7 @@ pub fn configuration(options: &SynthOptions, path: &Path) -> Result<String> {
             hash: None,
             dim: None,
             table: None,
+            only_in: Vec::new(),
         });
     }
     if options.sequence > 0 {
@@ -183,12 +184,14 @@ pub fn configuration(options: &SynthOptions, path: &Path) -> Result<String> {
             hash: None,
             dim: None,
             table: Some(ITEM.to_owned()),
+            only_in: Vec::new(),
         });
     }
     features.push(FeatureConfig::Numeric {
         columns: numbered("x", options.inputs).collect(),
         transform: Transform::Identity,
         missing: Vec::new(),
+        only_in: Vec::new(),
     });
     let after = |task: usize| (options.cascade && task > 1).then(|| format!("task{}", task - 1));
     let sections = Sections {

@@ -2,5 +2,6 @@
 
 mod config_errors;
 mod encode;
+mod only_in;
 mod store;
 mod support;
