@@ -1,5 +1,6 @@
 //! The graph: a model declared once, with symbolic rows.
 
+use crate::gate_view::GateView;
 use crate::op::{MAX_INPUTS, Op};
 use crate::param::{ParamSpec, TableSpec};
 use crate::shape::{Shape, Space};
@@ -192,6 +193,7 @@ pub struct Graph {
     pub(crate) tables: Vec<TableSpec>,
     pub(crate) losses: Vec<LossPart>,
     pub(crate) outputs: Vec<(String, Value)>,
+    pub(crate) gates: Vec<GateView>,
     /// Lists whose ids have rows of their own, and the most ids a sample.
     pub(crate) sequences: Vec<(usize, usize)>,
 }
@@ -207,6 +209,7 @@ impl Graph {
             tables: Vec::new(),
             losses: Vec::new(),
             outputs: Vec::new(),
+            gates: Vec::new(),
             sequences: Vec::new(),
         }
     }

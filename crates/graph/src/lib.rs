@@ -7,6 +7,7 @@ pub mod check;
 pub mod device;
 mod draws;
 mod fit;
+pub mod gate_view;
 pub mod graph;
 pub mod op;
 pub mod ops;
@@ -21,6 +22,7 @@ mod tile;
 pub mod workspace;
 
 pub use draws::Draws;
+pub use gate_view::{GateView, GateWeights};
 pub use graph::{Graph, LossId, LossPart, Mode, Over, Value};
 pub use op::{LookupSource, Op, TableSource};
 pub use param::{Block, Init, Layout, ParamSpec, Parameters, TableSpec, name_hash};

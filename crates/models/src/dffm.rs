@@ -31,7 +31,7 @@ use crate::registry::{Architecture, Entry};
 use crate::taxonomy::{Method, Relation, Structure};
 use manygate_core::{Error, Result};
 use manygate_graph::ops::{Attention, Linear, RowLinear, SequenceLookup, SequencePool, WeightPart};
-use manygate_graph::{Block, Graph, Init, ParamSpec, Value};
+use manygate_graph::{Block, GateView, GateWeights, Graph, Init, ParamSpec, Value};
 use manygate_kernels::activation::Activation;
 use manygate_kernels::embedding::Pooling;
 use serde::{Deserialize, Serialize};
@@ -193,8 +193,15 @@ impl Architecture for Dffm {
             head_dim: self.interaction_head_dim,
             scale: self.interaction_scale,
         };
+        // What becomes of the fields before any interaction.
+        let mut shown = false;
         let mut parts = interaction(g, style, x0, [fields, self.embedding_dim], &mut |g, x, groups| {
-            domain.apply(g, x, groups)
+            let transformed = domain.apply(g, x, groups)?;
+            if !std::mem::replace(&mut shown, true) {
+                let weights = GateWeights::Gain { before: x, after: transformed };
+                g.show_gate(GateView { name: "domain".into(), of: self.field_names(inputs), weights })?;
+            }
+            Ok(transformed)
         })?;
         parts.push(x0);
         let input = concat::concat(g, "dffi.input", &parts)?;
@@ -264,6 +271,13 @@ impl Dffm {
             parts.push(g.columns(trunk, width, inputs.dense)?);
         }
         Ok((concat::concat(g, "fields", &parts)?, width / dim + 1))
+    }
+
+    /// Names of the vectors that [`Dffm::fields`] gives, in order.
+    fn field_names(&self, inputs: &Inputs) -> Vec<String> {
+        let bags = inputs.bags.iter().filter(|bag| bag.longest.is_none()).map(|bag| &bag.name);
+        let fields = inputs.fields.iter().map(|field| &field.name).chain(bags).cloned();
+        fields.chain(self.scenario_field.then(|| "scene_field".to_owned())).collect()
     }
 
     fn domain(&self, g: &mut Graph, scenarios: usize, scene: Value) -> Result<Domain> {

@@ -29,6 +29,7 @@ use crate::config::{self, ActivationName, COMMON_KEYS, Common, DROPOUT, Key, Nor
 use crate::inputs::Inputs;
 use crate::layers::linear::linear;
 use crate::layers::mlp::{MlpInput, MlpStyle, mlp, mlps};
+use crate::layers::moe::{Gate, show_gates};
 use crate::layers::sequence::{Encoder, encode};
 use crate::layers::{concat, scenario, tasks, trunk};
 use crate::registry::{Architecture, Entry};
@@ -163,7 +164,7 @@ impl Architecture for M2m {
         let mut logits = Vec::with_capacity(inputs.tasks.len());
         for (t, task) in inputs.tasks.iter().enumerate() {
             let key = if self.meta_per_task { task.name.as_str() } else { "shared" };
-            let mixed = self.expert_attention(g, &mut meta, key, [experts, views], t)?;
+            let mixed = self.expert_attention(g, &mut meta, [key, &task.name], [experts, views], t)?;
             let top = self.tower(g, &mut meta, key, &task.name, mixed)?;
             logits.push(linear(g, &format!("towers.{}.0", task.name), top, 1, Activation::Identity)?);
         }
@@ -197,7 +198,7 @@ impl M2m {
         &self,
         g: &mut Graph,
         meta: &mut Meta,
-        key: &str,
+        [key, task]: [&str; 2],
         [experts, views]: [Value; 2],
         t: usize,
     ) -> Result<Value> {
@@ -214,6 +215,9 @@ impl M2m {
         })?;
         let scores = RowLinear::new(self.experts, 1, false, Activation::Identity);
         let scores = g.add(format!("scores.{t}"), scores, &[hidden, v])?;
+        let gate = Gate { prefix: format!("meta_attention.{task}"), sees: (0..self.experts).collect() };
+        let names: Vec<String> = (0..self.experts).map(|e| format!("experts.{e}")).collect();
+        show_gates(g, &[&gate], &names, [scores, experts], 0)?;
         g.add(format!("mixture.{t}"), GateCombine::new(1, self.experts), &[scores, experts])
     }
 

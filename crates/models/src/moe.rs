@@ -30,7 +30,9 @@
 use crate::config::{self, ActivationName, COMMON_KEYS, Common, Key, NormName};
 use crate::inputs::{Inputs, TaskKind};
 use crate::layers::mlp::{MlpInput, MlpStyle, linears};
-use crate::layers::moe::{Choice, GateStyle, all_see_all, bank_and_logits, mixtures_of_all};
+use crate::layers::moe::{
+    Choice, Gate, GateStyle, all_see_all, bank_and_logits, mixtures_of_all, show_gates,
+};
 use crate::layers::{tasks, towers, trunk};
 use crate::registry::{Architecture, Entry};
 use crate::taxonomy::{Method, Relation, Structure};
@@ -134,6 +136,8 @@ impl Moe {
         let (bank, logits) = bank_and_logits(g, &readers, expert, gate)?;
         let layer = expert.units.len();
         let ends = linears(g, &readers.experts, layer, bank, 1, true, Activation::Identity)?;
+        let gates: Vec<&Gate> = readers.gates.iter().collect();
+        show_gates(g, &gates, &readers.experts, [logits[0], ends], 0)?;
         let mean = g.add("mean", GateCombine::new(1, self.experts), &[logits[0], ends])?;
         g.output(&task.name, mean);
         if g.is_training() {

@@ -12,6 +12,7 @@ pub mod config;
 mod device_steps;
 pub mod devices;
 pub mod evaluate;
+pub mod gates;
 pub mod inspect;
 pub mod learner;
 pub mod limits;

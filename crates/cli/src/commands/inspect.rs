@@ -2,16 +2,33 @@
 
 use crate::args::Inspect;
 use crate::output;
-use manygate_core::Result;
+use manygate_core::{Result, write_atomically};
+use manygate_train::gates::gates;
 use manygate_train::inspect::{Inspection, Tensor, Totals, TrainingPlan, inspect, training_plan};
+use manygate_train::report::gates::{gate_heat, gates_table};
 use manygate_train::report::terminal::{Look, table};
 
 pub(crate) fn run(args: &Inspect) -> Result<()> {
     if args.plan {
         return output::result(&plan_text(&training_plan(&args.run)?));
     }
+    if args.gates {
+        return show_gates(args);
+    }
     let inspection = inspect(&args.run)?;
     if args.json { output::json(&inspection) } else { output::result(&text(&inspection)) }
+}
+
+fn show_gates(args: &Inspect) -> Result<()> {
+    let gates = gates(&args.run, &args.data, args.threads)?;
+    if let Some(path) = &args.svg {
+        write_atomically(path, gate_heat(&gates).as_bytes())?;
+    }
+    if args.json {
+        output::json(&gates)
+    } else {
+        output::result(gates_table(&gates, Look::detect()).trim_end())
+    }
 }
 
 fn plan_text(plan: &TrainingPlan) -> String {

@@ -8,7 +8,7 @@ use super::concat::concat;
 use super::mlp::{Head, MlpInput, MlpStyle, linears_named, mlps, mlps_with_heads};
 use manygate_core::{Error, Result};
 use manygate_graph::ops::{GateCombine, GateCombineSeen};
-use manygate_graph::{Graph, Value};
+use manygate_graph::{GateView, GateWeights, Graph, Value};
 use manygate_kernels::activation::Activation;
 use manygate_kernels::gate::Seen;
 
@@ -64,10 +64,12 @@ pub fn mixtures_of_all(
     gate: GateStyle<'_>,
     choice: Choice,
 ) -> Result<Value> {
-    let count = (gates.len(), experts.len());
-    let (bank, logits) = bank_and_logits(g, &all_see_all(input, experts, gates), expert, gate)?;
+    let readers = all_see_all(input, experts, gates);
+    let (bank, logits) = bank_and_logits(g, &readers, expert, gate)?;
     let logits = concat(g, "gates", &logits)?;
-    g.add("mixtures", choice.among(g, count.0, count.1)?, &[logits, bank])
+    let combine = choice.among(g, readers.gates.len(), readers.experts.len())?;
+    show_gates(g, &readers.gates.iter().collect::<Vec<_>>(), &readers.experts, [logits, bank], choice.top_k)?;
+    g.add("mixtures", combine, &[logits, bank])
 }
 
 impl Choice {
@@ -117,14 +119,44 @@ pub fn mixtures(
     }
     let bank = concat(g, "bank", &banks)?;
     let logits = concat(g, "gates", &logits)?;
-    let experts = readers.iter().map(|r| r.experts.len()).sum();
+    let names: Vec<String> = readers.iter().flat_map(|r| r.experts.clone()).collect();
+    let experts = names.len();
     let gates: Vec<&Gate> = readers.iter().flat_map(|r| &r.gates).collect();
+    show_gates(g, &gates, &names, [logits, bank], 0)?;
     if gates.iter().all(|gate| gate.sees.iter().copied().eq(0..experts)) {
         return g.add("mixtures", GateCombine::new(gates.len(), experts), &[logits, bank]);
     }
     let sees: Vec<Vec<usize>> = gates.iter().map(|gate| gate.sees.clone()).collect();
     let seen = Seen::new(experts, &sees).map_err(|message| Error::graph("mixtures", message))?;
     g.add("mixtures", GateCombineSeen::new(seen), &[logits, bank])
+}
+
+/// Tells of gates over a bank of `experts`, whose logits stand side by side.
+///
+/// # Errors
+/// When two gates have one name.
+pub fn show_gates(
+    g: &mut Graph,
+    gates: &[&Gate],
+    experts: &[String],
+    [logits, bank]: [Value; 2],
+    top_k: usize,
+) -> Result<()> {
+    let mut from = 0;
+    for gate in gates {
+        let own = g.columns(logits, from, gate.sees.len())?;
+        from += gate.sees.len();
+        let weights = GateWeights::Softmax {
+            logits: own,
+            top_k,
+            bank,
+            experts: experts.len(),
+            sees: gate.sees.clone(),
+        };
+        let of = gate.sees.iter().map(|&e| experts[e].clone()).collect();
+        g.show_gate(GateView { name: gate.prefix.clone(), of, weights })?;
+    }
+    Ok(())
 }
 
 /// The experts `[batch, experts · last unit]`, and the logits of the gates, of several gates in one value or not.

@@ -46,6 +46,18 @@ fn trunk_of(
     g.add("trunk", LookupTrunk::new(pieces), &[])
 }
 
+/// What the name of a number in [`parts`] begins with: its position follows.
+pub const NUMBER: &str = "number ";
+
+/// Name and width of what stands side by side in the trunk: fields, bags and sequences by their names, each number by
+/// its position, which is all that a model knows of it.
+pub fn parts(inputs: &Inputs, embedding: Embedding) -> Vec<(String, usize)> {
+    let width = |table: usize| inputs.tables[table].dim.unwrap_or(embedding.dim);
+    let fields = inputs.fields.iter().map(|field| (field.name.clone(), width(field.table)));
+    let bags = inputs.bags.iter().map(|bag| (bag.name.clone(), width(bag.table)));
+    fields.chain(bags).chain((0..inputs.dense).map(|i| (format!("{NUMBER}{i}"), 1))).collect()
+}
+
 /// The pieces of a trunk whose tables, by their index among the inputs', and widths `table` tells.
 ///
 /// # Errors

@@ -10,6 +10,7 @@ mod canvas;
 pub mod charts;
 mod compare;
 mod floors;
+pub mod gates;
 pub mod html;
 pub mod repeat;
 pub mod terminal;
