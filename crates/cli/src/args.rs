@@ -33,7 +33,7 @@ pub(crate) enum Command {
     /// List the methods that balance the losses of tasks, or describe one.
     #[command(after_help = "Example:\n  manygate methods pcgrad")]
     Methods(Names),
-    /// Show what a run holds: parameters, shapes, norms, sizes, or its plan.
+    /// Show what a run holds: parameters, shapes, norms, sizes, its plan, or what its gates do.
     Inspect(Inspect),
     /// Look into data, or make some.
     #[command(subcommand, after_help = "Example:\n  manygate data describe data/quickstart/train.csv.gz")]
@@ -203,9 +203,22 @@ pub(crate) struct Inspect {
     /// Show the training plan: steps, buffers, joins, bytes.
     #[arg(long)]
     pub(crate) plan: bool,
-    /// Print JSON (of the parameters).
+    /// Show what the gates do on some rows: the mean weight of each expert by task and scenario, or what becomes of each
+    /// field by scenario, and which experts are dead or duplicates.
+    #[arg(long, conflicts_with = "plan")]
+    pub(crate) gates: bool,
+    /// CSV file whose rows the gates see [default: the test files of the run's configuration]; may be repeated.
+    #[arg(long, value_name = "FILE", requires = "gates")]
+    pub(crate) data: Vec<PathBuf>,
+    /// Also write the gates as a picture.
+    #[arg(long, value_name = "FILE.svg", requires = "gates")]
+    pub(crate) svg: Option<PathBuf>,
+    /// Print JSON (of the parameters, or the gates).
     #[arg(long, conflicts_with = "plan")]
     pub(crate) json: bool,
+    /// Threads [default: one for each core].
+    #[arg(long, default_value_t = 0, hide_default_value = true, value_name = "N", requires = "gates")]
+    pub(crate) threads: usize,
 }
 
 #[derive(Debug, Subcommand)]
@@ -310,6 +323,8 @@ pub(crate) enum Rule {
 pub(crate) enum Bench {
     /// Training steps on the yardstick's workload: 26 fields of 10 to 1,000,000 rows, Zipf ids, 13 numbers.
     Train(BenchTrain),
+    /// Predictions on the same workload: median and 99th percentile of their latency by number of rows.
+    Infer(BenchInfer),
     /// CUDA kernels, one by one: time, rates, and the share of what the device does at the most, measured there too.
     Kernels(BenchKernels),
 }
@@ -328,6 +343,26 @@ pub(crate) struct BenchTrain {
     pub(crate) threads: usize,
     /// Seconds to measure.
     #[arg(long, default_value_t = 10.0, value_name = "S")]
+    pub(crate) seconds: f64,
+    /// Print JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  manygate bench infer --model ple --batch 1,256 --threads 1")]
+pub(crate) struct BenchInfer {
+    /// Architecture.
+    #[arg(long, default_value = "mmoe", value_name = "NAME")]
+    pub(crate) model: String,
+    /// Rows a prediction, several after commas.
+    #[arg(long, value_delimiter = ',', default_value = "1,16,256,4096", value_name = "N")]
+    pub(crate) batch: Vec<usize>,
+    /// Threads.
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    pub(crate) threads: usize,
+    /// Seconds to measure each number of rows.
+    #[arg(long, default_value_t = 2.0, value_name = "S")]
     pub(crate) seconds: f64,
     /// Print JSON.
     #[arg(long)]

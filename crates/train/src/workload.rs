@@ -1,10 +1,12 @@
 //! The workload that training speed is measured on: what a medium ranking model meets, drawn from a fixed seed.
 //!
 //! 26 categorical fields with vocabularies log-spaced from 10 to 1,000,000 (2.71 M rows), ids by Zipf's law with
-//! exponent 1.05, 13 standard normal numbers, 5 scenarios, 3 tasks of which the second needs a positive first.
+//! exponent 1.05, 13 standard normal numbers, 5 scenarios, 3 tasks of which the second needs a positive first; for models
+//! that read them, 5 to 50 behaviours a row out of the largest table.
 
-use manygate_core::{Batch, Stream};
-use manygate_models::{Field, Inputs, Table, Task};
+use manygate_core::{Bag, Batch, Stream};
+use manygate_kernels::embedding::Pooling;
+use manygate_models::{BagField, Field, Inputs, Table, Task};
 
 /// Categorical fields.
 pub const FIELDS: usize = 26;
@@ -14,6 +16,9 @@ pub const DENSE: usize = 13;
 const SCENARIOS: [f64; 5] = [0.4, 0.25, 0.2, 0.1, 0.05];
 /// Rates of the tasks; the second is then thinned by the first.
 const TASKS: [(&str, f64); 3] = [("click", 0.3), ("buy", 0.1), ("like", 0.05)];
+/// Behaviours a row, where there are any.
+const SHORTEST_HISTORY: usize = 5;
+const LONGEST_HISTORY: usize = 50;
 const ZIPF_EXPONENT: f64 = 1.05;
 const SEED: u64 = 2024;
 /// Rows of all batches together, as long as there are neither too few batches nor too many.
@@ -29,17 +34,22 @@ pub struct Workload {
 }
 
 impl Workload {
-    /// Batches of `rows` rows each, 4 to 48 of them.
+    /// Batches of `rows` rows each, 4 to 48 of them, with all tasks and without histories.
     pub fn new(rows: usize) -> Workload {
+        Workload::of(rows, TASKS.len(), false)
+    }
+
+    /// The same with the first `tasks` tasks, and a history of behaviours where it is asked for.
+    pub fn of(rows: usize, tasks: usize, history: bool) -> Workload {
         let batches = (TOTAL_ROWS / rows.max(1)).clamp(4, 48);
-        let all = draw(batches * rows);
+        let all = draw(batches * rows, tasks, history);
         let numbers: Vec<u32> = (0..all.rows as u32).collect();
         let of = |rows: &[u32]| {
             let mut batch = Batch::empty_like(&all);
             batch.gather(&all, rows);
             batch
         };
-        Workload { inputs: inputs(), batches: numbers.chunks(rows.max(1)).map(of).collect() }
+        Workload { inputs: inputs(tasks, history), batches: numbers.chunks(rows.max(1)).map(of).collect() }
     }
 
     /// Rows of tables that a batch looks up, each counted once: the median over batches.
@@ -61,22 +71,28 @@ fn vocabulary(field: usize) -> usize {
     (10.0 * 1e5_f64.powf(field as f64 / (FIELDS - 1) as f64)).round() as usize
 }
 
-/// Fields, numbers and tasks.
-pub(crate) fn inputs() -> Inputs {
+/// Fields, numbers, the first `tasks` tasks, and where it is asked for a history.
+pub(crate) fn inputs(tasks: usize, history: bool) -> Inputs {
     let name = |field: usize| format!("field{field}");
     let task = |(name, _): (&str, f64)| Task::binary(name);
+    let behaviours = BagField {
+        name: "history".into(),
+        table: FIELDS - 1,
+        pooling: Pooling::Mean,
+        longest: Some(LONGEST_HISTORY),
+    };
     Inputs {
         // One row more: row 0 is the unknown row, which nothing looks up here.
         tables: (0..FIELDS).map(|f| Table { name: name(f), rows: vocabulary(f) + 1, dim: None }).collect(),
         fields: (0..FIELDS).map(|f| Field { name: name(f), table: f }).collect(),
-        bags: Vec::new(),
+        bags: if history { vec![behaviours] } else { Vec::new() },
         dense: DENSE,
         scenarios: SCENARIOS.len(),
-        tasks: TASKS.into_iter().map(task).collect(),
+        tasks: TASKS.into_iter().take(tasks).map(task).collect(),
     }
 }
 
-fn draw(rows: usize) -> Batch {
+fn draw(rows: usize, tasks: usize, history: bool) -> Batch {
     // Streams are numbered as the columns: fields, then the others.
     let stream = |column: usize| Stream::new(SEED, 0, column as u64);
     let ids = |field: usize| {
@@ -92,15 +108,31 @@ fn draw(rows: usize) -> Batch {
     }
     let (first, others) = labels.split_at_mut(1);
     others[0].iter_mut().zip(&first[0]).for_each(|(second, first)| *second *= first);
+    labels.truncate(tasks);
     Batch {
         rows,
         ids: (0..FIELDS).map(ids).collect(),
-        bags: Vec::new(),
+        bags: if history { vec![histories(rows)] } else { Vec::new() },
         dense: (0..(rows * DENSE) as u64).map(|i| numbers.normal(i, 0)).collect(),
         dense_width: DENSE,
         scenario: (0..rows as u64).map(|row| position(&shares, uniform(&scenarios, row)) as u32).collect(),
         labels,
     }
+}
+
+/// 5 to 50 behaviours a row, by the law of the largest table.
+fn histories(rows: usize) -> Bag {
+    let stream = |column: usize| Stream::new(SEED, 0, (FIELDS + 2 + TASKS.len() + column) as u64);
+    let (zipf, lengths, ids) = (Zipf::new(vocabulary(FIELDS - 1)), stream(0), stream(1));
+    let mut bag = Bag { offsets: vec![0], ids: Vec::new() };
+    for row in 0..rows as u64 {
+        let spread = (LONGEST_HISTORY - SHORTEST_HISTORY + 1) as u64;
+        let length = SHORTEST_HISTORY as u64 + lengths.below(row, 0, spread);
+        let first = row * LONGEST_HISTORY as u64;
+        bag.ids.extend((0..length).map(|i| zipf.id(uniform(&ids, first + i))));
+        bag.offsets.push(bag.ids.len() as u32);
+    }
+    bag
 }
 
 /// A number in [0, 1) with 53 random bits: a million ranks need more than the 24 of an f32.

@@ -1,11 +1,14 @@
-//! `manygate bench`.
+//! `manygate bench train` and `manygate bench infer`.
 
-use crate::args::BenchTrain;
+use crate::args::{BenchInfer, BenchTrain};
 use crate::output;
 use manygate_core::Result;
-use manygate_train::bench::{BenchOptions, TrainingSpeed, bench_training};
+use manygate_train::bench::{
+    BenchOptions, InferenceOptions, InferenceSpeed, TrainingSpeed, bench_inference, bench_training,
+};
+use manygate_train::report::terminal::{Look, table};
 
-pub(crate) fn run(args: &BenchTrain) -> Result<()> {
+pub(crate) fn train(args: &BenchTrain) -> Result<()> {
     let options = BenchOptions {
         model: args.model.clone(),
         batch: args.batch,
@@ -17,6 +20,35 @@ pub(crate) fn run(args: &BenchTrain) -> Result<()> {
     );
     let speed = bench_training(&options)?;
     if args.json { output::json(&speed) } else { output::result(&text(&speed)) }
+}
+
+pub(crate) fn infer(args: &BenchInfer) -> Result<()> {
+    let options = InferenceOptions {
+        model: args.model.clone(),
+        batches: args.batch.clone(),
+        threads: args.threads,
+        seconds: args.seconds,
+    };
+    output::say("filling 2.7 million table rows, then predicting; other work disturbs the figures");
+    let speed = bench_inference(&options)?;
+    if args.json { output::json(&speed) } else { output::result(&latencies(&speed)) }
+}
+
+fn latencies(s: &InferenceSpeed) -> String {
+    let rows = s.latencies.iter().map(|l| {
+        let figures =
+            [format!("{:.1}", l.p50_us), format!("{:.1}", l.p99_us), format!("{:.0}", l.rows_per_second)];
+        [vec![l.batch.to_string()], figures.to_vec(), vec![l.predictions.to_string()]].concat()
+    });
+    let header = ["rows", "p50, us", "p99, us", "rows a second", "predictions"];
+    let (threads, flops) = (s.threads, 2 * s.multiply_adds);
+    format!(
+        "{}, {threads} {}, {}, {flops} operations a row\n{}",
+        s.model,
+        if threads == 1 { "thread" } else { "threads" },
+        s.isa,
+        table(&header, rows, 0, Look::detect())
+    )
 }
 
 fn text(s: &TrainingSpeed) -> String {

@@ -28,7 +28,8 @@ pub(crate) fn run(command: Command, interrupt: &Interrupt) -> Result<(), Failure
         Command::Data(Data::Describe(args)) => data::describe(&args),
         Command::Data(Data::Synth(args)) => data::synth(&args),
         Command::Devices(args) => devices::run(&args),
-        Command::Bench(Bench::Train(args)) => bench::run(&args),
+        Command::Bench(Bench::Train(args)) => bench::train(&args),
+        Command::Bench(Bench::Infer(args)) => bench::infer(&args),
         Command::Bench(Bench::Kernels(args)) => bench_kernels::run(&args),
     };
     Ok(done?)

@@ -5,16 +5,17 @@
 //! gradient out) at its rate of large copies; one visit for each looked-up row and three for each distinct one at its
 //! rate of random rows. Activations and losses are free. Nothing reaches it.
 
+use super::yardstick::Yardstick;
+use super::{Machine, measure_machine, quantile};
 use crate::learner::Learner;
 use crate::limits;
 use crate::optim::OptimizerConfig;
 use crate::workload::{FIELDS, Workload};
-use manygate_core::{Buffer, Error, Executor, Pool, Result};
+use manygate_core::{Error, Executor, Pool, Result};
 use manygate_graph::{Mode, PlanOptions};
-use manygate_kernels::{Isa, peak};
+use manygate_kernels::Isa;
 use serde::Serialize;
-use std::sync::Barrier;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// Steps before the clock runs.
 const WARM_UP: usize = 4;
@@ -26,7 +27,7 @@ const ADAM_BYTES: f64 = 28.0;
 /// What is measured.
 #[derive(Clone, Debug)]
 pub struct BenchOptions {
-    /// Name of the architecture, which has its default sizes.
+    /// Name of the architecture, which has the yardstick's sizes.
     pub model: String,
     /// Rows a step.
     pub batch: usize,
@@ -34,17 +35,6 @@ pub struct BenchOptions {
     pub threads: usize,
     /// Seconds to measure.
     pub seconds: f64,
-}
-
-/// What this machine can do, all threads together.
-#[derive(Clone, Copy, Debug, Serialize)]
-pub struct Machine {
-    /// Multiply-adds in registers, two operations each, 10^9 operations a second.
-    pub fma_gflops: f64,
-    /// Large copies, read and written bytes counted, 10^9 bytes a second.
-    pub copy_gbs: f64,
-    /// Random rows of 64 bytes out of memory, 10^6 rows a second.
-    pub random_mrows: f64,
 }
 
 /// The parts of the floor, in milliseconds a step.
@@ -113,25 +103,17 @@ pub fn bench_training(options: &BenchOptions) -> Result<TrainingSpeed> {
     if !(options.seconds.is_finite() && options.seconds > 0.0) {
         return Err(Error::config("--seconds", "must be a number above 0"));
     }
-    let (_, architecture) = manygate_models::from_table(&model_table(&options.model))?;
+    let yardstick = Yardstick::of(&options.model)?;
+    let (_, architecture) = manygate_models::from_table(&yardstick.model)?;
     Pool::new(options.threads)?.enter(|exec| {
         // First: its memory is given back before the tables take theirs.
         let machine = measure_machine(Isa::best(), exec.threads());
-        let workload = Workload::new(options.batch);
+        let workload = Workload::of(options.batch, yardstick.tasks, yardstick.history);
         let graph = manygate_models::build(architecture.as_ref(), &workload.inputs, Mode::Training)?;
         let optimizer = OptimizerConfig::default();
         let learner = Learner::new(graph, PlanOptions::default(), &optimizer, SEED, exec, options.batch)?;
         measure(options, exec, &workload, learner, machine)
     })
-}
-
-/// An architecture with its default sizes, which are the yardstick's; only, there the gates of mmoe have a bias.
-fn model_table(name: &str) -> toml::Table {
-    let mut table = toml::Table::from_iter([("name".to_owned(), toml::Value::from(name))]);
-    if name == "mmoe" {
-        table.insert("gate_bias".to_owned(), true.into());
-    }
-    table
 }
 
 fn measure(
@@ -190,49 +172,6 @@ fn measure(
     })
 }
 
-/// Measures each peak on `threads` threads at once.
-pub fn measure_machine(isa: Isa, threads: usize) -> Machine {
-    /// Values of the rows that all threads visit, far beyond the caches.
-    const TABLE: usize = 64 << 20;
-    /// Values that all threads together copy.
-    const COPIED: usize = 32 << 20;
-    let mut table = Buffer::zeroed(TABLE);
-    // Untouched pages would all be the same page of zeros.
-    table.fill(1.0);
-    let mut copies = Buffer::zeroed(COPIED);
-    let together = Barrier::new(threads);
-    let part = COPIED / threads;
-    let peaks: Vec<Machine> = std::thread::scope(|scope| {
-        let (table, together) = (&table[..], &together);
-        let parts = copies.chunks_exact_mut(part).zip(table.chunks_exact(part)).take(threads);
-        let workers: Vec<_> = parts
-            .map(|(to, from)| {
-                scope.spawn(move || {
-                    together.wait();
-                    let fma_gflops = peak::fma_gflops(isa, Duration::from_millis(200));
-                    together.wait();
-                    let copy_gbs = peak::copy_gbs(from, to, Duration::from_millis(400));
-                    together.wait();
-                    let random_mrows = peak::random_rows(isa, table, Duration::from_millis(300));
-                    Machine { fma_gflops, copy_gbs, random_mrows }
-                })
-            })
-            .collect();
-        workers.into_iter().filter_map(|worker| worker.join().ok()).collect()
-    });
-    let sum = |of: fn(&Machine) -> f64| peaks.iter().map(of).sum();
-    Machine {
-        fma_gflops: sum(|m| m.fma_gflops),
-        copy_gbs: sum(|m| m.copy_gbs),
-        random_mrows: sum(|m| m.random_mrows),
-    }
-}
-
-/// The value below which a share of the sorted `times` lies.
-fn quantile(times: &[f64], share: f64) -> f64 {
-    times[((times.len() - 1) as f64 * share).round() as usize]
-}
-
 /// The high-water mark of resident memory, from the kernel's own account.
 fn peak_rss_bytes() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
@@ -244,13 +183,6 @@ fn peak_rss_bytes() -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn quantiles_are_measured_values() {
-        let times = [1.0, 2.0, 3.0, 4.0, 50.0];
-        assert_eq!((quantile(&times, 0.1), quantile(&times, 0.5), quantile(&times, 0.9)), (1.0, 3.0, 50.0));
-        assert_eq!(quantile(&[7.0], 0.9), 7.0);
-    }
 
     #[test]
     fn wrong_options_are_told() {
