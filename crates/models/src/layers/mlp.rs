@@ -226,16 +226,18 @@ fn batch_norm(
     g.add(format!("{name}.norm"), Normalise::new(EPSILON, activation), &[x, moments, gamma, beta])
 }
 
-fn weight(prefix: &str, out: usize, input: usize) -> Block {
+/// The weight `<prefix>.weight` of a layer.
+pub(super) fn weight(prefix: &str, out: usize, input: usize) -> Block {
     Block::weight(format!("{prefix}.weight"), out, input, Init::XavierUniform)
 }
 
-fn bias(prefix: &str, out: usize) -> Block {
+/// The bias `<prefix>.bias` of a layer.
+pub(super) fn bias(prefix: &str, out: usize) -> Block {
     Block::vector(format!("{prefix}.bias"), out, Init::Constant(0.0))
 }
 
 /// `experts.*.0` for several networks, `bottom.0` for one: what all names begin with.
-fn layer_name(prefixes: &[String], index: usize) -> String {
+pub(super) fn layer_name(prefixes: &[String], index: usize) -> String {
     let [first, rest @ ..] = prefixes else { return index.to_string() };
     let mut family = first.as_str();
     let is_in = |family: &str, name: &String| name.strip_prefix(family).is_some_and(|n| n.starts_with('.'));
