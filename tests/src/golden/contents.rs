@@ -27,9 +27,11 @@ pub(crate) struct Contents {
     pub(crate) expected: BTreeMap<String, Expected>,
 }
 
-/// Tensors that may be there and are not looked at.
+/// Tensors that may be there and are not looked at: what outputs depend on.
 fn is_ignored(name: &str) -> bool {
-    name.starts_with("mid.") || name.rsplit('.').next() == Some("num_batches_tracked")
+    name.starts_with("mid.")
+        || name.starts_with("aux.")
+        || name.rsplit('.').next() == Some("num_batches_tracked")
 }
 
 impl Contents {
@@ -207,9 +209,8 @@ impl<'c> Take<'c> {
         columns
     }
 
-    /// Losses; probabilities in training mode and in evaluation, which are the same unless there is state.
+    /// Losses; probabilities in training mode and in evaluation, which are the same where the case has one of them.
     fn values(&mut self, setup: &Setup, plan: &Plan, expected: &mut BTreeMap<String, Expected>) {
-        let has_state = !plan.state_layout().is_empty();
         self.expect(expected, "loss".into(), &[1]);
         for part in plan.losses() {
             let name = format!("loss.{}", part.name);
@@ -228,7 +229,7 @@ impl<'c> Take<'c> {
             if self.tensors.contains_key(&after) {
                 self.expect(expected, after, &[setup.rows]);
             }
-            if has_state || self.tensors.contains_key(&eval) {
+            if self.tensors.contains_key(&eval) {
                 self.expect(expected, eval, &[setup.rows]);
             } else if let Some(training) = expected.get(&out) {
                 expected.insert(eval, training.clone());
