@@ -200,6 +200,20 @@ fn what_is_not_served_is_not_computed() {
     }
 }
 
+/// Towers that are served and those that are not are several networks each, and drop values by names of their own.
+#[test]
+fn towers_that_stand_apart_drop_values_apart() {
+    for name in ["hinet", "m3oe", "mmoe"] {
+        let keys = format!("name = \"{name}\"\ndropout = 0.2");
+        let (_, architecture) = manygate_models::from_table(&toml::from_str(&keys).unwrap()).unwrap();
+        let task = |(name, auxiliary)| Task { auxiliary, ..Task::binary(name) };
+        let tasks = [("click", false), ("buy", false), ("like", true), ("share", true)].map(task).to_vec();
+        let inputs = Inputs { tasks, ..inputs(name) };
+        let graph = build(architecture.as_ref(), &inputs, Mode::Training).unwrap();
+        Plan::compile(graph, PlanOptions::default()).unwrap();
+    }
+}
+
 /// mtms: the last stage begins at the predictions of the one before it.
 #[test]
 fn a_warm_start_keeps_every_prediction() {

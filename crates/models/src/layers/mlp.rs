@@ -127,7 +127,7 @@ fn mlps_first_layer(
     if style.batch_norm {
         layer = batch_norm(g, prefixes, 0, layer, units, style.activation)?;
     }
-    Ok((dropout(g, &layer_name(prefixes, 0), layer, style.dropout)?, heads))
+    Ok((dropout(g, &draws_by(prefixes, 0), layer, style.dropout)?, heads))
 }
 
 fn further_layers(
@@ -143,7 +143,7 @@ fn further_layers(
         if style.batch_norm {
             x = batch_norm(g, prefixes, i, x, units, style.activation)?;
         }
-        x = dropout(g, &layer_name(prefixes, i), x, style.dropout)?;
+        x = dropout(g, &draws_by(prefixes, i), x, style.dropout)?;
     }
     Ok(x)
 }
@@ -234,6 +234,11 @@ pub(super) fn weight(prefix: &str, out: usize, input: usize) -> Block {
 /// The bias `<prefix>.bias` of a layer.
 pub(super) fn bias(prefix: &str, out: usize) -> Block {
     Block::vector(format!("{prefix}.bias"), out, Init::Constant(0.0))
+}
+
+/// What dropout after layer `index` of several networks draws by: their first one's layer, whose name no other has.
+pub(super) fn draws_by(prefixes: &[String], index: usize) -> String {
+    format!("{}.{index}", prefixes[0])
 }
 
 /// `experts.*.0` for several networks, `bottom.0` for one: what all names begin with.

@@ -5,7 +5,7 @@
 //! of the one before, and a row is multiplied by one part. They have no batch normalisation.
 
 use super::dropout::dropout;
-use super::mlp::{Head, MlpInput, MlpStyle, bias, layer_name, weight};
+use super::mlp::{Head, MlpInput, MlpStyle, bias, draws_by, layer_name, weight};
 use manygate_core::{Error, Result};
 use manygate_graph::ops::{GroupedLinear, Linear, Segment};
 use manygate_graph::{Graph, ParamSpec, Value};
@@ -55,7 +55,7 @@ pub fn mlps_with_heads(g: &mut Graph, own: &[Own], x: Value, style: MlpStyle<'_>
     let wide = g.add(&name, Linear::segmented(segments).by_scenario(own.len()), &[x, w, b])?;
     let layer = g.columns(wide, 0, count * units)?;
     let heads = g.columns(wide, count * units, head_cols)?;
-    let layer = dropout(g, &name, layer, style.dropout)?;
+    let layer = dropout(g, &draws_by(&names, 0), layer, style.dropout)?;
     Ok((further_layers(g, own.len(), &names, layer, style, 1)?, heads))
 }
 
@@ -112,7 +112,7 @@ fn further_layers(
 ) -> Result<Value> {
     for (i, &units) in style.units.iter().enumerate().skip(done) {
         x = layer(g, scenarios, names, i, x, units, style.activation)?;
-        x = dropout(g, &layer_name(names, i), x, style.dropout)?;
+        x = dropout(g, &draws_by(names, i), x, style.dropout)?;
     }
     Ok(x)
 }
