@@ -48,6 +48,34 @@ fn plain_configurations(model: &str) -> Vec<String> {
                 })
                 .collect();
         }
+        "hinet" => {
+            let sizes = "scenario_dim = 2\nshared_sub_experts = 2\nsub_experts = 2\nsub_units = [5, 4]\n\
+                         common_experts = 1\nexpert_units = [4, 3]";
+            let kinds = [
+                "attention = \"others\"\nextraction = \"scenario_task\"\ntask_experts = 2\ntower_units = [3]",
+                "attention = \"drop\"\nextraction = \"task\"\ntask_experts = 1\ntower_units = []",
+            ];
+            let keys = |kind: &&str| {
+                format!("name = \"hinet\"\nembedding_dim = 3\nactivation = \"tanh\"\n{sizes}\n{kind}")
+            };
+            return kinds.iter().map(keys).collect();
+        }
+        "m3oe" => {
+            let kinds = [
+                "layer_norm = true\nagnostic_units = []\ntower_units = [3]",
+                "layer_norm = false\nagnostic_units = [3]\ntower_units = []\ngate_detach = true",
+            ];
+            let sizes = "star_width = 5\nwidth = 4\nexperts = 2\nexpert_width = 4";
+            let keys = |kind: &&str| {
+                format!("name = \"m3oe\"\nembedding_dim = 3\nactivation = \"tanh\"\n{sizes}\n{kind}")
+            };
+            return kinds.iter().map(keys).collect();
+        }
+        "adaptdhm" => {
+            let keys =
+                "name = \"adaptdhm\"\nembedding_dim = 3\nactivation = \"tanh\"\nunits = [6, 5]\nrouting = 2";
+            return vec![keys.to_owned()];
+        }
         "causalint" => {
             let metas = ["none", "representation", "parameter"];
             let sizes = "units = [6, 5]\ntransfer = 3\ninner_rate = 2.0\nconflict_weight = 0.8";

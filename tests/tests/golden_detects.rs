@@ -30,7 +30,7 @@ fn all_cases() -> Vec<(String, Case)> {
 }
 
 fn ignored(name: &str) -> bool {
-    name.starts_with("mid.")
+    name.starts_with("mid.") || name.starts_with("aux.")
 }
 
 fn floats<'c>(case: &'c mut Case, name: &str) -> &'c mut Vec<f32> {
@@ -115,7 +115,9 @@ fn kind(name: &str) -> String {
             format!("{head} of a scenario")
         }
         "param" | "grad" if rest.starts_with("dfub.") => format!("{head} weight"),
-        "param" | "grad" if rest.starts_with("v.") => format!("{head} bias"),
+        "param" | "grad" if ["v.", "alpha_", "beta_"].iter().any(|own| rest.starts_with(own)) => {
+            format!("{head} bias")
+        }
         "param" | "grad" => format!("{head} {last}"),
         "input" => name.to_owned(),
         "grad_of" => "grad of a part".to_owned(),

@@ -22,6 +22,10 @@ const MODELS: &[Job] = &[
     ("name = \"ple\"\nembedding_dim = 4\nexpert_units = [16, 8]\ntower_units = [8]", ""),
     ("name = \"esmm\"\nembedding_dim = 4\ntower_units = [16, 8]", ""),
     (BALANCED, ""),
+    (HINET, ""),
+    (M3OE, ""),
+    // With state that moves by several passes over a batch.
+    ("name = \"adaptdhm\"\nembedding_dim = 4\nunits = [16, 8]", ""),
     ("name = \"causalint\"\nembedding_dim = 4\nunits = [16, 8]\ntransfer = 3", SECOND_TASK),
 ];
 
@@ -73,6 +77,10 @@ names = ["towers.*", "embedding.user.weight"]
 method = "adagrad"
 every = 2
 "#;
+
+const HINET: &str = "name = \"hinet\"\nembedding_dim = 4\nsub_units = [8]\nexpert_units = [16, 8]\ntower_units = [8]\nscenario_dim = 4";
+
+const M3OE: &str = "name = \"m3oe\"\nembedding_dim = 4\nstar_width = 16\nwidth = 8\nagnostic_units = [16]\nexpert_width = 8\ntower_units = [8]";
 
 const M2M: &str =
     "name = \"m2m\"\nembedding_dim = 4\nexperts = 2\nexpert_units = [8]\nprofile_fields = [\"user\"]";

@@ -214,6 +214,12 @@ pub trait Op: Debug + Send + Sync {
         None
     }
 
+    /// Index of the state that its output, a value that exists once, is after a training step. (What a reduction moves, it
+    /// moves by [`Reduction::update_state`].)
+    fn next_state(&self) -> Option<usize> {
+        None
+    }
+
     /// The same on a CUDA device, for an op that has kernels there.
     fn on_device(&self) -> Option<&dyn DeviceOp> {
         None

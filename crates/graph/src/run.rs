@@ -263,7 +263,7 @@ impl Plan {
             match step {
                 JoinStep::Reduce(step) => self.reduce(step, ws, lanes),
                 JoinStep::Run(step) => self.run_once(step, ws, input, lanes),
-                JoinStep::Pack(index) => self.pack_computed(&self.packed[*index], ws),
+                JoinStep::Pack(index) => self.pack_at_join(&self.packed[*index], ws, input),
                 JoinStep::Gradient(OnceGradient { offset, len, .. }) => {
                     let start = self.layout.len() + offset;
                     for i in 0..*len {
@@ -309,11 +309,16 @@ impl Plan {
         tile.step(step, losses, &mut []);
     }
 
-    fn pack_computed(&self, weight: &PackedWeight, ws: &mut Workspace) {
-        let Place::Once { offset, rows, cols, stride } = weight.source else {
-            unreachable!("a join packs what it computed: {:?}", weight.source)
+    fn pack_at_join(&self, weight: &PackedWeight, ws: &mut Workspace, input: &Input<'_>) {
+        let matrix = match weight.source {
+            Place::Once { offset, rows, cols, stride } => {
+                Mat::strided(&ws.once[offset..], rows, cols, stride)
+            }
+            Place::State { offset, rows, cols, stride } => {
+                Mat::strided(&input.state.values[offset..], rows, cols, stride)
+            }
+            source => unreachable!("a join packs state and what it computed: {source:?}"),
         };
-        let matrix = Mat::strided(&ws.once[offset..], rows, cols, stride);
         let Facts { scenario_rows, .. } = &ws.facts;
         let wanted = |scenario: usize| weight.scenarios == 1 || scenario_rows[scenario] > 0;
         // SAFETY: no lane runs during a join, and `run` borrows the workspace exclusively.
@@ -367,6 +372,14 @@ impl Plan {
                 let len = self.graph.states[index].shape().len();
                 let state = &mut state.values[start..start + len];
                 reduction.update_state(&ws.facts, &ws.once[output], state);
+            }
+        }
+        for join in self.joins.iter().flatten() {
+            let JoinStep::Run(step) = join else { continue };
+            let next = self.op(step.node).0.next_state().filter(|_| !step.backward);
+            if let (Some(index), Place::Once { offset, rows, cols, .. }) = (next, step.output) {
+                let (start, len) = (self.state_layout.offset(index), rows * cols);
+                state.values[start..start + len].copy_from_slice(&ws.once[offset..offset + len]);
             }
         }
     }

@@ -116,7 +116,7 @@ impl Inputs {
     }
 
     /// Names of the tasks.
-    pub fn task_names(&self) -> impl Iterator<Item = &str> {
+    pub fn task_names(&self) -> impl Iterator<Item = &str> + Clone {
         self.tasks.iter().map(|t| t.name.as_str())
     }
 }

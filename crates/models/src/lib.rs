@@ -1,13 +1,16 @@
 //! Layers, architectures and their registry.
 
+pub mod adaptdhm;
 pub mod causalint;
 pub mod cgc;
 pub mod config;
 pub mod dffm;
 pub mod esmm;
+pub mod hinet;
 pub mod inputs;
 pub mod layers;
 pub mod m2m;
+pub mod m3oe;
 pub mod mmoe;
 pub mod moe;
 pub mod mtms;

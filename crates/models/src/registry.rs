@@ -3,7 +3,10 @@
 use crate::config::Key;
 use crate::inputs::Inputs;
 use crate::taxonomy::{Method, Relation, Structure};
-use crate::{causalint, cgc, dffm, esmm, m2m, mmoe, moe, mtms, ple, shared_bottom, single_task, star};
+use crate::{
+    adaptdhm, causalint, cgc, dffm, esmm, hinet, m2m, m3oe, mmoe, moe, mtms, ple, shared_bottom, single_task,
+    star,
+};
 use manygate_core::{Error, Result};
 use manygate_graph::{Graph, Mode, Parameters};
 
@@ -68,11 +71,14 @@ const RATES: [&str; 2] = ["dropout", "gate_dropout"];
 
 /// Every architecture, by name.
 pub const MODELS: &[Entry] = &[
+    adaptdhm::ENTRY,
     causalint::ENTRY,
     cgc::ENTRY,
     dffm::ENTRY,
     esmm::ENTRY,
+    hinet::ENTRY,
     m2m::ENTRY,
+    m3oe::ENTRY,
     mmoe::ENTRY,
     moe::ENTRY,
     mtms::ENTRY,
@@ -179,9 +185,9 @@ mod tests {
     fn unknown_names_and_keys_are_told() {
         let table =
             |text: &str| from_table(&toml::from_str(text).unwrap()).map(|_| ()).unwrap_err().to_string();
-        assert!(table("name = \"mmoo\"").contains(
-            "use one of: causalint, cgc, dffm, esmm, m2m, mmoe, moe, mtms, ple, shared_bottom, single_task, star"
-        ));
+        let unknown = table("name = \"mmoo\"");
+        assert!(unknown.contains("there is no model `mmoo`; use one of: "), "{unknown}");
+        assert!(MODELS.iter().all(|model| unknown.contains(model.name)), "{unknown}");
         assert!(table("name = \"mmoe\"\nexpert = 3").contains("unknown field `expert`"));
         assert!(table("name = \"mmoe\"\nexperts = \"three\"").contains("invalid type"));
         assert!(table("experts = 3").contains("model.name: is missing"));

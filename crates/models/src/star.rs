@@ -23,13 +23,13 @@
 
 use crate::config::{self, ActivationName, COMMON_KEYS, Common, DROPOUT, Key, NormName};
 use crate::inputs::Inputs;
-use crate::layers::dropout::dropout;
 use crate::layers::mlp::MlpInput;
+use crate::layers::star::{Parts, star_network};
 use crate::layers::{concat, scenario, tasks, towers, trunk};
 use crate::registry::{Architecture, Entry};
 use crate::taxonomy::{Method, Relation, Structure};
 use manygate_core::Result;
-use manygate_graph::ops::{Add, BatchMoments, Fold, Linear, Normalise, Running};
+use manygate_graph::ops::{Add, BatchMoments, Fold, Normalise, Running};
 use manygate_graph::{Block, Graph, Init, ParamSpec, Value};
 use manygate_kernels::activation::Activation;
 use serde::{Deserialize, Serialize};
@@ -139,15 +139,8 @@ impl Architecture for Star {
         let z = if self.partitioned_norm { self.partitioned_norm(g, scenarios, x0)? } else { x0 };
         let mut stars = Vec::with_capacity(inputs.tasks.len());
         for task in inputs.task_names() {
-            let prefix = format!("star.{task}");
-            let mut h = z;
-            for (l, &units) in self.units.iter().enumerate() {
-                let name = format!("{prefix}.{l}");
-                h = star_layer(g, &name, scenarios, h, units, common.activation)?;
-                h = dropout(g, &name, h, common.dropout)?;
-            }
-            let last = format!("{prefix}.{}", self.units.len());
-            stars.push(star_layer(g, &last, scenarios, h, 1, Activation::Identity)?);
+            let (prefix, parts) = (format!("star.{task}"), Parts::Scenarios(scenarios));
+            stars.push(star_network(g, &prefix, parts, z, common.mlp(&self.units))?);
         }
         let logits = match self.auxiliary {
             Auxiliary::None => stars,
@@ -200,27 +193,4 @@ impl Star {
         let pairs = inputs.task_names().zip(stars.iter().zip(auxiliary));
         pairs.map(|(task, (&star, aux))| g.add(format!("logit.{task}"), Add::new(2), &[star, aux])).collect()
     }
-}
-
-/// φ((W ⊗ W_p) x + (b + b_p)): `[batch, out]`.
-fn star_layer(
-    g: &mut Graph,
-    prefix: &str,
-    scenarios: usize,
-    x: Value,
-    out: usize,
-    activation: Activation,
-) -> Result<Value> {
-    let input = g.cols(x);
-    let mut param = |name: &str, shape: &[usize], init| {
-        let block = Block { name: format!("{prefix}.{name}"), shape: shape.to_vec(), init };
-        g.param(ParamSpec::new(vec![block])?)
-    };
-    let weight = param("weight", &[out, input], Init::XavierUniform)?;
-    let bias = param("bias", &[out], Init::Constant(0.0))?;
-    let own_weight = param("domain_weight", &[scenarios, out, input], Init::Constant(1.0))?;
-    let own_bias = param("domain_bias", &[scenarios, out], Init::Constant(0.0))?;
-    let weight = g.add(format!("{prefix}.folded_weight"), Fold::product(scenarios), &[weight, own_weight])?;
-    let bias = g.add(format!("{prefix}.folded_bias"), Fold::sum(scenarios), &[bias, own_bias])?;
-    g.add(prefix, Linear::new(out, true, activation).by_scenario(scenarios), &[x, weight, bias])
 }

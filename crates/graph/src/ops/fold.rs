@@ -1,7 +1,8 @@
 //! A weight for each scenario, made of a shared one and the scenario's own: `W*_s = W ⊗ W_s`, `b*_s = b + b_s`.
 //!
 //! shared `[rows, cols]`, own: as many values for each scenario, output `[scenarios · rows, cols]`. It is computed once a
-//! step, for the scenarios that have rows in the batch; what is left of the others nobody reads.
+//! step, for the scenarios that have rows in the batch; what is left of the others nobody reads. Where it is not the
+//! scenario that chooses a weight ([`Fold::of_all`]), all are computed.
 //! X.-R. Sheng et al., *One Model to Serve All: Star Topology Adaptive Recommender*, CIKM 2021.
 //!
 //! Backward, over the scenarios with rows: `dW = Σ_s dW*_s ⊗ W_s`, `dW_s = dW*_s ⊗ W`; `db = Σ_s db*_s`, `db_s = db*_s`.
@@ -25,21 +26,27 @@ enum Kind {
 pub struct Fold {
     kind: Kind,
     scenarios: usize,
+    all: bool,
 }
 
 impl Fold {
     /// Element by element, shared times own.
     pub fn product(scenarios: usize) -> Fold {
-        Fold { kind: Kind::Product, scenarios }
+        Fold { kind: Kind::Product, scenarios, all: false }
     }
 
     /// Element by element, shared plus own.
     pub fn sum(scenarios: usize) -> Fold {
-        Fold { kind: Kind::Sum, scenarios }
+        Fold { kind: Kind::Sum, scenarios, all: false }
+    }
+
+    /// Of all parts, whatever scenarios the rows of a batch have: the parts belong to something else.
+    pub fn of_all(self) -> Fold {
+        Fold { all: true, ..self }
     }
 
     fn present(&self, facts: &Facts) -> impl Iterator<Item = usize> {
-        (0..self.scenarios).filter(|&s| facts.scenario_rows[s] > 0)
+        (0..self.scenarios).filter(|&s| self.all || facts.scenario_rows[s] > 0)
     }
 }
 
@@ -69,7 +76,7 @@ impl Op for Fold {
     }
 
     fn reads(&self) -> Reads {
-        Reads { scenarios: Some(self.scenarios), ..Reads::default() }
+        Reads { scenarios: (!self.all).then_some(self.scenarios), ..Reads::default() }
     }
 
     fn reach(&self, inputs: &[Shape], i: usize, output: &[bool], reached: &mut [bool]) {
@@ -125,7 +132,7 @@ impl Op for Fold {
         let (shared, own) = (&inputs[0], &inputs[1]);
         let mut out = Matrix::zeros(self.scenarios * shared.rows, shared.cols);
         let len = shared.data.len();
-        for s in (0..self.scenarios).filter(|&s| batch.scenario.contains(&(s as u32))) {
+        for s in (0..self.scenarios).filter(|&s| self.all || batch.scenario.contains(&(s as u32))) {
             for i in 0..len {
                 let (a, b) = (shared.data[i], own.data[s * len + i]);
                 out.data[s * len + i] = if self.kind == Kind::Product { a * b } else { a + b };
@@ -142,5 +149,9 @@ pub fn cases() -> Vec<Case> {
         let case = Case::new(name, move |g, x| g.add("op", op.clone(), x));
         case.once(rows, cols).once(scenarios, rows * cols)
     };
-    vec![case("fold/weights", Fold::product(3), 5, 7), case("fold/biases", Fold::sum(2), 6, 1)]
+    vec![
+        case("fold/weights", Fold::product(3), 5, 7),
+        case("fold/biases", Fold::sum(2), 6, 1),
+        case("fold/all", Fold::product(2).of_all(), 3, 4),
+    ]
 }

@@ -1,11 +1,15 @@
 //! `y_g = act(x_g W_gᵀ + b_g)` for groups side by side: the further layers of all experts, the layers of all towers.
 //!
 //! x `[batch, groups · in]`, W `[groups · out, in]`, b `[groups · out]`, y `[batch, groups · out]`.
+//!
+//! By scenario, W is `[scenarios · groups · out, in]` and b `[scenarios · groups · out]`, and a row is multiplied by the
+//! weights of its scenario.
+//!
 //! Backward: as [`linear`](super::linear), group by group.
 
 use crate::check::Case;
 use crate::device::{Capacity, DeviceOp, DeviceStep, Halves, copy_bytes};
-use crate::op::{Backward, Forward, Matrix, Op, Pack, Saved, activate_f64};
+use crate::op::{Backward, Forward, Matrix, Op, Pack, Reads, Rowset, Saved, activate_f64};
 use crate::reach;
 use crate::shape::{Shape, Space};
 use manygate_core::Batch;
@@ -22,16 +26,37 @@ pub struct GroupedLinear {
     out: usize,
     bias: bool,
     activation: Activation,
+    scenarios: Option<usize>,
 }
 
 impl GroupedLinear {
     /// `groups` layers of `out` units each.
     pub fn new(groups: usize, out: usize, bias: bool, activation: Activation) -> GroupedLinear {
-        GroupedLinear { groups, out, bias, activation }
+        GroupedLinear { groups, out, bias, activation, scenarios: None }
+    }
+
+    /// With weights for each of `scenarios` scenarios.
+    pub fn by_scenario(self, scenarios: usize) -> GroupedLinear {
+        GroupedLinear { scenarios: Some(scenarios), ..self }
+    }
+
+    fn weights(&self) -> usize {
+        self.scenarios.unwrap_or(1)
+    }
+
+    /// Which of the weights the rows of a tile are multiplied by.
+    fn selected(&self, at: &Rowset<'_>) -> usize {
+        self.scenarios.map_or(0, |_| at.scenario())
     }
 
     fn cols(&self) -> usize {
         self.groups * self.out
+    }
+
+    /// The packed weights of one scenario.
+    fn own<'a>(&self, packed: &'a [f32], selected: usize, inner: usize, outer: usize) -> GroupedPacked<'a> {
+        let len = packed.len() / self.weights();
+        GroupedPacked::new(&packed[selected * len..][..len], self.groups, inner, outer)
     }
 }
 
@@ -49,17 +74,22 @@ impl Op for GroupedLinear {
         if self.groups == 0 || x.space != Space::Batch || !x.cols.is_multiple_of(self.groups) {
             return Err(format!("x {x} does not divide into {} groups", self.groups));
         }
-        if w != Shape::once(self.cols(), x.cols / self.groups) {
-            return Err(format!("x {x} needs a weight [{}, {}], not {w}", self.cols(), x.cols / self.groups));
+        let units = self.weights() * self.cols();
+        if w != Shape::once(units, x.cols / self.groups) {
+            return Err(format!("x {x} needs a weight [{units}, {}], not {w}", x.cols / self.groups));
         }
-        if self.bias && inputs[2].len() != self.cols() {
-            return Err(format!("the bias needs {} values, not {}", self.cols(), inputs[2].len()));
+        if self.bias && inputs[2].len() != units {
+            return Err(format!("the bias needs {units} values, not {}", inputs[2].len()));
         }
         Ok(Shape::batch(self.cols()))
     }
 
     fn saved(&self) -> Saved {
         Saved { inputs: 0b1, output: self.activation != Activation::Identity }
+    }
+
+    fn reads(&self) -> Reads {
+        Reads { scenarios: self.scenarios, by_scenario: self.scenarios.is_some(), ..Reads::default() }
     }
 
     fn activated(&self) -> Option<(Activation, Range<usize>)> {
@@ -71,7 +101,7 @@ impl Op for GroupedLinear {
     }
 
     fn packs(&self) -> Vec<Pack> {
-        let groups = vec![self.out; self.groups];
+        let groups = vec![self.out; self.weights() * self.groups];
         vec![
             Pack { input: 1, groups: groups.clone(), transposed: true, backward: false },
             Pack { input: 1, groups, transposed: false, backward: true },
@@ -89,20 +119,29 @@ impl Op for GroupedLinear {
     fn reach(&self, inputs: &[Shape], i: usize, output: &[bool], reached: &mut [bool]) {
         match i {
             0 => reach::by_group(output, reached, self.groups),
-            1 => reach::same(output, reached),
-            _ => reach::rows_of(reach::marked(output), inputs[2].cols, reached),
+            1 => reached.chunks_exact_mut(output.len()).for_each(|own| own.copy_from_slice(output)),
+            _ => {
+                let units = reach::marked(output);
+                let values = units.flat_map(|unit| (0..self.weights()).map(move |s| s * output.len() + unit));
+                reach::rows_of(values, inputs[2].cols, reached);
+            }
         }
     }
 
     fn on_device(&self) -> Option<&dyn DeviceOp> {
-        Some(self)
+        if self.scenarios.is_none() { Some(self) } else { None }
     }
 
     fn forward(&self, tile: &mut Forward<'_>) {
         let x = tile.input(0);
-        let bias = if self.bias { tile.input(2).contiguous() } else { &[] };
+        let selected = self.selected(&tile.at);
+        let bias = if self.bias {
+            &tile.input(2).contiguous()[selected * self.cols()..][..self.cols()]
+        } else {
+            &[]
+        };
         let y = tile.take_output();
-        let weights = GroupedPacked::new(tile.packed(0), self.groups, x.cols() / self.groups, self.out);
+        let weights = self.own(tile.packed(0), selected, x.cols() / self.groups, self.out);
         gemm::grouped_linear(tile.at.isa, x, weights, bias, self.activation, y);
     }
 
@@ -113,28 +152,32 @@ impl Op for GroupedLinear {
         if !tile.activation_done && self.activation != Activation::Identity {
             activation::activation_dx(isa, self.activation, tile.output(), dy.reborrow());
         }
-        let dy = dy.as_mat();
+        let (dy, selected) = (dy.as_mat(), self.selected(&tile.at));
+        let from = selected * self.cols();
         if let Some(dw) = tile.take_gradient(1) {
+            let dw = dw.only_rows(from, self.cols());
             gemm::grouped_linear_dw(isa, self.groups, dy, x, dw.accumulate, dw.to, tile.take_scratch());
         }
         if self.bias
             && let Some(db) = tile.take_gradient(2)
         {
+            let db = db.only_rows(from, self.cols());
             gemm::column_sums(isa, dy, db.accumulate, db.to.into_contiguous());
         }
         if let Some(dx) = tile.take_gradient(0) {
-            let weights = GroupedPacked::new(tile.packed(1), self.groups, self.out, x.cols() / self.groups);
+            let weights = self.own(tile.packed(1), selected, self.out, x.cols() / self.groups);
             gemm::grouped_linear_dx(isa, dy, weights, dx.accumulate, dx.mask, dx.to);
         }
     }
 
-    fn reference(&self, inputs: &[Matrix], _tables: &[Matrix], _batch: &Batch) -> Matrix {
+    fn reference(&self, inputs: &[Matrix], _tables: &[Matrix], batch: &Batch) -> Matrix {
         let (x, w) = (&inputs[0], &inputs[1]);
         let mut y = Matrix::zeros(x.rows, self.cols());
         for (r, c) in (0..x.rows).flat_map(|r| (0..self.cols()).map(move |c| (r, c))) {
             let start = c / self.out * w.cols;
-            let bias = if self.bias { inputs[2].data[c] } else { 0.0 };
-            let z = bias + (0..w.cols).map(|k| x.at(r, start + k) * w.at(c, k)).sum::<f64>();
+            let unit = self.scenarios.map_or(0, |_| batch.scenario[r] as usize) * self.cols() + c;
+            let bias = if self.bias { inputs[2].data[unit] } else { 0.0 };
+            let z = bias + (0..w.cols).map(|k| x.at(r, start + k) * w.at(unit, k)).sum::<f64>();
             y.set(r, c, activate_f64(self.activation, z));
         }
         y
@@ -192,16 +235,22 @@ impl DeviceOp for GroupedLinear {
 
 /// Instances for the check of every op, see [`check`](crate::check).
 pub fn cases() -> Vec<Case> {
-    let case = |name: &str, groups: usize, inputs: usize, out: usize, bias: bool, activation: Activation| {
-        let op = GroupedLinear::new(groups, out, bias, activation);
+    let of = |name: &str, op: GroupedLinear, inputs: usize| {
+        let (groups, bias, units) = (op.groups, op.bias, op.weights() * op.cols());
         let case = Case::new(name, move |g, x| g.add("op", op.clone(), x));
-        let case = case.rows(groups * inputs).once(groups * out, inputs);
-        if bias { case.once(groups * out, 1) } else { case }
+        let case = case.rows(groups * inputs).once(units, inputs);
+        if bias { case.once(units, 1) } else { case }
     };
+    let case = |name: &str, groups: usize, inputs: usize, out: usize, bias: bool, activation: Activation| {
+        of(name, GroupedLinear::new(groups, out, bias, activation), inputs)
+    };
+    let relu = |groups, out, bias| GroupedLinear::new(groups, out, bias, Activation::Relu);
     vec![
         case("grouped_linear/one_group", 1, 6, 5, true, Activation::Relu),
         case("grouped_linear/experts", 3, 5, 17, true, Activation::Relu),
         case("grouped_linear/logits", 4, 9, 1, true, Activation::Identity),
         case("grouped_linear/bare_sigmoid", 2, 3, 4, false, Activation::Sigmoid),
+        of("grouped_linear/by_scenario", relu(2, 17, true).by_scenario(3), 5),
+        of("grouped_linear/bare_by_scenario", relu(3, 1, false).by_scenario(2), 4),
     ]
 }

@@ -14,6 +14,7 @@ pub mod bce_residual;
 pub mod bce_with_logits;
 pub mod bi_interaction;
 pub mod broadcast;
+pub mod cluster_linear;
 pub mod concat;
 pub mod descend;
 pub mod dropout;
@@ -24,21 +25,25 @@ mod gate_selection;
 pub mod gradient_conflict;
 pub mod grouped_linear;
 pub mod layer_norm;
+pub mod level_fusion;
 pub mod linear;
 pub mod linear_transposed;
 pub mod lookup;
 pub mod mean_square;
 pub mod mixture_likelihood;
+pub mod move_centers;
 pub mod multiply;
 pub mod normalise;
 pub mod outer_gradient;
 pub mod pair_products;
 pub mod poisson;
 pub mod position_embedding;
+pub mod route;
 pub mod row_dot;
 pub mod row_linear;
 pub mod row_normalise;
 pub mod scale_rows;
+pub mod scenario_attention;
 pub mod scenario_cross_entropy;
 pub mod scenario_embedding;
 pub mod scenario_sums;
@@ -65,6 +70,7 @@ pub use bce_residual::BceResidual;
 pub use bce_with_logits::BceWithLogits;
 pub use bi_interaction::BiInteraction;
 pub use broadcast::Broadcast;
+pub use cluster_linear::ClusterLinear;
 pub use concat::Concat;
 pub use descend::Descend;
 pub use dropout::Dropout;
@@ -74,21 +80,25 @@ pub use gate_combine_seen::GateCombineSeen;
 pub use gradient_conflict::GradientConflict;
 pub use grouped_linear::GroupedLinear;
 pub use layer_norm::LayerNorm;
+pub use level_fusion::LevelFusion;
 pub use linear::{Linear, Segment};
 pub use linear_transposed::LinearTransposed;
 pub use lookup::{LookupTrunk, Piece};
 pub use mean_square::MeanSquare;
 pub use mixture_likelihood::MixtureLikelihood;
+pub use move_centers::MoveCenters;
 pub use multiply::Multiply;
 pub use normalise::Normalise;
 pub use outer_gradient::OuterGradient;
 pub use pair_products::PairProducts;
 pub use poisson::{PoissonLoss, Rate};
 pub use position_embedding::PositionEmbedding;
+pub use route::Route;
 pub use row_dot::RowDot;
 pub use row_linear::RowLinear;
 pub use row_normalise::RowNormalise;
 pub use scale_rows::ScaleRows;
+pub use scenario_attention::ScenarioAttention;
 pub use scenario_cross_entropy::{ScenarioCrossEntropy, ScenarioResidual};
 pub use scenario_embedding::ScenarioEmbedding;
 pub use scenario_sums::ScenarioSums;
@@ -120,6 +130,7 @@ pub fn cases() -> Vec<Case> {
         bce_with_logits::cases,
         bi_interaction::cases,
         broadcast::cases,
+        cluster_linear::cases,
         concat::cases,
         descend::cases,
         dropout::cases,
@@ -129,21 +140,25 @@ pub fn cases() -> Vec<Case> {
         gradient_conflict::cases,
         grouped_linear::cases,
         layer_norm::cases,
+        level_fusion::cases,
         linear::cases,
         linear_transposed::cases,
         lookup::cases,
         mean_square::cases,
         mixture_likelihood::cases,
+        move_centers::cases,
         multiply::cases,
         normalise::cases,
         outer_gradient::cases,
         pair_products::cases,
         poisson::cases,
         position_embedding::cases,
+        route::cases,
         row_dot::cases,
         row_linear::cases,
         row_normalise::cases,
         scale_rows::cases,
+        scenario_attention::cases,
         scenario_cross_entropy::cases,
         scenario_embedding::cases,
         scenario_sums::cases,

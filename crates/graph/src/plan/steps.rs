@@ -45,7 +45,7 @@ impl Steps {
                 steps.phases.push(phase);
             }
         }
-        steps.pack_computed(graph, schedule, storage, &values_end);
+        steps.pack_at_joins(graph, schedule, storage, &values_end);
         steps.find_outputs(graph, options, storage)?;
         steps.find_kept_gradients(graph, options, flow, storage)?;
         Ok(steps)
@@ -110,9 +110,17 @@ impl Steps {
         Ok(())
     }
 
-    fn pack_computed(&mut self, graph: &Graph, schedule: &Schedule, storage: &Storage, values_end: &[usize]) {
+    /// What a join computes is packed there, state at the first one; parameters are packed when they change.
+    fn pack_at_joins(&mut self, graph: &Graph, schedule: &Schedule, storage: &Storage, values_end: &[usize]) {
         for (index, weight) in self.packed.iter().enumerate() {
-            let Place::Once { offset, .. } = weight.source else { continue };
+            let offset = match weight.source {
+                Place::Once { offset, .. } => offset,
+                Place::State { .. } => {
+                    self.joins[0].insert(values_end[0], JoinStep::Pack(index));
+                    continue;
+                }
+                _ => continue,
+            };
             let is_source = |place: &Place| matches!(place, Place::Once { offset: o, .. } if *o == offset);
             if let Some(node) = storage.values.iter().position(is_source) {
                 debug_assert!(graph.nodes[node].shape.space == Space::Once);
@@ -188,10 +196,12 @@ impl Steps {
             }
             let weight = inputs[pack.input];
             let source = storage.value(graph, weight);
-            let computed_here = matches!(source, Place::Once { .. }) && runs_once(graph, node);
-            if computed_here || !matches!(source, Place::Param { .. } | Place::Once { .. }) {
+            let packed_here = !matches!(source, Place::Param { .. }) && runs_once(graph, node);
+            if packed_here
+                || !matches!(source, Place::Param { .. } | Place::State { .. } | Place::Once { .. })
+            {
                 let message =
-                    format!("{}: this weight is neither a parameter nor computed before", op.name());
+                    format!("{}: this weight is neither a parameter, state, nor computed before", op.name());
                 return Err(Error::graph(&graph.nodes[node].name, message));
             }
             let len = group_packed_len(&pack.groups, graph.cols(weight), pack.transposed);

@@ -44,10 +44,13 @@ fn graphs_that_cannot_be_are_told() {
         let logit = linear(g, "click", x, 1, Identity)?;
         task(g, "click", 0, logit)
     });
-    says("this weight is neither a parameter nor computed before", |g| {
-        let x = trunk(g)?;
-        let (w, _) = g.state(ParamSpec::new(vec![Block::weight("w", 1, TRUNK, Init::Constant(0.0))])?)?;
-        let logit = g.add("click", Linear::new(1, false, Identity), &[x, w])?;
+    says("this weight is neither a parameter, state, nor computed before", |g| {
+        let (x, start) = (trunk(g)?, Init::Constant(0.0));
+        let row = g.param(ParamSpec::new(vec![Block::weight("row", 1, TRUNK, start.clone())])?)?;
+        let (w, _) = g.state(ParamSpec::new(vec![Block::weight("w", TRUNK, TRUNK, start)])?)?;
+        // No join packs what it multiplies by itself.
+        let row = g.add("row", Linear::new(TRUNK, false, Identity), &[row, w])?;
+        let logit = g.add("click", Linear::new(1, false, Identity), &[x, row])?;
         task(g, "click", 0, logit)
     });
     says("two inputs share columns of one value", |g| {

@@ -1,5 +1,6 @@
 //! One fully connected layer: `P.weight` `[out, in]` and `P.bias` `[out]`.
 
+use super::mlp::{bias, weight};
 use manygate_core::Result;
 use manygate_graph::ops::Linear;
 use manygate_graph::{Block, Graph, Init, ParamSpec, Value};
@@ -37,6 +38,25 @@ pub fn layer(g: &mut Graph, prefix: &str, input: Value, out: usize, activation: 
     let bias = g.param(ParamSpec::new(vec![bias])?)?;
     let output = g.add(prefix, Linear::new(out, true, activation), &[input, weight, bias])?;
     Ok(Layer { weight, bias, input, output })
+}
+
+/// act(W_p x + b_p) for each prefix p, side by side: `[batch, prefixes · out]`.
+///
+/// # Errors
+/// When a name is taken.
+pub fn linears(
+    g: &mut Graph,
+    name: &str,
+    prefixes: &[String],
+    x: Value,
+    out: usize,
+    activation: Activation,
+) -> Result<Value> {
+    let weight = |p: &String| weight(p, out, g.cols(x));
+    let weights = ParamSpec::new(prefixes.iter().map(weight).collect())?;
+    let biases = ParamSpec::new(prefixes.iter().map(|p| bias(p, out)).collect())?;
+    let (weights, biases) = (g.param(weights)?, g.param(biases)?);
+    g.add(name, Linear::new(prefixes.len() * out, true, activation), &[x, weights, biases])
 }
 
 /// Maps without biases side by side, `<prefix>.weight` each: `[batch, prefixes · out]`.

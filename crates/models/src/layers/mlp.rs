@@ -127,7 +127,7 @@ fn mlps_first_layer(
     if style.batch_norm {
         layer = batch_norm(g, prefixes, 0, layer, units, style.activation)?;
     }
-    Ok((dropout(g, &layer_name(prefixes, 0), layer, style.dropout)?, heads))
+    Ok((dropout(g, &draws_by(prefixes, 0), layer, style.dropout)?, heads))
 }
 
 fn further_layers(
@@ -143,7 +143,7 @@ fn further_layers(
         if style.batch_norm {
             x = batch_norm(g, prefixes, i, x, units, style.activation)?;
         }
-        x = dropout(g, &layer_name(prefixes, i), x, style.dropout)?;
+        x = dropout(g, &draws_by(prefixes, i), x, style.dropout)?;
     }
     Ok(x)
 }
@@ -226,16 +226,23 @@ fn batch_norm(
     g.add(format!("{name}.norm"), Normalise::new(EPSILON, activation), &[x, moments, gamma, beta])
 }
 
-fn weight(prefix: &str, out: usize, input: usize) -> Block {
+/// The weight `<prefix>.weight` of a layer.
+pub(super) fn weight(prefix: &str, out: usize, input: usize) -> Block {
     Block::weight(format!("{prefix}.weight"), out, input, Init::XavierUniform)
 }
 
-fn bias(prefix: &str, out: usize) -> Block {
+/// The bias `<prefix>.bias` of a layer.
+pub(super) fn bias(prefix: &str, out: usize) -> Block {
     Block::vector(format!("{prefix}.bias"), out, Init::Constant(0.0))
 }
 
+/// What dropout after layer `index` of several networks draws by: their first one's layer, whose name no other has.
+pub(super) fn draws_by(prefixes: &[String], index: usize) -> String {
+    format!("{}.{index}", prefixes[0])
+}
+
 /// `experts.*.0` for several networks, `bottom.0` for one: what all names begin with.
-fn layer_name(prefixes: &[String], index: usize) -> String {
+pub(super) fn layer_name(prefixes: &[String], index: usize) -> String {
     let [first, rest @ ..] = prefixes else { return index.to_string() };
     let mut family = first.as_str();
     let is_in = |family: &str, name: &String| name.strip_prefix(family).is_some_and(|n| n.starts_with('.'));

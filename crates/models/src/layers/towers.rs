@@ -1,9 +1,11 @@
 //! Towers: an MLP a task that ends in one bare logit.
 //!
-//! With prefix `towers.<task>`: hidden layers from index 0, then the logit layer `[1, last unit]` as the last index.
+//! With prefix `towers.<task>`: hidden layers from index 0, then the logit layer `[1, last unit]` as the last index. Where
+//! every scenario has towers of its own, the prefix is `towers.<task>_<scenario>`.
 
 use super::mlp::{MlpInput, MlpStyle, linears, mlps};
-use crate::inputs::Inputs;
+use super::scenario_mlp;
+use crate::inputs::{Inputs, Task};
 use manygate_core::Result;
 use manygate_graph::{Graph, Value};
 use manygate_kernels::activation::Activation;
@@ -27,19 +29,47 @@ pub fn family(
     input: MlpInput,
     style: MlpStyle<'_>,
 ) -> Result<Vec<Value>> {
+    side_by_side(g, inputs, input, |g, tasks, input| {
+        let prefixes: Vec<String> = tasks.iter().map(|t| format!("{family}.{}", t.name)).collect();
+        logits(g, &prefixes, input, style)
+    })
+}
+
+/// A logit `[batch, 1]` a task, from the tower of the row's scenario.
+///
+/// # Errors
+/// As [`towers`].
+pub fn of_scenarios(
+    g: &mut Graph,
+    inputs: &Inputs,
+    input: MlpInput,
+    style: MlpStyle<'_>,
+) -> Result<Vec<Value>> {
+    side_by_side(g, inputs, input, |g, tasks, input| {
+        let names = tasks.iter().map(|task| task.name.as_str());
+        let own = scenario_mlp::named("towers", names, inputs.scenarios);
+        scenario_mlp::logits(g, &own, input, style)
+    })
+}
+
+/// Logits of all tasks. Tasks that are not served stand apart, so that a plan which serves computes nothing for them.
+fn side_by_side(
+    g: &mut Graph,
+    inputs: &Inputs,
+    input: MlpInput,
+    logits: impl Fn(&mut Graph, &[Task], MlpInput) -> Result<Value>,
+) -> Result<Vec<Value>> {
     let mut all = Vec::with_capacity(inputs.tasks.len());
-    // Tasks that are not served stand apart, so that a plan which serves computes nothing for them.
-    for side_by_side in inputs.tasks.chunk_by(|a, b| a.auxiliary == b.auxiliary) {
+    for tasks in inputs.tasks.chunk_by(|a, b| a.auxiliary == b.auxiliary) {
         let input = match input {
             MlpInput::Shared(x) => MlpInput::Shared(x),
             MlpInput::Each(x) => {
                 let width = g.cols(x) / inputs.tasks.len();
-                MlpInput::Each(g.columns(x, all.len() * width, side_by_side.len() * width)?)
+                MlpInput::Each(g.columns(x, all.len() * width, tasks.len() * width)?)
             }
         };
-        let prefixes: Vec<String> = side_by_side.iter().map(|t| format!("{family}.{}", t.name)).collect();
-        let logits = logits(g, &prefixes, input, style)?;
-        for t in 0..side_by_side.len() {
+        let logits = logits(g, tasks, input)?;
+        for t in 0..tasks.len() {
             all.push(g.columns(logits, t, 1)?);
         }
     }

@@ -24,6 +24,29 @@ pub(super) const TRANSLATIONS: &[Translation] = &[
         without_effect: &["scene_rule"],
     },
     Translation {
+        model: "hinet",
+        required: &[
+            ("act", "activation"),
+            ("scene_dim", "scenario_dim"),
+            ("shared_sub_experts", "shared_sub_experts"),
+            ("sub_experts", "sub_experts"),
+            ("sub_units", "sub_units"),
+            ("attention_mode", "attention"),
+            ("task_experts", "task_experts"),
+            ("common_experts", "common_experts"),
+            ("expert_units", "expert_units"),
+            ("tower_units", "tower_units"),
+        ],
+        optional: &[],
+        special: |keys, model| {
+            let kind: String = keys.required("cgc")?;
+            let kind = if kind == "scene_task" { "scenario_task".to_owned() } else { kind };
+            model.insert("extraction".into(), kind.into());
+            Ok(())
+        },
+        without_effect: &[],
+    },
+    Translation {
         model: "m2m",
         required: &[
             ("act", "activation"),
@@ -40,6 +63,35 @@ pub(super) const TRANSLATIONS: &[Translation] = &[
             ("tower_meta", "tower_meta"),
             ("tower_layers", "tower_layers"),
             ("meta_per_task", "meta_per_task"),
+        ],
+        optional: &[],
+        special: |_, _| Ok(()),
+        without_effect: &[],
+    },
+    Translation {
+        model: "m3oe",
+        required: &[
+            ("act", "activation"),
+            ("star_width", "star_width"),
+            ("width", "width"),
+            ("agnostic_units", "agnostic_units"),
+            ("experts", "experts"),
+            ("expert_width", "expert_width"),
+            ("gate_detach", "gate_detach"),
+            ("tower_units", "tower_units"),
+        ],
+        optional: &[],
+        special: |_, _| Ok(()),
+        without_effect: &[],
+    },
+    Translation {
+        model: "adaptdhm",
+        required: &[
+            ("act", "activation"),
+            ("clusters", "clusters"),
+            ("routing", "routing"),
+            ("beta", "beta"),
+            ("units", "units"),
         ],
         optional: &[],
         special: |_, _| Ok(()),
