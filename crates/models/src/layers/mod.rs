@@ -3,6 +3,7 @@
 pub mod concat;
 pub mod dropout;
 pub mod extraction;
+pub mod gate_unit;
 pub mod interaction;
 pub mod linear;
 pub mod mlp;
