@@ -22,6 +22,10 @@ const MODELS: &[Job] = &[
     ("name = \"ple\"\nembedding_dim = 4\nexpert_units = [16, 8]\ntower_units = [8]", ""),
     ("name = \"esmm\"\nembedding_dim = 4\ntower_units = [16, 8]", ""),
     (BALANCED, ""),
+    ("name = \"lhuc\"\nembedding_dim = 4\nunits = [16, 8]\ntower_units = [8]\ndropout = 0.2", ""),
+    (PEPNET, ""),
+    // Whose regulariser is a function of the whole batch.
+    ("name = \"adasparse\"\nembedding_dim = 4\nunits = [16, 8]\nsparsity_weight = 0.5", ""),
     ("name = \"causalint\"\nembedding_dim = 4\nunits = [16, 8]\ntransfer = 3", SECOND_TASK),
 ];
 
@@ -76,6 +80,15 @@ every = 2
 
 const M2M: &str =
     "name = \"m2m\"\nembedding_dim = 4\nexperts = 2\nexpert_units = [8]\nprofile_fields = [\"user\"]";
+
+/// With tables that gates alone look up.
+const PEPNET: &str = r#"name = "pepnet"
+embedding_dim = 4
+tower_units = [16, 8]
+gate_hidden = 8
+prior_fields = ["user"]
+prior_tables = "own"
+"#;
 
 /// With dropout and a method that learns weights, and looks at each batch a second time.
 const BALANCED: &str = "name = \"mmoe\"\nembedding_dim = 4\nexperts = 2\nexpert_units = [16, 8]\ntower_units = [8]\ndropout = 0.3\ngate_dropout = 0.2\n\n[balance]\nmethod = \"famo\"\n";

@@ -1,5 +1,6 @@
 //! Layers, architectures and their registry.
 
+pub mod adasparse;
 pub mod causalint;
 pub mod cgc;
 pub mod config;
@@ -7,10 +8,12 @@ pub mod dffm;
 pub mod esmm;
 pub mod inputs;
 pub mod layers;
+pub mod lhuc;
 pub mod m2m;
 pub mod mmoe;
 pub mod moe;
 pub mod mtms;
+pub mod pepnet;
 pub mod ple;
 pub mod registry;
 pub mod shared_bottom;

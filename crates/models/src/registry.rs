@@ -3,7 +3,10 @@
 use crate::config::Key;
 use crate::inputs::Inputs;
 use crate::taxonomy::{Method, Relation, Structure};
-use crate::{causalint, cgc, dffm, esmm, m2m, mmoe, moe, mtms, ple, shared_bottom, single_task, star};
+use crate::{
+    adasparse, causalint, cgc, dffm, esmm, lhuc, m2m, mmoe, moe, mtms, pepnet, ple, shared_bottom,
+    single_task, star,
+};
 use manygate_core::{Error, Result};
 use manygate_graph::{Graph, Mode, Parameters};
 
@@ -68,14 +71,17 @@ const RATES: [&str; 2] = ["dropout", "gate_dropout"];
 
 /// Every architecture, by name.
 pub const MODELS: &[Entry] = &[
+    adasparse::ENTRY,
     causalint::ENTRY,
     cgc::ENTRY,
     dffm::ENTRY,
     esmm::ENTRY,
+    lhuc::ENTRY,
     m2m::ENTRY,
     mmoe::ENTRY,
     moe::ENTRY,
     mtms::ENTRY,
+    pepnet::ENTRY,
     ple::ENTRY,
     shared_bottom::ENTRY,
     single_task::ENTRY,
@@ -180,7 +186,7 @@ mod tests {
         let table =
             |text: &str| from_table(&toml::from_str(text).unwrap()).map(|_| ()).unwrap_err().to_string();
         assert!(table("name = \"mmoo\"").contains(
-            "use one of: causalint, cgc, dffm, esmm, m2m, mmoe, moe, mtms, ple, shared_bottom, single_task, star"
+            "use one of: adasparse, causalint, cgc, dffm, esmm, lhuc, m2m, mmoe, moe, mtms, pepnet, ple, shared_bottom, single_task, star"
         ));
         assert!(table("name = \"mmoe\"\nexpert = 3").contains("unknown field `expert`"));
         assert!(table("name = \"mmoe\"\nexperts = \"three\"").contains("invalid type"));

@@ -27,9 +27,11 @@ pub(crate) struct Contents {
     pub(crate) expected: BTreeMap<String, Expected>,
 }
 
-/// Tensors that may be there and are not looked at.
+/// Tensors that may be there and are not looked at: what outputs depend on.
 fn is_ignored(name: &str) -> bool {
-    name.starts_with("mid.") || name.rsplit('.').next() == Some("num_batches_tracked")
+    name.starts_with("mid.")
+        || name.starts_with("aux.")
+        || name.rsplit('.').next() == Some("num_batches_tracked")
 }
 
 impl Contents {
@@ -220,6 +222,9 @@ impl<'c> Take<'c> {
                 }
                 _ => self.expect(expected, name, &[1]),
             }
+        }
+        if self.tensors.contains_key(engine::TASKS_TOGETHER) {
+            self.expect(expected, engine::TASKS_TOGETHER.into(), &[1]);
         }
         for output in plan.output_names() {
             let (out, eval) = (format!("out.{output}"), format!("eval.{output}"));

@@ -1,6 +1,6 @@
 //! One fully connected layer: `P.weight` `[out, in]` and `P.bias` `[out]`.
 
-use manygate_core::Result;
+use manygate_core::{Error, Result};
 use manygate_graph::ops::Linear;
 use manygate_graph::{Block, Graph, Init, ParamSpec, Value};
 use manygate_kernels::activation::Activation;
@@ -37,6 +37,35 @@ pub fn layer(g: &mut Graph, prefix: &str, input: Value, out: usize, activation: 
     let bias = g.param(ParamSpec::new(vec![bias])?)?;
     let output = g.add(prefix, Linear::new(out, true, activation), &[input, weight, bias])?;
     Ok(Layer { weight, bias, input, output })
+}
+
+/// Layers of one input as one product, act(W x + b) for each prefix and width: `[batch, width]` each.
+///
+/// # Errors
+/// When there is none, a width is 0 or a name is taken.
+pub fn side_by_side(
+    g: &mut Graph,
+    name: &str,
+    layers: &[(String, usize)],
+    x: Value,
+    activation: Activation,
+) -> Result<Vec<Value>> {
+    let (cols, out) = (g.cols(x), layers.iter().map(|(_, width)| width).sum());
+    if layers.iter().any(|&(_, width)| width == 0) {
+        return Err(Error::graph(name, "a layer needs at least 1 unit"));
+    }
+    let weight =
+        |(p, n): &(String, usize)| Block::weight(format!("{p}.weight"), *n, cols, Init::XavierUniform);
+    let bias = |(p, n): &(String, usize)| Block::vector(format!("{p}.bias"), *n, Init::Constant(0.0));
+    let weights = g.param(ParamSpec::new(layers.iter().map(weight).collect())?)?;
+    let biases = g.param(ParamSpec::new(layers.iter().map(bias).collect())?)?;
+    let all = g.add(name, Linear::new(out, true, activation), &[x, weights, biases])?;
+    let mut from = 0;
+    let own = |&(_, width): &(String, usize)| {
+        from += width;
+        g.columns(all, from - width, width)
+    };
+    layers.iter().map(own).collect()
 }
 
 /// Maps without biases side by side, `<prefix>.weight` each: `[batch, prefixes · out]`.
