@@ -25,13 +25,15 @@
 //! pruned layers, the input first), `towers.<task>.0.{weight,bias}`. α and λ, which the paper lets grow, are keys, so that stages
 //! of training may have theirs; a model is evaluated with those of its last.
 //!
+//! Where a few rows are served, layers skip the weights of units that are removed in all of them.
+//!
 //! Others keep a sign in place of the step, which negates units where they should be removed; advance α inside the forward
 //! pass, evaluation included; and differentiate λ_l, which doubles the gradient.
 
 use crate::config::{self, ActivationName, COMMON_KEYS, Common, DROPOUT, Key, NormName};
 use crate::inputs::Inputs;
 use crate::layers::dropout::dropout;
-use crate::layers::linear::linear;
+use crate::layers::linear::{linear, over_pruned};
 use crate::layers::mlp::{MlpInput, MlpStyle, mlp};
 use crate::layers::{concat, scenario, tasks, towers, trunk};
 use crate::registry::{Architecture, Entry};
@@ -168,7 +170,9 @@ impl Architecture for AdaSparse {
         let mut h = concat::concat(g, "bottom.input", &[e, x0])?;
         for (l, &units) in self.units.iter().enumerate() {
             let layer = format!("bottom.{l}");
-            h = linear(g, &layer, h, units, common.activation)?;
+            let is_pruned = self.form != Form::Scaling && (l > 0 || self.prune_input);
+            let layer_of = if is_pruned { over_pruned } else { linear };
+            h = layer_of(g, &layer, h, units, common.activation)?;
             h = pruners.prune(g, h)?;
             h = dropout(g, &layer, h, common.dropout)?;
         }

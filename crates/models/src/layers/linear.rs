@@ -26,16 +26,36 @@ pub fn linear(g: &mut Graph, prefix: &str, x: Value, out: usize, activation: Act
     Ok(layer(g, prefix, x, out, activation)?.output)
 }
 
+/// The same over pruned units: where a model is served, a few rows at a time, those that are 0 are skipped.
+///
+/// # Errors
+/// When a name is taken.
+pub fn over_pruned(
+    g: &mut Graph,
+    prefix: &str,
+    x: Value,
+    out: usize,
+    activation: Activation,
+) -> Result<Value> {
+    let op = Linear::new(out, true, activation);
+    let op = if g.is_training() { op } else { op.skipping_zeros() };
+    Ok(layer_by(g, prefix, x, out, op)?.output)
+}
+
 /// The same with its parts.
 ///
 /// # Errors
 /// When a name is taken.
 pub fn layer(g: &mut Graph, prefix: &str, input: Value, out: usize, activation: Activation) -> Result<Layer> {
+    layer_by(g, prefix, input, out, Linear::new(out, true, activation))
+}
+
+fn layer_by(g: &mut Graph, prefix: &str, input: Value, out: usize, op: Linear) -> Result<Layer> {
     let weight = Block::weight(format!("{prefix}.weight"), out, g.cols(input), Init::XavierUniform);
     let bias = Block::vector(format!("{prefix}.bias"), out, Init::Constant(0.0));
     let weight = g.param(ParamSpec::new(vec![weight])?)?;
     let bias = g.param(ParamSpec::new(vec![bias])?)?;
-    let output = g.add(prefix, Linear::new(out, true, activation), &[input, weight, bias])?;
+    let output = g.add(prefix, op, &[input, weight, bias])?;
     Ok(Layer { weight, bias, input, output })
 }
 
