@@ -83,6 +83,38 @@ fn plain_configurations(model: &str) -> Vec<String> {
                 |meta: &&str| format!("name = \"causalint\"\nembedding_dim = 3\nmeta = \"{meta}\"\n{sizes}");
             return metas.iter().map(keys).collect();
         }
+        "lhuc" => {
+            let kinds = [
+                "form = \"vector\"\namplitude = \"sigmoid\"\nsite = \"output\"",
+                "form = \"vector\"\namplitude = \"exp\"\nsite = \"input\"\ntower_units = []",
+                "form = \"gate\"\namplitude = \"sigmoid\"\nsite = \"input\"\ngate_units = []\ngate_general = false",
+                "form = \"gate\"\namplitude = \"linear\"\nsite = \"output\"\ngate_units = [3]\ngate_fields = [\"item\"]",
+            ];
+            let sizes = "embedding_dim = 3\nactivation = \"tanh\"\nunits = [6, 5]\nscenario_dim = 2";
+            return kinds.map(|kind| format!("name = \"lhuc\"\n{sizes}\n{kind}")).to_vec();
+        }
+        "pepnet" => {
+            let kinds = [
+                "prior_fields = [\"user\"]\ndomain_fields = [\"item\"]\ntower_units = [6, 5]\ngate_hidden = 3",
+                "epnet = false\nprior_fields = [\"item\"]\ntower_units = []\nstop_gradient = false\ngamma = 1.5",
+                "ppnet = false\ntower_units = [4]\ngate_hidden = 0",
+                "gate_site = \"output\"\nprior_tables = \"own\"\nprior_fields = [\"user\", \"item\"]\n\
+                 domain_fields = [\"item\"]\ntower_units = [6, 5]\ngate_hidden = 0\nstop_gradient = false",
+            ];
+            let sizes = "embedding_dim = 3\nactivation = \"tanh\"\nscenario_dim = 2";
+            return kinds.map(|kind| format!("name = \"pepnet\"\n{sizes}\n{kind}")).to_vec();
+        }
+        "adasparse" => {
+            // Differences say nothing of a gradient that passes a step: golden cases alone have those.
+            let kinds = [
+                "form = \"scaling\"\npruner_units = [3]\nprune_input = true",
+                "form = \"fusion\"\nsparsity_weight = 0.0\nalpha = 1.5\nepsilon = 0.9",
+                "form = \"binarization\"\nstraight_through = false\ndomain_fields = [\"item\"]\n\
+                 prune_input = true\nepsilon = 0.45\nsparsity_weight = 0.5",
+            ];
+            let sizes = "embedding_dim = 3\nactivation = \"tanh\"\nunits = [6, 5]\nscenario_dim = 2";
+            return kinds.map(|kind| format!("name = \"adasparse\"\n{sizes}\n{kind}")).to_vec();
+        }
         "dffm" => {
             let kinds = ["none", "inner", "bi", "vector", "matrix", "autoint"];
             let history = "history = \"history\"\ntarget = \"item\"\nattention_head_dim = 4\nattention_rank = 2\n\

@@ -147,9 +147,20 @@ fn a_model_that_is_written_and_read_predicts_the_same_bits() {
 #[test]
 fn the_order_of_tasks_changes_no_prediction() {
     let batch = batch(30);
-    for name in
-        ["adaptdhm", "cgc", "dffm", "hinet", "m3oe", "mmoe", "moe", "shared_bottom", "single_task", "star"]
-    {
+    for name in [
+        "adaptdhm",
+        "adasparse",
+        "cgc",
+        "dffm",
+        "hinet",
+        "lhuc",
+        "m3oe",
+        "mmoe",
+        "moe",
+        "shared_bottom",
+        "single_task",
+        "star",
+    ] {
         let keys = toml::Table::from_iter([("name".to_owned(), name.into())]);
         let (_, architecture) = manygate_models::from_table(&keys).unwrap();
         let outputs = |reversed: bool| {
@@ -176,7 +187,7 @@ fn the_order_of_tasks_changes_no_prediction() {
 #[test]
 fn what_is_not_served_is_not_computed() {
     let batch = batch(30);
-    for name in ["hinet", "m2m", "m3oe", "mmoe", "shared_bottom", "star"] {
+    for name in ["adasparse", "hinet", "lhuc", "m2m", "m3oe", "mmoe", "pepnet", "shared_bottom", "star"] {
         let keys = toml::Table::from_iter([("name".to_owned(), name.into())]);
         let (_, architecture) = manygate_models::from_table(&keys).unwrap();
         let mut inputs = inputs(name);
@@ -233,6 +244,43 @@ fn a_warm_start_keeps_every_prediction() {
     }
 }
 
+/// Amplitudes at rest are 1: such a model is the one without them.
+#[test]
+fn gates_that_say_nothing_change_no_prediction() {
+    let (batch, shared) = (batch(40), "name = \"shared_bottom\"\nbottom_units = [9, 6]\ntower_units = [5]");
+    let lhuc = |form: &str| format!("name = \"lhuc\"\nunits = [9, 6]\ntower_units = [5]\n{form}");
+    let pepnet = |keys: &str| format!("name = \"pepnet\"\ntower_units = [9, 6]\n{keys}");
+    let fusion = "name = \"adasparse\"\nepsilon = 0.0";
+    let pairs = [
+        ("lhuc", lhuc("amplitude = \"sigmoid\""), shared.to_owned()),
+        ("lhuc", lhuc("amplitude = \"exp\"\nsite = \"input\""), shared.to_owned()),
+        ("lhuc", lhuc("form = \"gate\"\namplitude = \"linear\"\ngate_units = [4]"), shared.to_owned()),
+        ("pepnet", pepnet("prior_fields = [\"user\"]"), pepnet("epnet = false\nppnet = false")),
+        ("pepnet", pepnet("gate_site = \"output\""), pepnet("epnet = false\nppnet = false")),
+        ("adasparse", fusion.to_owned(), format!("{fusion}\nform = \"scaling\"")),
+    ];
+    for (name, gated, plain) in pairs {
+        let (mut gated, mut plain) =
+            (configured(name, &gated, Mode::Evaluation), configured(name, &plain, Mode::Evaluation));
+        let at_rest =
+            |name: &str| name.starts_with("scale.") || (name.contains("gate") && name.contains(".1."));
+        let blocks: Vec<_> =
+            gated.params.layout().blocks().map(|(b, range)| (b.name.clone(), range)).collect();
+        for (_, range) in blocks.iter().filter(|(name, _)| at_rest(name)) {
+            gated.params.values[range.clone()].fill(0.0);
+        }
+        let values: BTreeMap<_, _> = blocks.into_iter().collect();
+        let own: Vec<_> = plain.params.layout().blocks().map(|(b, range)| (b.name.clone(), range)).collect();
+        for (name, range) in own {
+            plain.params.values[range].copy_from_slice(&gated.params.values[values[&name].clone()]);
+        }
+        let [gated, plain] = [&gated, &plain].map(|model| predict(model, &Serial, &batch));
+        for (one, two) in gated.iter().flatten().zip(plain.iter().flatten()) {
+            assert!((one - two).abs() < 1e-6, "{name}: {one} in place of {two}");
+        }
+    }
+}
+
 #[test]
 fn a_batch_of_one_row_trains() {
     for entry in MODELS {
@@ -271,7 +319,9 @@ fn an_absent_scenario_gets_no_gradient_and_keeps_its_statistics() {
         let model = model(entry.name, Mode::Training);
         let (gradients, after) = step(&model, &batch(50));
         let by_scenario = |name: &str| {
-            name.starts_with("scene.") || name.contains(".domain_") || name == "domain.table.weight"
+            ["scene.", "scale."].iter().any(|prefix| name.starts_with(prefix))
+                || name.contains(".domain_")
+                || name == "domain.table.weight"
         };
         let of_absent = |name: &str| {
             let prefixes: &[&str] = match entry.name {

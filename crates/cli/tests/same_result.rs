@@ -26,6 +26,10 @@ const MODELS: &[Job] = &[
     (M3OE, ""),
     // With state that moves by several passes over a batch.
     ("name = \"adaptdhm\"\nembedding_dim = 4\nunits = [16, 8]", ""),
+    ("name = \"lhuc\"\nembedding_dim = 4\nunits = [16, 8]\ntower_units = [8]\ndropout = 0.2", ""),
+    (PEPNET, ""),
+    // Whose regulariser is a function of the whole batch.
+    ("name = \"adasparse\"\nembedding_dim = 4\nunits = [16, 8]\nsparsity_weight = 0.5", ""),
     ("name = \"causalint\"\nembedding_dim = 4\nunits = [16, 8]\ntransfer = 3", SECOND_TASK),
 ];
 
@@ -84,6 +88,15 @@ const M3OE: &str = "name = \"m3oe\"\nembedding_dim = 4\nstar_width = 16\nwidth =
 
 const M2M: &str =
     "name = \"m2m\"\nembedding_dim = 4\nexperts = 2\nexpert_units = [8]\nprofile_fields = [\"user\"]";
+
+/// With tables that gates alone look up.
+const PEPNET: &str = r#"name = "pepnet"
+embedding_dim = 4
+tower_units = [16, 8]
+gate_hidden = 8
+prior_fields = ["user"]
+prior_tables = "own"
+"#;
 
 /// With dropout and a method that learns weights, and looks at each batch a second time.
 const BALANCED: &str = "name = \"mmoe\"\nembedding_dim = 4\nexperts = 2\nexpert_units = [16, 8]\ntower_units = [8]\ndropout = 0.3\ngate_dropout = 0.2\n\n[balance]\nmethod = \"famo\"\n";

@@ -1,6 +1,7 @@
 //! Layers, architectures and their registry.
 
 pub mod adaptdhm;
+pub mod adasparse;
 pub mod causalint;
 pub mod cgc;
 pub mod config;
@@ -9,11 +10,13 @@ pub mod esmm;
 pub mod hinet;
 pub mod inputs;
 pub mod layers;
+pub mod lhuc;
 pub mod m2m;
 pub mod m3oe;
 pub mod mmoe;
 pub mod moe;
 pub mod mtms;
+pub mod pepnet;
 pub mod ple;
 pub mod registry;
 pub mod shared_bottom;

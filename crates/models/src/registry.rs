@@ -4,8 +4,8 @@ use crate::config::Key;
 use crate::inputs::Inputs;
 use crate::taxonomy::{Method, Relation, Structure};
 use crate::{
-    adaptdhm, causalint, cgc, dffm, esmm, hinet, m2m, m3oe, mmoe, moe, mtms, ple, shared_bottom, single_task,
-    star,
+    adaptdhm, adasparse, causalint, cgc, dffm, esmm, hinet, lhuc, m2m, m3oe, mmoe, moe, mtms, pepnet, ple,
+    shared_bottom, single_task, star,
 };
 use manygate_core::{Error, Result};
 use manygate_graph::{Graph, Mode, Parameters};
@@ -72,16 +72,19 @@ const RATES: [&str; 2] = ["dropout", "gate_dropout"];
 /// Every architecture, by name.
 pub const MODELS: &[Entry] = &[
     adaptdhm::ENTRY,
+    adasparse::ENTRY,
     causalint::ENTRY,
     cgc::ENTRY,
     dffm::ENTRY,
     esmm::ENTRY,
     hinet::ENTRY,
+    lhuc::ENTRY,
     m2m::ENTRY,
     m3oe::ENTRY,
     mmoe::ENTRY,
     moe::ENTRY,
     mtms::ENTRY,
+    pepnet::ENTRY,
     ple::ENTRY,
     shared_bottom::ENTRY,
     single_task::ENTRY,

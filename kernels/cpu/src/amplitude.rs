@@ -10,6 +10,17 @@ use crate::math;
 use crate::simd::Simd;
 use crate::view::{Mat, MatMut};
 
+/// When a unit is pruned: where its weight `v = γ sigmoid(α r)` is not above ε.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Pruning {
+    /// γ, the largest weight.
+    pub scale: f32,
+    /// α.
+    pub steepness: f32,
+    /// ε.
+    pub threshold: f32,
+}
+
 /// What a unit is multiplied by, as a function of any number.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Amplitude {
@@ -19,38 +30,54 @@ pub enum Amplitude {
     Exp,
     /// `1 + r`.
     OnePlus,
+    /// The weight of a unit that is not pruned, 0 for others, whose gradient is 0 too.
+    Pruned(Pruning),
+    /// 1 for a unit that is not pruned, 0 for others.
+    Mask {
+        /// Which are.
+        pruning: Pruning,
+        /// Whether the gradient is that of the weight, as if the step were none; else it is 0.
+        straight_through: bool,
+    },
+}
+
+impl Pruning {
+    /// The weight v of each lane and its derivative.
+    #[inline(always)]
+    fn weight<S: Simd>(self, s: S, r: S::V) -> (S::V, S::V) {
+        let share = math::sigmoid(s, s.mul(s.splat(self.steepness), r));
+        let v = s.mul(s.splat(self.scale), share);
+        (v, s.mul(s.mul(s.splat(self.steepness), v), s.sub(s.splat(1.0), share)))
+    }
+
+    /// `open` where the weight is above the threshold, else 0, and NaN where it is NaN.
+    #[inline(always)]
+    fn only<S: Simd>(self, s: S, v: S::V, open: S::V) -> S::V {
+        // In this order `min` is 0 for a weight, and hands a NaN through.
+        s.select(s.greater(v, s.splat(self.threshold)), open, s.min(s.splat(0.0), v))
+    }
 }
 
 impl Amplitude {
-    /// The amplitude of one argument.
-    pub fn of(self, r: f64) -> f64 {
-        match self {
-            Amplitude::Sigmoid(gamma) => f64::from(gamma) / (1.0 + (-r).exp()),
-            Amplitude::Exp => r.exp(),
-            Amplitude::OnePlus => 1.0 + r,
-        }
-    }
-
-    /// The amplitude of each lane.
+    /// The amplitude of each lane and its derivative.
     #[inline(always)]
-    fn apply<S: Simd>(self, s: S, r: S::V) -> S::V {
+    fn with_slope<S: Simd>(self, s: S, r: S::V) -> (S::V, S::V) {
+        let one = s.splat(1.0);
         match self {
-            Amplitude::Sigmoid(gamma) => s.mul(s.splat(gamma), math::sigmoid(s, r)),
-            Amplitude::Exp => math::exp(s, r),
-            Amplitude::OnePlus => s.add(s.splat(1.0), r),
-        }
-    }
-
-    /// The derivative of each lane, from the amplitude.
-    #[inline(always)]
-    fn slope<S: Simd>(self, s: S, a: S::V) -> S::V {
-        match self {
-            Amplitude::Sigmoid(gamma) => {
-                let share = s.mul(a, s.splat(1.0 / gamma));
-                s.mul(a, s.sub(s.splat(1.0), share))
+            Amplitude::Sigmoid(scale) => Pruning { scale, steepness: 1.0, threshold: 0.0 }.weight(s, r),
+            Amplitude::Exp => {
+                let a = math::exp(s, r);
+                (a, a)
             }
-            Amplitude::Exp => a,
-            Amplitude::OnePlus => s.splat(1.0),
+            Amplitude::OnePlus => (s.add(one, r), one),
+            Amplitude::Pruned(pruning) => {
+                let (v, slope) = pruning.weight(s, r);
+                (pruning.only(s, v, v), pruning.only(s, v, slope))
+            }
+            Amplitude::Mask { pruning, straight_through } => {
+                let (v, slope) = pruning.weight(s, r);
+                (pruning.only(s, v, one), if straight_through { slope } else { s.splat(0.0) })
+            }
         }
     }
 }
@@ -110,7 +137,7 @@ fn amplify_body<S: Simd>(s: S, amplitude: Amplitude, x: Mat<'_>, r: Arguments<'_
         let (x, y, arguments) = (x.row(row), y.row_mut(row), r.values.row(r.row_of(row)));
         let mut at = 0;
         for span in spans(s, arguments.len()) {
-            let a = amplitude.apply(s, load_span(s, arguments, span));
+            let (a, _) = amplitude.with_slope(s, load_span(s, arguments, span));
             if r.parts.is_empty() {
                 store_span(s, y, span, s.mul(a, load_span(s, x, span)));
                 continue;
@@ -168,7 +195,7 @@ fn backward_body<S: Simd>(
         let mask = mask.map(|(activation, output)| (activation, output.row(row)));
         let mut at = 0;
         for span in spans(s, arguments.len()) {
-            let a = amplitude.apply(s, load_span(s, arguments, span));
+            let (a, slope) = amplitude.with_slope(s, load_span(s, arguments, span));
             let mut da = s.splat(0.0);
             if r.parts.is_empty() {
                 da = s.mul(load_span(s, dy, span), load_span(s, x, span));
@@ -203,10 +230,53 @@ fn backward_body<S: Simd>(
             }
             if let Some(dr) = &mut dr {
                 let to = dr.to.row_mut(source);
-                let add = s.mul(da, amplitude.slope(s, a));
+                let add = s.mul(da, slope);
                 let adds = dr.accumulate || is_table;
                 store_span(s, to, span, if adds { s.add(load_span(s, to, span), add) } else { add });
             }
+        }
+    }
+}
+
+dispatch! {
+    /// How many units `r` leaves unpruned.
+    pub fn unpruned(pruning: Pruning, r: Mat<'_>) -> f64 = unpruned_body;
+}
+
+#[inline(always)]
+fn unpruned_body<S: Simd>(s: S, pruning: Pruning, r: Mat<'_>) -> f64 {
+    let mut total = 0.0;
+    for row in 0..r.rows() {
+        let r = r.row(row);
+        for span in spans(s, r.len()) {
+            let (v, _) = pruning.weight(s, load_span(s, r, span));
+            let mut open = [0.0f32; MAX_LANES];
+            s.store(&mut open, pruning.only(s, v, s.splat(1.0)));
+            for &open in &open[..span.lanes] {
+                total += f64::from(open);
+            }
+        }
+    }
+    total
+}
+
+dispatch! {
+    /// `dr = factor v'(r)`: the gradient of `factor` times the sum of the weights.
+    ///
+    /// # Panics
+    /// When the shapes differ.
+    pub fn pruning_dr(pruning: Pruning, r: Mat<'_>, factor: f32, dr: Target<'_>) = pruning_dr_body;
+}
+
+#[inline(always)]
+fn pruning_dr_body<S: Simd>(s: S, pruning: Pruning, r: Mat<'_>, factor: f32, mut dr: Target<'_>) {
+    assert_eq!((r.rows(), r.cols()), (dr.to.rows(), dr.to.cols()), "pruning_dr: r and dr differ in shape");
+    for row in 0..r.rows() {
+        let (r, to) = (r.row(row), dr.to.row_mut(row));
+        for span in spans(s, r.len()) {
+            let (_, slope) = pruning.weight(s, load_span(s, r, span));
+            let add = s.mul(s.splat(factor), slope);
+            store_span(s, to, span, if dr.accumulate { s.add(load_span(s, to, span), add) } else { add });
         }
     }
 }
@@ -243,19 +313,43 @@ mod tests {
     use crate::testing::{close, values};
     use proptest::prelude::*;
 
-    const ALL: [Amplitude; 3] = [Amplitude::Sigmoid(2.0), Amplitude::Exp, Amplitude::OnePlus];
+    const PRUNING: Pruning = Pruning { scale: 1.5, steepness: 2.0, threshold: 0.6 };
+    const ALL: [Amplitude; 6] = [
+        Amplitude::Sigmoid(2.0),
+        Amplitude::Exp,
+        Amplitude::OnePlus,
+        Amplitude::Pruned(PRUNING),
+        Amplitude::Mask { pruning: PRUNING, straight_through: true },
+        Amplitude::Mask { pruning: PRUNING, straight_through: false },
+    ];
 
-    fn exact(amplitude: Amplitude, r: f64) -> f64 {
-        match amplitude {
-            Amplitude::Sigmoid(gamma) => f64::from(gamma) / (1.0 + (-r).exp()),
-            Amplitude::Exp => r.exp(),
-            Amplitude::OnePlus => 1.0 + r,
-        }
+    fn weight(pruning: Pruning, r: f64) -> f64 {
+        f64::from(pruning.scale) / (1.0 + (-f64::from(pruning.steepness) * r).exp())
     }
 
-    fn slope(amplitude: Amplitude, r: f64) -> f64 {
+    fn weight_slope(pruning: Pruning, r: f64) -> f64 {
         let h = 1e-5;
-        (exact(amplitude, r + h) - exact(amplitude, r - h)) / (2.0 * h)
+        (weight(pruning, r + h) - weight(pruning, r - h)) / (2.0 * h)
+    }
+
+    /// The amplitude and the slope that it is given.
+    fn exact(amplitude: Amplitude, r: f64) -> (f64, f64) {
+        match amplitude {
+            Amplitude::Sigmoid(scale) => {
+                let all = Pruning { scale, steepness: 1.0, threshold: 0.0 };
+                (weight(all, r), weight_slope(all, r))
+            }
+            Amplitude::Exp => (r.exp(), r.exp()),
+            Amplitude::OnePlus => (1.0 + r, 1.0),
+            Amplitude::Pruned(p) => match weight(p, r) > f64::from(p.threshold) {
+                true => (weight(p, r), weight_slope(p, r)),
+                false => (0.0, 0.0),
+            },
+            Amplitude::Mask { pruning: p, straight_through } => {
+                let open = f64::from(u8::from(weight(p, r) > f64::from(p.threshold)));
+                (open, if straight_through { weight_slope(p, r) } else { 0.0 })
+            }
+        }
     }
 
     proptest! {
@@ -293,15 +387,41 @@ mod tests {
                     }
                     let at = (if table { source[row] as usize } else { row }) * n + unit_of[c];
                     let (x, dy, r) = (f64::from(x[i]), f64::from(dy[i]), f64::from(r[at]));
-                    let a = exact(amplitude, r);
+                    let (a, slope) = exact(amplitude, r);
                     prop_assert!(close(y[i], a * x, 1e-6), "{isa} {amplitude:?}: {}", y[i]);
                     let before = if accumulate { f64::from(old[i]) } else { 0.0 };
                     let open = if masked && h[i] <= 0.0 { 0.0 } else { 1.0 };
                     prop_assert!(close(dx[i], open * (before + a * dy), 2e-6), "{isa} {amplitude:?}: {}", dx[i]);
-                    sums[at] += dy * x * slope(amplitude, r);
+                    sums[at] += dy * x * slope;
                 }
                 for (got, expected) in dr.iter().zip(&sums) {
                     prop_assert!(close(*got, *expected, 1e-5), "{isa} {amplitude:?}: {got}, {expected}");
+                }
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn counts_and_their_gradients_agree_with_f64(
+            rows in 0usize..5, cols in 0usize..40, pad in 0usize..3, accumulate: bool, seed: u64,
+        ) {
+            let stride = cols + pad;
+            let [r, old] = [0, 1].map(|i| values(seed ^ i, rows * stride, 2.0));
+            let inside = |i: &usize| i % stride < cols;
+            let exactly = |i: usize| weight(PRUNING, f64::from(r[i]));
+            let open = (0..rows * stride).filter(inside).filter(|&i| exactly(i) > f64::from(PRUNING.threshold));
+            let open = open.count() as f64;
+            for isa in Isa::available() {
+                let view = Mat::strided(&r, rows, cols, stride);
+                prop_assert_eq!(unpruned(isa, PRUNING, view), open);
+                let mut dr = old.clone();
+                let to = MatMut::strided(&mut dr, rows, cols, stride);
+                pruning_dr(isa, PRUNING, view, 0.3, Target { to, accumulate });
+                for i in 0..rows * stride {
+                    let before = if accumulate || !inside(&i) { f64::from(old[i]) } else { 0.0 };
+                    let add = if inside(&i) { f64::from(0.3f32) * weight_slope(PRUNING, f64::from(r[i])) } else { 0.0 };
+                    prop_assert!(close(dr[i], before + add, 2e-6), "{isa}: {}", dr[i]);
                 }
             }
         }

@@ -224,6 +224,9 @@ impl<'c> Take<'c> {
                 _ => self.expect(expected, name, &[1]),
             }
         }
+        if self.tensors.contains_key(engine::TASKS_TOGETHER) {
+            self.expect(expected, engine::TASKS_TOGETHER.into(), &[1]);
+        }
         for output in plan.output_names() {
             let (out, eval) = (format!("out.{output}"), format!("eval.{output}"));
             self.expect(expected, out.clone(), &[setup.rows]);

@@ -46,6 +46,9 @@ impl fmt::Display for Variant {
     }
 }
 
+/// What some cases call the sum of the tasks' losses beside other parts.
+pub(crate) const TASKS_TOGETHER: &str = "loss.bce";
+
 /// Values by name.
 pub(crate) type Named = BTreeMap<String, Vec<f64>>;
 
@@ -112,6 +115,12 @@ impl Run<'_> {
         run(training, &mut ws, state, &vec![1.0; parts])?;
         outputs(training, &ws, &order, "out", &mut computed.values)?;
         losses(training, &ws, &mut computed.values);
+        if self.contents.expected.contains_key(TASKS_TOGETHER) {
+            let is_task = |(part, _): &(&LossPart, _)| training.output_names().any(|task| task == part.name);
+            let tasks = training.losses().iter().zip(ws.part_losses()).filter(is_task);
+            let sum = tasks.map(|(part, loss)| f64::from(part.weight) * loss).sum();
+            computed.values.insert(TASKS_TOGETHER.into(), vec![sum]);
+        }
         gradients(exec, training, &ws, &batch, &mut computed.values)?;
         let mut after = state.clone();
         training.update_state(&ws, &mut after);

@@ -1,17 +1,19 @@
-//! `y = x ⊙ a(r)`: every unit times an amplitude, which is γ·sigmoid(r), e^r or 1 + r.
+//! `y = x ⊙ a(r)`: every unit times an amplitude, which is γ·sigmoid(r), e^r, 1 + r, or 0 for a unit that is pruned.
 //!
 //! x, y `[batch, n]`. r is `[batch, n]`, what a gate says of each unit; over parts `[batch, parts]`, and one amplitude
 //! multiplies all units of a part, as those of a field; by scenario `[scenarios, n]`, a matrix that exists once, of which a
 //! row takes that of its scenario. Backward: `dx = dy ⊙ a(r)`, `dr = dy ⊙ x ⊙ a'(r)`, summed over a part or over the rows
 //! of a scenario.
+//!
+//! In copies, r and y have several times n columns: each copy of x has amplitudes of its own, as the input of several towers.
 
 use crate::check::Case;
-use crate::op::{Backward, Forward, Gradient, Matrix, Op, Reads, Rowset, Saved};
+use crate::op::{Backward, Forward, Matrix, Op, Reads, Rowset, Saved};
 use crate::reach;
 use crate::shape::{Shape, Space};
 use manygate_core::Batch;
 use manygate_kernels::Mat;
-use manygate_kernels::amplitude::{self, Amplitude, Arguments, Target};
+use manygate_kernels::amplitude::{self, Amplitude, Arguments, Pruning, Target};
 
 /// Units times amplitudes, see the [module](self). Inputs: x, r.
 #[derive(Clone, Debug)]
@@ -19,12 +21,13 @@ pub struct Amplify {
     amplitude: Amplitude,
     parts: Vec<usize>,
     scenarios: Option<usize>,
+    copies: usize,
 }
 
 impl Amplify {
     /// An amplitude for each unit.
     pub fn new(amplitude: Amplitude) -> Amplify {
-        Amplify { amplitude, parts: Vec::new(), scenarios: None }
+        Amplify { amplitude, parts: Vec::new(), scenarios: None, copies: 1 }
     }
 
     /// With one amplitude for all units of a part; `parts` are their numbers of units, in order.
@@ -37,12 +40,23 @@ impl Amplify {
         Amplify { scenarios: Some(scenarios), ..self }
     }
 
+    /// Of `copies` copies of x side by side, each with its own amplitudes; not over parts.
+    pub fn copies(self, copies: usize) -> Amplify {
+        Amplify { copies, ..self }
+    }
+
     fn arguments<'a>(&'a self, at: &Rowset<'a>, values: Mat<'a>) -> Arguments<'a> {
         let rows = self.scenarios.map(|_| &at.batch.scenario[at.range()]);
         Arguments { values, rows, parts: &self.parts }
     }
 
-    /// The amplitude that multiplies each unit.
+    /// What the amplitudes of a copy are taken of.
+    fn own<'a>(&self, r: Mat<'a>, copy: usize) -> Mat<'a> {
+        let cols = r.cols() / self.copies;
+        r.columns(copy * cols, cols)
+    }
+
+    /// The amplitude that multiplies each unit of y.
     fn sources(&self, units: usize) -> Vec<usize> {
         match &self.parts[..] {
             [] => (0..units).collect(),
@@ -57,19 +71,17 @@ impl Op for Amplify {
     }
 
     fn output(&self, inputs: &[Shape]) -> Result<Shape, String> {
-        if let Amplitude::Sigmoid(gamma) = self.amplitude
-            && !(gamma.is_finite() && gamma > 0.0)
-        {
-            return Err(format!("amplitudes up to {gamma} are none: a number above 0 is needed"));
+        if self.copies == 0 || (self.copies > 1 && !self.parts.is_empty()) {
+            return Err(format!("{} copies in parts of {:?} are none", self.copies, self.parts));
         }
         let [x, r] = inputs else { return Err(format!("two inputs are needed, not {inputs:?}")) };
         let divided = self.parts.is_empty() || self.parts.iter().sum::<usize>() == x.cols;
-        let cols = if self.parts.is_empty() { x.cols } else { self.parts.len() };
+        let cols = if self.parts.is_empty() { self.copies * x.cols } else { self.parts.len() };
         let wanted = self.scenarios.map_or(Shape::batch(cols), |s| Shape::once(s, cols));
         if x.space != Space::Batch || !divided || *r != wanted {
             return Err(format!("units {x} in parts of {:?} need {wanted}, not {r}", self.parts));
         }
-        Ok(*x)
+        Ok(x.with_cols(self.copies * x.cols))
     }
 
     fn saved(&self) -> Saved {
@@ -86,7 +98,7 @@ impl Op for Amplify {
 
     fn reach(&self, _inputs: &[Shape], i: usize, output: &[bool], reached: &mut [bool]) {
         match i {
-            0 => reach::same(output, reached),
+            0 => reach::at_same_place(output, reached, reached.len()),
             _ if self.scenarios.is_some() => reached.fill(true),
             _ => {
                 let sources = self.sources(output.len());
@@ -96,38 +108,58 @@ impl Op for Amplify {
     }
 
     fn forward(&self, tile: &mut Forward<'_>) {
-        let (x, r, y) = (tile.input(0), tile.input(1), tile.take_output());
-        amplitude::amplify(tile.at.isa, self.amplitude, x, self.arguments(&tile.at, r), y);
+        let (x, r, mut y) = (tile.input(0), tile.input(1), tile.take_output());
+        for copy in 0..self.copies {
+            let (r, y) = (self.own(r, copy), y.columns(copy * x.cols(), x.cols()));
+            amplitude::amplify(tile.at.isa, self.amplitude, x, self.arguments(&tile.at, r), y);
+        }
     }
 
     fn backward(&self, tile: &mut Backward<'_>) {
         let (x, r, dy) = (tile.input(0), tile.input(1), tile.take_output_gradient());
-        let (dx, dr) = (tile.take_gradient(0), tile.take_gradient(1));
-        let mask = dx.as_ref().and_then(|dx| dx.mask);
-        let (isa, arguments) = (tile.at.isa, self.arguments(&tile.at, r));
-        let (dx, dr) = (dx.map(target), dr.map(target));
-        amplitude::amplify_backward(isa, self.amplitude, x, arguments, dy.as_mat(), dx, mask, dr);
+        let (mut dx, mut dr) = (tile.take_gradient(0), tile.take_gradient(1));
+        for copy in 0..self.copies {
+            let (from, isa) = (copy * x.cols(), tile.at.isa);
+            let arguments = self.arguments(&tile.at, self.own(r, copy));
+            let mask = dx.as_ref().and_then(|dx| dx.mask).filter(|_| copy + 1 == self.copies);
+            let dx =
+                dx.as_mut().map(|dx| Target { to: dx.to.reborrow(), accumulate: dx.accumulate || copy > 0 });
+            let dr = dr.as_mut().map(|dr| Target {
+                to: dr.to.columns(copy * arguments.values.cols(), arguments.values.cols()),
+                accumulate: dr.accumulate,
+            });
+            let dy = dy.as_mat().columns(from, x.cols());
+            amplitude::amplify_backward(isa, self.amplitude, x, arguments, dy, dx, mask, dr);
+        }
     }
 
     fn reference(&self, inputs: &[Matrix], _tables: &[Matrix], batch: &Batch) -> Matrix {
-        let (mut y, r) = (inputs[0].clone(), &inputs[1]);
+        let (x, r) = (&inputs[0], &inputs[1]);
+        let mut y = Matrix::zeros(x.rows, self.copies * x.cols);
         let sources = self.sources(y.cols);
-        for (i, unit) in y.data.iter_mut().enumerate() {
-            let row = i / inputs[0].cols;
-            let row = self.scenarios.map_or(row, |_| batch.scenario[row] as usize);
-            let r = r.at(row, sources[i % inputs[0].cols]);
-            *unit *= match self.amplitude {
-                Amplitude::Sigmoid(gamma) => f64::from(gamma) / (1.0 + (-r).exp()),
-                Amplitude::Exp => r.exp(),
-                Amplitude::OnePlus => 1.0 + r,
-            };
+        for (row, c) in (0..y.rows).flat_map(|row| (0..sources.len()).map(move |c| (row, c))) {
+            let own = self.scenarios.map_or(row, |_| batch.scenario[row] as usize);
+            y.set(row, c, x.at(row, c % x.cols) * amplitude_f64(self.amplitude, r.at(own, sources[c])));
         }
         y
     }
 }
 
-fn target(gradient: Gradient<'_>) -> Target<'_> {
-    Target { to: gradient.to, accumulate: gradient.accumulate }
+/// An amplitude in f64, for references.
+fn amplitude_f64(amplitude: Amplitude, r: f64) -> f64 {
+    match amplitude {
+        Amplitude::Sigmoid(scale) => f64::from(scale) / (1.0 + (-r).exp()),
+        Amplitude::Exp => r.exp(),
+        Amplitude::OnePlus => 1.0 + r,
+        Amplitude::Pruned(pruning) => weight_f64(pruning, r).unwrap_or(0.0),
+        Amplitude::Mask { pruning, .. } => f64::from(u8::from(weight_f64(pruning, r).is_some())),
+    }
+}
+
+/// The weight of a unit that is not pruned, in f64.
+pub(super) fn weight_f64(pruning: Pruning, r: f64) -> Option<f64> {
+    let weight = f64::from(pruning.scale) / (1.0 + (-f64::from(pruning.steepness) * r).exp());
+    (weight > f64::from(pruning.threshold)).then_some(weight)
 }
 
 /// Instances for the check of every op, see [`check`](crate::check).
@@ -143,11 +175,21 @@ pub fn cases() -> Vec<Case> {
         let op = Amplify::new(amplitude).by_scenario(3);
         Case::new(name, move |g, x| g.add("op", op.clone(), x)).rows(cols).once(3, cols)
     };
+    let in_copies = |name: &str, copies: usize, cols: usize| {
+        let op = Amplify::new(Amplitude::Sigmoid(2.0)).copies(copies);
+        Case::new(name, move |g, x| g.add("op", op.clone(), x)).rows(cols).rows(copies * cols)
+    };
+    let pruning = Pruning { scale: 1.5, steepness: 2.0, threshold: 0.6 };
+    // With a gradient straight through the step, differences say nothing of it: golden cases of adasparse check that.
+    let mask = Amplitude::Mask { pruning, straight_through: false };
     vec![
         units("amplify/one", Amplitude::Sigmoid(2.0), 1),
         units("amplify/sigmoid", Amplitude::Sigmoid(3.0), 19),
         units("amplify/exp", Amplitude::Exp, 17),
         units("amplify/one_plus", Amplitude::OnePlus, 5),
+        units("amplify/pruned", Amplitude::Pruned(pruning), 18),
+        units("amplify/mask", mask, 7),
+        in_copies("amplify/copies", 3, 5),
         over("amplify/fields", &[4, 4, 7, 1, 1]),
         by_scenario("amplify/scenario", Amplitude::Sigmoid(2.0), 18),
         by_scenario("amplify/scenario_exp", Amplitude::Exp, 3),

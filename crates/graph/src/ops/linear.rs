@@ -10,6 +10,8 @@
 //! Over groups, x is `[batch, groups · in]` and y `[batch, groups · out]`: every group is multiplied by the same weight,
 //! as the fields of a sample are.
 //!
+//! Behind pruned units, tiles of few rows skip the inputs that are 0 in all of their rows, weights and all.
+//!
 //! Backward: `dz = dy ⊙ act'`, `dW = dzᵀ x`, `db = Σ dz`, `dx = dz W`.
 
 use crate::check::Case;
@@ -41,6 +43,7 @@ pub struct Linear {
     segments: Vec<Segment>,
     scenarios: Option<usize>,
     groups: usize,
+    skips_zeros: bool,
 }
 
 impl Linear {
@@ -51,7 +54,7 @@ impl Linear {
 
     /// Several heads side by side.
     pub fn segmented(segments: Vec<Segment>) -> Linear {
-        Linear { segments, scenarios: None, groups: 1 }
+        Linear { segments, scenarios: None, groups: 1, skips_zeros: false }
     }
 
     /// With a weight for each of `scenarios` scenarios.
@@ -62,6 +65,12 @@ impl Linear {
     /// With the same weight for each of `groups` equal parts of a row. One segment is needed.
     pub fn over_groups(self, groups: usize) -> Linear {
         Linear { groups, ..self }
+    }
+
+    /// Of an input in which many values are 0: in tiles of at most [`gemm::SKIPPING_ROWS`] rows they are skipped. That is
+    /// slower where few are.
+    pub fn skipping_zeros(self) -> Linear {
+        Linear { skips_zeros: true, ..self }
     }
 
     fn weights(&self) -> usize {
@@ -188,6 +197,8 @@ impl Op for Linear {
         let packed = tile.packed(0);
         let mut packed = &packed[selected * packed.len() / self.weights()..];
         let mut y = tile.take_output();
+        let skips = self.skips_zeros && x.rows() <= gemm::SKIPPING_ROWS;
+        let linear = if skips { gemm::linear_skipping } else { gemm::linear };
         for (columns, segment) in self.columns() {
             let (this, rest) = packed.split_at(gemm::packed_len(inner, segment.out));
             let bias = if segment.bias { &bias[columns.clone()] } else { &[] };
@@ -195,7 +206,7 @@ impl Op for Linear {
                 let x = x.columns(group * inner, inner);
                 let weight = Packed::new(this, inner, segment.out);
                 let y = y.columns(group * segment.out + columns.start, segment.out);
-                gemm::linear(tile.at.isa, x, weight, bias, segment.activation, y);
+                linear(tile.at.isa, x, weight, bias, segment.activation, y);
             }
             packed = rest;
         }
@@ -357,6 +368,7 @@ pub fn cases() -> Vec<Case> {
             .positions(1, 5)
             .once(9, 5)
             .once(9, 1),
+        of("linear/skipping", Linear::new(19, true, Activation::Tanh).skipping_zeros(), 9),
         of("linear/groups", Linear::new(5, true, Activation::Relu).over_groups(3), 7),
         of(
             "linear/groups_by_scenario",

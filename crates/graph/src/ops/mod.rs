@@ -38,6 +38,8 @@ pub mod outer_gradient;
 pub mod pair_products;
 pub mod poisson;
 pub mod position_embedding;
+pub mod pruned_share;
+pub mod range_penalty;
 pub mod route;
 pub mod row_dot;
 pub mod row_linear;
@@ -93,6 +95,8 @@ pub use outer_gradient::OuterGradient;
 pub use pair_products::PairProducts;
 pub use poisson::{PoissonLoss, Rate};
 pub use position_embedding::PositionEmbedding;
+pub use pruned_share::PrunedShare;
+pub use range_penalty::RangePenalty;
 pub use route::Route;
 pub use row_dot::RowDot;
 pub use row_linear::RowLinear;
@@ -154,6 +158,8 @@ pub fn cases() -> Vec<Case> {
         poisson::cases,
         position_embedding::cases,
         route::cases,
+        pruned_share::cases,
+        range_penalty::cases,
         row_dot::cases,
         row_linear::cases,
         row_normalise::cases,

@@ -11,10 +11,10 @@
 //! With two prefixes P and Q, for the layers: `P.weight` `[hidden, |z|]`, `P.bias`, `Q.weight` `[n, hidden]`, `Q.bias`. δ is
 //! never in memory: a gate hands on what the sigmoid is taken of, and [`apply`] does the rest in one pass.
 
-use super::linear::linear;
+use super::linear::{linear, side_by_side};
 use manygate_core::{Error, Result};
-use manygate_graph::ops::{Amplify, Linear};
-use manygate_graph::{Block, Graph, Init, ParamSpec, Value};
+use manygate_graph::ops::Amplify;
+use manygate_graph::{Graph, Value};
 use manygate_kernels::activation::Activation;
 use manygate_kernels::amplitude::Amplitude;
 
@@ -42,28 +42,11 @@ impl Gate {
 /// # Errors
 /// When a width is 0 or a name is taken.
 pub fn gates(g: &mut Graph, name: &str, z: Value, gates: &[Gate]) -> Result<Vec<Value>> {
-    if gates.iter().any(|gate| gate.hidden == 0 || gate.out == 0) {
-        return Err(Error::graph(name, "a gate needs at least 1 hidden unit and 1 amplitude"));
-    }
-    let cols = g.cols(z);
-    let weight = |gate: &Gate| {
-        Block::weight(format!("{}.weight", gate.layers[0]), gate.hidden, cols, Init::XavierUniform)
-    };
-    let bias =
-        |gate: &Gate| Block::vector(format!("{}.bias", gate.layers[0]), gate.hidden, Init::Constant(0.0));
-    let weights = g.param(ParamSpec::new(gates.iter().map(weight).collect())?)?;
-    let biases = g.param(ParamSpec::new(gates.iter().map(bias).collect())?)?;
-    let width = gates.iter().map(|gate| gate.hidden).sum();
-    let hidden = g.add(name, Linear::new(width, true, Activation::Relu), &[z, weights, biases])?;
-    let mut from = 0;
-    gates
-        .iter()
-        .map(|gate| {
-            let own = g.columns(hidden, from, gate.hidden)?;
-            from += gate.hidden;
-            linear(g, &gate.layers[1], own, gate.out, Activation::Identity)
-        })
-        .collect()
+    let first: Vec<_> = gates.iter().map(|gate| (gate.layers[0].clone(), gate.hidden)).collect();
+    let hidden = side_by_side(g, name, &first, z, Activation::Relu)?;
+    let second =
+        |(gate, hidden): (&Gate, Value)| linear(g, &gate.layers[1], hidden, gate.out, Activation::Identity);
+    gates.iter().zip(hidden).map(second).collect()
 }
 
 /// `γ sigmoid(r) ⊙ x`, from what [`gates`] said: an amplitude for each unit of x.
@@ -87,6 +70,22 @@ pub fn apply_to_parts(
     parts: Vec<usize>,
 ) -> Result<Value> {
     g.add(name, Amplify::new(of(gamma)?).over_parts(parts), &[x, r])
+}
+
+/// The same for each of `copies` copies of x side by side, as the inputs of several towers: r and y have as many times the
+/// columns of x.
+///
+/// # Errors
+/// When γ is not above 0, or the widths do not fit.
+pub fn apply_to_copies(
+    g: &mut Graph,
+    name: &str,
+    gamma: f64,
+    r: Value,
+    x: Value,
+    copies: usize,
+) -> Result<Value> {
+    g.add(name, Amplify::new(of(gamma)?).copies(copies), &[x, r])
 }
 
 /// γ·sigmoid.

@@ -1,6 +1,8 @@
 //! What models know of a sample's scenario: its embedding, `scene.weight` `[scenarios, width]`, which learns as dense
 //! parameters do.
 
+use super::concat::concat;
+use super::trunk::{self, Embedding};
 use crate::inputs::Inputs;
 use manygate_core::{Error, Result};
 use manygate_graph::ops::ScenarioEmbedding;
@@ -28,7 +30,28 @@ pub fn embedding(g: &mut Graph, inputs: &Inputs, width: usize, deviation: f32) -
     own_embedding(g, "scene", inputs, width, deviation)
 }
 
-/// The same from a matrix `<prefix>.weight` of another name.
+/// The scenario's embedding and the columns of categorical fields in the trunk, side by side: what tells of a scenario.
+/// It stands apart from the trunk, so that both may be inputs of one op. `key` names what asked for the fields.
+///
+/// # Errors
+/// When the data has no scenarios, there is no such field, or a name is taken.
+pub fn embedding_and_fields(
+    g: &mut Graph,
+    inputs: &Inputs,
+    width: usize,
+    tables: Embedding,
+    x0: Value,
+    fields: &[String],
+    key: &str,
+) -> Result<Value> {
+    let mut parts = vec![embedding(g, inputs, width, tables.deviation)?];
+    for name in fields {
+        parts.push(trunk::field(g, inputs, tables, x0, name, key)?);
+    }
+    concat(g, "scenario_and_fields", &parts)
+}
+
+/// The scenario's embedding from a matrix `<prefix>.weight` of another name.
 ///
 /// # Errors
 /// When the data has no scenarios, or a name is taken.

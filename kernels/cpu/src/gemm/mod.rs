@@ -41,6 +41,7 @@ mod microkernel;
 mod pack;
 mod product;
 pub mod reference;
+mod skipping;
 #[cfg(test)]
 mod tests;
 
@@ -49,6 +50,7 @@ pub use pack::{
     GroupedPacked, Packed, grouped_pack, grouped_pack_transposed, grouped_packed_len, pack, pack_transposed,
     packed_len,
 };
+pub use skipping::{SKIPPING_ROWS, linear_skipping};
 
 use crate::activation::Activation;
 use crate::dispatch;

@@ -119,4 +119,81 @@ pub(super) const TRANSLATIONS: &[Translation] = &[
         special: |_, _| Ok(()),
         without_effect: &[],
     },
+    Translation {
+        model: "lhuc",
+        required: &[
+            ("act", "activation"),
+            ("units", "units"),
+            ("form", "form"),
+            ("site", "site"),
+            ("tower_units", "tower_units"),
+        ],
+        optional: &[
+            ("gate_units", "gate_units"),
+            ("gate_fields", "gate_fields"),
+            ("gate_general", "gate_general"),
+        ],
+        special: |keys, model| {
+            let amplitude: String = keys.required("amplitude")?;
+            let amplitude = if amplitude == "sigmoid2" { "sigmoid".to_owned() } else { amplitude };
+            model.insert("amplitude".into(), amplitude.into());
+            // 0 in the vector form, which has no embedding.
+            let width: i64 = keys.required("scene_dim")?;
+            if width > 0 {
+                model.insert("scenario_dim".into(), width.into());
+            }
+            Ok(())
+        },
+        without_effect: &[],
+    },
+    Translation {
+        model: "pepnet",
+        required: &[
+            ("act", "activation"),
+            ("scene_dim", "scenario_dim"),
+            ("units", "tower_units"),
+            ("gamma", "gamma"),
+            ("epnet", "epnet"),
+            ("ppnet", "ppnet"),
+            ("domain_fields", "domain_fields"),
+            ("prior_fields", "prior_fields"),
+            ("prior_tables", "prior_tables"),
+            ("gate_site", "gate_site"),
+            ("stop_gradient", "stop_gradient"),
+        ],
+        optional: &[],
+        special: |keys, model| {
+            // Null stands for as many as a gate has amplitudes.
+            let hidden: Option<i64> = keys.optional("gate_hidden")?;
+            model.insert("gate_hidden".into(), hidden.unwrap_or(0).into());
+            Ok(())
+        },
+        without_effect: &[],
+    },
+    Translation {
+        model: "adasparse",
+        required: &[
+            ("act", "activation"),
+            ("scene_dim", "scenario_dim"),
+            ("units", "units"),
+            ("form", "form"),
+            ("domain_fields", "domain_fields"),
+            ("pruner_units", "pruner_units"),
+            ("prune_input", "prune_input"),
+            ("alpha", "alpha"),
+            ("beta", "beta"),
+            ("epsilon", "epsilon"),
+            ("straight_through", "straight_through"),
+            ("r_min", "ratio_min"),
+            ("r_max", "ratio_max"),
+        ],
+        optional: &[],
+        special: |keys, model| {
+            let weight: f64 = keys.required("lambda")?;
+            let is_on: bool = keys.required("sparsity")?;
+            model.insert("sparsity_weight".into(), if is_on { weight } else { 0.0 }.into());
+            Ok(())
+        },
+        without_effect: &[],
+    },
 ];
