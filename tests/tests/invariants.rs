@@ -147,7 +147,9 @@ fn a_model_that_is_written_and_read_predicts_the_same_bits() {
 #[test]
 fn the_order_of_tasks_changes_no_prediction() {
     let batch = batch(30);
-    for name in ["cgc", "dffm", "mmoe", "moe", "shared_bottom", "single_task", "star"] {
+    for name in
+        ["cgc", "cross_stitch", "dffm", "mmoe", "moe", "shared_bottom", "single_task", "star", "stem", "taml"]
+    {
         let keys = toml::Table::from_iter([("name".to_owned(), name.into())]);
         let (_, architecture) = manygate_models::from_table(&keys).unwrap();
         let outputs = |reversed: bool| {
@@ -174,7 +176,7 @@ fn the_order_of_tasks_changes_no_prediction() {
 #[test]
 fn what_is_not_served_is_not_computed() {
     let batch = batch(30);
-    for name in ["m2m", "mmoe", "shared_bottom", "star"] {
+    for name in ["aitm", "cross_stitch", "m2m", "mmoe", "shared_bottom", "star", "stem", "taml"] {
         let keys = toml::Table::from_iter([("name".to_owned(), name.into())]);
         let (_, architecture) = manygate_models::from_table(&keys).unwrap();
         let mut inputs = inputs(name);

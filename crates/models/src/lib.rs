@@ -1,9 +1,12 @@
 //! Layers, architectures and their registry.
 
+pub mod aitm;
 pub mod causalint;
 pub mod cgc;
 pub mod config;
+pub mod cross_stitch;
 pub mod dffm;
+pub mod escm2;
 pub mod esmm;
 pub mod inputs;
 pub mod layers;
@@ -16,6 +19,8 @@ pub mod registry;
 pub mod shared_bottom;
 pub mod single_task;
 pub mod star;
+pub mod stem;
+pub mod taml;
 pub mod taxonomy;
 
 pub use inputs::{BagField, Field, Inputs, Table, Task, TaskKind};

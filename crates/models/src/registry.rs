@@ -3,7 +3,10 @@
 use crate::config::Key;
 use crate::inputs::Inputs;
 use crate::taxonomy::{Method, Relation, Structure};
-use crate::{causalint, cgc, dffm, esmm, m2m, mmoe, moe, mtms, ple, shared_bottom, single_task, star};
+use crate::{
+    aitm, causalint, cgc, cross_stitch, dffm, escm2, esmm, m2m, mmoe, moe, mtms, ple, shared_bottom,
+    single_task, star, stem, taml,
+};
 use manygate_core::{Error, Result};
 use manygate_graph::{Graph, Mode, Parameters};
 
@@ -68,9 +71,12 @@ const RATES: [&str; 2] = ["dropout", "gate_dropout"];
 
 /// Every architecture, by name.
 pub const MODELS: &[Entry] = &[
+    aitm::ENTRY,
     causalint::ENTRY,
     cgc::ENTRY,
+    cross_stitch::ENTRY,
     dffm::ENTRY,
+    escm2::ENTRY,
     esmm::ENTRY,
     m2m::ENTRY,
     mmoe::ENTRY,
@@ -80,6 +86,8 @@ pub const MODELS: &[Entry] = &[
     shared_bottom::ENTRY,
     single_task::ENTRY,
     star::ENTRY,
+    stem::ENTRY,
+    taml::ENTRY,
 ];
 
 /// The entry called `name`, by its own name or an alias.
@@ -180,7 +188,8 @@ mod tests {
         let table =
             |text: &str| from_table(&toml::from_str(text).unwrap()).map(|_| ()).unwrap_err().to_string();
         assert!(table("name = \"mmoo\"").contains(
-            "use one of: causalint, cgc, dffm, esmm, m2m, mmoe, moe, mtms, ple, shared_bottom, single_task, star"
+            "use one of: aitm, causalint, cgc, cross_stitch, dffm, escm2, esmm, m2m, mmoe, moe, mtms, ple, shared_bottom, \
+             single_task, star, stem, taml"
         ));
         assert!(table("name = \"mmoe\"\nexpert = 3").contains("unknown field `expert`"));
         assert!(table("name = \"mmoe\"\nexperts = \"three\"").contains("invalid type"));

@@ -3,7 +3,7 @@
 //! With prefix `towers.<task>`: hidden layers from index 0, then the logit layer `[1, last unit]` as the last index.
 
 use super::mlp::{MlpInput, MlpStyle, linears, mlps};
-use crate::inputs::Inputs;
+use crate::inputs::{Inputs, Task};
 use manygate_core::Result;
 use manygate_graph::{Graph, Value};
 use manygate_kernels::activation::Activation;
@@ -27,6 +27,22 @@ pub fn family(
     input: MlpInput,
     style: MlpStyle<'_>,
 ) -> Result<Vec<Value>> {
+    several(g, inputs, 1, |task, _| format!("{family}.{task}"), input, style)
+}
+
+/// `count` towers a task, `prefix(task, number)` each: their logits `[batch, count]`, a value a task. `input` is shared by
+/// all of them or holds a range of columns for each, task by task.
+///
+/// # Errors
+/// As [`towers`].
+pub fn several(
+    g: &mut Graph,
+    inputs: &Inputs,
+    count: usize,
+    prefix: impl Fn(&str, usize) -> String,
+    input: MlpInput,
+    style: MlpStyle<'_>,
+) -> Result<Vec<Value>> {
     let mut all = Vec::with_capacity(inputs.tasks.len());
     // Tasks that are not served stand apart, so that a plan which serves computes nothing for them.
     for side_by_side in inputs.tasks.chunk_by(|a, b| a.auxiliary == b.auxiliary) {
@@ -37,10 +53,11 @@ pub fn family(
                 MlpInput::Each(g.columns(x, all.len() * width, side_by_side.len() * width)?)
             }
         };
-        let prefixes: Vec<String> = side_by_side.iter().map(|t| format!("{family}.{}", t.name)).collect();
+        let of_task = |task: &Task| (0..count).map(|m| prefix(&task.name, m)).collect::<Vec<_>>();
+        let prefixes: Vec<String> = side_by_side.iter().flat_map(of_task).collect();
         let logits = logits(g, &prefixes, input, style)?;
         for t in 0..side_by_side.len() {
-            all.push(g.columns(logits, t, 1)?);
+            all.push(g.columns(logits, t * count, count)?);
         }
     }
     Ok(all)
