@@ -3,7 +3,7 @@
 
 use criterion::{Criterion, criterion_main};
 use manygate_benches::{Aligned, Machine, Work, case, quick, values};
-use manygate_kernels::gate::{gate_combine, gate_combine_dx};
+use manygate_kernels::gate::{gate_combine, gate_combine_dx, self_scored, self_scored_dx};
 use manygate_kernels::{Isa, Mat, MatMut};
 
 const ROWS: usize = 128;
@@ -45,10 +45,36 @@ fn gates(criterion: &mut Criterion, isa: Isa, machine: &Machine) {
     }
 }
 
+/// Two vectors a row that score themselves.
+fn self_scores(criterion: &mut Criterion, isa: Isa, machine: &Machine) {
+    const SOURCES: usize = 2;
+    let mut group = criterion.benchmark_group(format!("self_scored {isa}"));
+    for width in [32, 256] {
+        let cols = 3 * SOURCES * width;
+        let (kqv, dy) = (values(ROWS * cols), values(ROWS * width));
+        let kqv = Mat::new(kqv.as_ref(), ROWS, cols);
+        let (mut weights, mut y) = (Aligned::zeros(ROWS * SOURCES), Aligned::zeros(ROWS * width));
+        let mut d_kqv = Aligned::zeros(ROWS * cols);
+        let shape = format!("{ROWS} rows, k={width}");
+        case(&mut group, machine, &format!("forward, {shape}"), bytes(ROWS * (cols + width)), || {
+            let weights = MatMut::new(weights.as_mut(), ROWS, SOURCES);
+            self_scored(isa, SOURCES, 0.1, kqv, weights, MatMut::new(y.as_mut(), ROWS, width));
+        });
+        case(&mut group, machine, &format!("backward, {shape}"), bytes(ROWS * (2 * cols + width)), || {
+            let weights = Mat::new(weights.as_ref(), ROWS, SOURCES);
+            let d_kqv = MatMut::new(d_kqv.as_mut(), ROWS, cols);
+            let dy = Mat::new(dy.as_ref(), ROWS, width);
+            self_scored_dx(isa, SOURCES, 0.1, kqv, weights, dy, false, d_kqv);
+        });
+    }
+}
+
 fn benches() {
     let mut criterion = quick();
     let isa = Isa::best();
-    gates(&mut criterion, isa, &Machine::measure(isa));
+    let machine = Machine::measure(isa);
+    gates(&mut criterion, isa, &machine);
+    self_scores(&mut criterion, isa, &machine);
     criterion.final_summary();
 }
 

@@ -1,5 +1,10 @@
 //! Small configurations of every architecture, with each of its options, for tests of whole models.
 
+/// Whether a configuration's tasks are a chain of events, all binary and trained over all rows.
+pub fn is_chain(model: &str) -> bool {
+    ["aitm", "escm2", "esmm"].iter().any(|name| model.contains(name))
+}
+
 /// Small versions of every architecture, and two of them with dropout where it has that.
 pub fn configurations(model: &str) -> Vec<String> {
     let mut all = plain_configurations(model);
@@ -32,6 +37,29 @@ fn plain_configurations(model: &str) -> Vec<String> {
             "levels = 3\nexpert_units = [5]\ntower_units = []\ngate_bias = true\ngate_units = [3]",
         ],
         "esmm" => vec!["tower_units = [6, 4]", "tower_units = []\nconditional = [\"a\", \"b\", \"c\"]"],
+        "cross_stitch" => {
+            vec!["units = [6, 5]\ntower_units = [4]", "units = [5]\ntower_units = []\nper_unit = true"]
+        }
+        "aitm" => vec![
+            "bottom_units = [6, 5]\ntower_units = [4]",
+            "bottom_units = [6]\ntransfer_shared = false\ntransfer_bias = true\ninfo_activation = \"none\"",
+        ],
+        "escm2" => vec![
+            "estimate = \"ips\"\nbase = \"none\"\ntower_units = [6, 4]\nleast_propensity = 0.5",
+            "experts = 2\nexpert_units = [6, 5]\ntower_units = [4]\nimputation = \"sigmoid\"\n\
+             propensity_gradient = true\ngate_units = [3]",
+            "experts = 2\nexpert_units = [5]\ntower_units = []\ngate_bias = true",
+        ],
+        "stem" => vec![
+            "expert_units = [6, 5]\ntower_units = [4]\ngate_units = [3]",
+            "levels = 2\ntask_experts = 2\nexpert_units = [5]\ntower_units = []\ngate_units = []",
+        ],
+        "taml" => vec![
+            "learners = 2\nexpert_units = [6, 5]\ntower_units = [4]\ndistill = \"mse\"",
+            "learners = 3\nlearner_experts = 2\nshared_experts = 1\nexpert_units = [5]\ntower_units = []\n\
+             nested_gates = true\nlevels = 2\nfuse = \"gate\"\ngate_bias = true\ngate_units = [3]",
+            "learners = 2\nexpert_units = [5]\ntower_units = [4]\nfuse = \"logit\"\nnested_gates = true",
+        ],
         "shared_bottom" | "single_task" => {
             vec!["bottom_units = [6, 5]\ntower_units = [4]", "bottom_units = [6]\ntower_units = []"]
         }

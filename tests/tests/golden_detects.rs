@@ -83,7 +83,7 @@ fn places(case: &mut Case, name: &str) -> Vec<usize> {
 
 /// The tasks without which an event of a chain does not happen, whatever its label.
 fn events_before(case: &Case, task: &str) -> Option<Vec<String>> {
-    let is_chain = ["esmm", "mtms"].contains(&case.config.get("model")?.as_str()?);
+    let is_chain = ["escm2", "esmm", "mtms"].contains(&case.config.get("model")?.as_str()?);
     let tasks = case.config.get("tasks")?.as_array()?.iter();
     let before = tasks.filter_map(|name| name.as_str().map(str::to_owned)).take_while(|name| name != task);
     is_chain.then(|| before.collect())
@@ -109,7 +109,9 @@ fn kind(name: &str) -> String {
     let (head, rest) = name.split_once('.').unwrap_or((name, ""));
     let last = rest.rsplit('.').next().unwrap_or_default();
     match head {
-        "param" | "grad" if rest.starts_with("embedding.") => format!("{head} embedding"),
+        "param" | "grad" if rest.starts_with("embedding.") || rest.starts_with("task_embedding.") => {
+            format!("{head} embedding")
+        }
         "param" | "grad" if rest.contains(".norm.") => format!("{head} norm {last}"),
         "param" | "grad" if rest.starts_with("pn.") || rest.contains(".domain_") => {
             format!("{head} of a scenario")
@@ -118,6 +120,7 @@ fn kind(name: &str) -> String {
         "param" | "grad" if ["v.", "alpha_", "beta_"].iter().any(|own| rest.starts_with(own)) => {
             format!("{head} bias")
         }
+        "param" | "grad" if rest.starts_with("stitch.") => format!("{head} weight"),
         "param" | "grad" => format!("{head} {last}"),
         "input" => name.to_owned(),
         "grad_of" => "grad of a part".to_owned(),

@@ -151,6 +151,7 @@ fn the_order_of_tasks_changes_no_prediction() {
         "adaptdhm",
         "adasparse",
         "cgc",
+        "cross_stitch",
         "dffm",
         "hinet",
         "lhuc",
@@ -160,6 +161,8 @@ fn the_order_of_tasks_changes_no_prediction() {
         "shared_bottom",
         "single_task",
         "star",
+        "stem",
+        "taml",
     ] {
         let keys = toml::Table::from_iter([("name".to_owned(), name.into())]);
         let (_, architecture) = manygate_models::from_table(&keys).unwrap();
@@ -187,7 +190,21 @@ fn the_order_of_tasks_changes_no_prediction() {
 #[test]
 fn what_is_not_served_is_not_computed() {
     let batch = batch(30);
-    for name in ["adasparse", "hinet", "lhuc", "m2m", "m3oe", "mmoe", "pepnet", "shared_bottom", "star"] {
+    for name in [
+        "adasparse",
+        "aitm",
+        "cross_stitch",
+        "hinet",
+        "lhuc",
+        "m2m",
+        "m3oe",
+        "mmoe",
+        "pepnet",
+        "shared_bottom",
+        "star",
+        "stem",
+        "taml",
+    ] {
         let keys = toml::Table::from_iter([("name".to_owned(), name.into())]);
         let (_, architecture) = manygate_models::from_table(&keys).unwrap();
         let mut inputs = inputs(name);

@@ -8,7 +8,7 @@ use manygate_kernels::embedding::Pooling;
 use manygate_kernels::{Isa, Mat};
 use manygate_models::inputs::{self, Inputs, TaskKind};
 use manygate_models::registry::MODELS;
-use manygate_tests::small_models::configurations;
+use manygate_tests::small_models::{configurations, is_chain};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -17,11 +17,11 @@ const IDS: usize = 5;
 fn inputs(model: &str) -> Inputs {
     let tasks = match model {
         model if model.contains("causalint") => 1,
-        model if model.contains("mtms") => 2,
+        model if model.contains("mtms") || model.contains("escm2") => 2,
         _ => 3,
     };
     // It trains all tasks over all rows.
-    let space = (!model.contains("esmm")).then_some(0);
+    let space = (!is_chain(model)).then_some(0);
     let table = |name: &str| inputs::Table { name: name.into(), rows: IDS, dim: None };
     let task = |name: &str, weight, space| inputs::Task { weight, space, ..inputs::Task::binary(name) };
     Inputs {
@@ -47,7 +47,7 @@ fn of_every_kind(model: &str) -> Inputs {
     let mut inputs = inputs(model);
     let kinds = [TaskKind::Binary, TaskKind::Regression, TaskKind::Poisson];
     // A chain of events knows probabilities alone.
-    let several = inputs.tasks.len() == kinds.len() && !model.contains("esmm");
+    let several = inputs.tasks.len() == kinds.len() && !is_chain(model);
     for (task, kind) in inputs.tasks.iter_mut().zip(kinds) {
         task.scenario_weights = vec![2.0, 1.0, 0.5];
         if several {

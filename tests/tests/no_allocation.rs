@@ -7,6 +7,7 @@ use manygate_graph::{Mode, PlanOptions};
 use manygate_kernels::Isa;
 use manygate_kernels::embedding::Pooling;
 use manygate_models::inputs::{self, Inputs};
+use manygate_tests::small_models::is_chain;
 use manygate_train::Learner;
 use manygate_train::balance::{Balance, METHODS};
 use manygate_train::optim::OptimizerConfig;
@@ -54,13 +55,13 @@ const ITEMS: usize = 50;
 fn inputs(model: &str) -> Inputs {
     let tasks = match model {
         model if model.contains("causalint") => 1,
-        model if model.contains("mtms") => 2,
+        model if model.contains("mtms") || model.contains("escm2") => 2,
         _ => 3,
     };
     let table = |name: &str, rows| inputs::Table { name: name.into(), rows, dim: None };
     let field = |name: &str, table| inputs::Field { name: name.into(), table };
     // It trains all tasks over all rows.
-    let space = (!model.contains("esmm")).then_some(0);
+    let space = (!is_chain(model)).then_some(0);
     let task = |name: &str, space| inputs::Task { space, ..inputs::Task::binary(name) };
     // Tasks of every kind, and scenarios that count unlike, in some of the models.
     let like = match model {
@@ -228,6 +229,11 @@ fn a_warm_step_allocates_nothing() {
         "name = \"mtms\"\nstage = \"represent\"\ntower_units = [24, 16]",
         "name = \"mtms\"\nstage = \"finetune\"\ntower_units = [24, 16]",
         "name = \"dffm\"\ndffi_units = [24]\nhistory = \"history\"\ntarget = \"item\"",
+        "name = \"aitm\"\nbottom_units = [24, 16]\ndropout = 0.2",
+        "name = \"cross_stitch\"\nunits = [24, 16]\ndropout = 0.2",
+        "name = \"escm2\"\nexperts = 3\nexpert_units = [24, 16]\ndropout = 0.2",
+        "name = \"stem\"\nexpert_units = [24, 16]\nlevels = 2\ndropout = 0.2",
+        "name = \"taml\"\nexpert_units = [24, 16]\nnested_gates = true\nfuse = \"gate\"\ndropout = 0.2",
         "name = \"m2m\"\nexpert_units = [24, 16]\nffn = 8\nprofile_fields = [\"item\"]",
     ];
     let plain = with_norms.chain(others.map(str::to_owned)).map(|model| Job { model, ..Job::default() });

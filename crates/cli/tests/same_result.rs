@@ -21,6 +21,11 @@ const MODELS: &[Job] = &[
     ("name = \"single_task\"\nembedding_dim = 4\nbottom_units = [16, 8]\ntower_units = [8]", ""),
     ("name = \"ple\"\nembedding_dim = 4\nexpert_units = [16, 8]\ntower_units = [8]", ""),
     ("name = \"esmm\"\nembedding_dim = 4\ntower_units = [16, 8]", ""),
+    (AITM, ""),
+    (ESCM2, ""),
+    ("name = \"cross_stitch\"\nembedding_dim = 4\nunits = [16, 8]\ntower_units = [8]", ""),
+    ("name = \"stem\"\nembedding_dim = 4\nexpert_units = [16, 8]\ngate_units = [4]\ntower_units = [8]", ""),
+    ("name = \"taml\"\nembedding_dim = 4\nlearners = 2\nexpert_units = [16, 8]\ntower_units = [8]", ""),
     (BALANCED, ""),
     (HINET, ""),
     (M3OE, ""),
@@ -97,6 +102,10 @@ gate_hidden = 8
 prior_fields = ["user"]
 prior_tables = "own"
 "#;
+const AITM: &str = "name = \"aitm\"\nembedding_dim = 4\nbottom_units = [16, 8]";
+
+const ESCM2: &str =
+    "name = \"escm2\"\nembedding_dim = 4\nexperts = 2\nexpert_units = [16, 8]\ntower_units = [8]";
 
 /// With dropout and a method that learns weights, and looks at each batch a second time.
 const BALANCED: &str = "name = \"mmoe\"\nembedding_dim = 4\nexperts = 2\nexpert_units = [16, 8]\ntower_units = [8]\ndropout = 0.3\ngate_dropout = 0.2\n\n[balance]\nmethod = \"famo\"\n";

@@ -202,8 +202,8 @@ fn initialise(init: &Init, stream: &Stream, fan: usize, key: u64, row: &mut [f32
             Init::Normal(deviation) => deviation * stream.normal(key, column),
             Init::XavierUniform => xavier(fan, stream.uniform(key, column)),
             Init::XavierOf { out, input } => xavier(out + input, stream.uniform(key, column)),
-            // Pieces of a row are for weights that rows hold; tables hold embeddings.
-            Init::Rows(_) => 0.0,
+            // Pieces of a row and squares of blocks are for weights; tables hold embeddings.
+            Init::Rows(_) | Init::Diagonal { .. } => 0.0,
         };
     }
 }

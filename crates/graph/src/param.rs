@@ -23,6 +23,15 @@ pub enum Init {
     },
     /// Each row in pieces, one after the other: how many values, and how they start.
     Rows(Vec<(usize, Init)>),
+    /// A square of blocks of `width` values a row: those on the diagonal, and all others.
+    Diagonal {
+        /// Values of a block in a row.
+        width: usize,
+        /// On the diagonal.
+        own: f32,
+        /// Elsewhere.
+        others: f32,
+    },
 }
 
 /// A named tensor inside a parameter. Several blocks stacked by rows make one wide weight (the first layer of all
@@ -85,6 +94,13 @@ impl Init {
             Init::Normal(deviation) => deviation * stream.normal(i as u64, 0),
             Init::XavierUniform => xavier(fan),
             Init::XavierOf { out, input } => xavier(out + input),
+            Init::Diagonal { width, own, others } => {
+                if i / cols == i % cols / width {
+                    *own
+                } else {
+                    *others
+                }
+            }
             Init::Rows(pieces) => {
                 let mut column = i % cols;
                 for (len, init) in pieces {

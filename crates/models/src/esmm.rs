@@ -78,26 +78,8 @@ pub const ENTRY: Entry = Entry {
 impl Esmm {
     /// The names of the conditional probabilities, one a task.
     fn names(&self, inputs: &Inputs) -> Result<Vec<String>> {
+        tasks::chain(inputs, ENTRY.name)?;
         let tasks: Vec<&str> = inputs.task_names().collect();
-        if let [_] = tasks[..] {
-            return Err(Error::config(
-                "tasks",
-                "esmm predicts a chain of events; list at least two, in order",
-            ));
-        }
-        if let Some(task) = inputs.tasks.iter().find(|task| task.space.is_some()) {
-            let message =
-                format!("esmm trains `{}` over all rows, which is its point: remove `space`", task.name);
-            return Err(Error::config("tasks", message));
-        }
-        if let Some(t) = (0..tasks.len()).find(|&t| inputs.tasks[t].after.is_some_and(|after| after + 1 != t))
-        {
-            let message = format!(
-                "esmm takes the tasks as a chain, in their order: let `{}` come after the one before it",
-                tasks[t]
-            );
-            return Err(Error::config(format!("tasks[{t}].after"), message));
-        }
         if self.conditional.is_empty() {
             let given = tasks.windows(2).map(|pair| format!("{}_given_{}", pair[1], pair[0]));
             return Ok([tasks[0].to_owned()].into_iter().chain(given).collect());
@@ -122,7 +104,6 @@ impl Esmm {
 
 impl Architecture for Esmm {
     fn build(&self, g: &mut Graph, inputs: &Inputs) -> Result<()> {
-        tasks::all_binary(inputs, ENTRY.name)?;
         let names = self.names(inputs)?;
         let common = Common::new(self.embedding_dim, self.embedding_deviation, self.activation, self.norm)
             .with_dropout(self.dropout);

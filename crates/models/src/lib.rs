@@ -2,10 +2,13 @@
 
 pub mod adaptdhm;
 pub mod adasparse;
+pub mod aitm;
 pub mod causalint;
 pub mod cgc;
 pub mod config;
+pub mod cross_stitch;
 pub mod dffm;
+pub mod escm2;
 pub mod esmm;
 pub mod hinet;
 pub mod inputs;
@@ -22,6 +25,8 @@ pub mod registry;
 pub mod shared_bottom;
 pub mod single_task;
 pub mod star;
+pub mod stem;
+pub mod taml;
 pub mod taxonomy;
 
 pub use inputs::{BagField, Field, Inputs, Table, Task, TaskKind};

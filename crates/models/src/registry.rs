@@ -4,8 +4,8 @@ use crate::config::Key;
 use crate::inputs::Inputs;
 use crate::taxonomy::{Method, Relation, Structure};
 use crate::{
-    adaptdhm, adasparse, causalint, cgc, dffm, esmm, hinet, lhuc, m2m, m3oe, mmoe, moe, mtms, pepnet, ple,
-    shared_bottom, single_task, star,
+    adaptdhm, adasparse, aitm, causalint, cgc, cross_stitch, dffm, escm2, esmm, hinet, lhuc, m2m, m3oe, mmoe,
+    moe, mtms, pepnet, ple, shared_bottom, single_task, star, stem, taml,
 };
 use manygate_core::{Error, Result};
 use manygate_graph::{Graph, Mode, Parameters};
@@ -73,9 +73,12 @@ const RATES: [&str; 2] = ["dropout", "gate_dropout"];
 pub const MODELS: &[Entry] = &[
     adaptdhm::ENTRY,
     adasparse::ENTRY,
+    aitm::ENTRY,
     causalint::ENTRY,
     cgc::ENTRY,
+    cross_stitch::ENTRY,
     dffm::ENTRY,
+    escm2::ENTRY,
     esmm::ENTRY,
     hinet::ENTRY,
     lhuc::ENTRY,
@@ -89,6 +92,8 @@ pub const MODELS: &[Entry] = &[
     shared_bottom::ENTRY,
     single_task::ENTRY,
     star::ENTRY,
+    stem::ENTRY,
+    taml::ENTRY,
 ];
 
 /// The entry called `name`, by its own name or an alias.

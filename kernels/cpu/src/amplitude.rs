@@ -59,6 +59,25 @@ impl Pruning {
 }
 
 impl Amplitude {
+    /// The amplitude of one argument.
+    pub fn of(self, r: f64) -> f64 {
+        let weight = |p: Pruning| f64::from(p.scale) / (1.0 + (-f64::from(p.steepness) * r).exp());
+        let open = |p: Pruning| weight(p) > f64::from(p.threshold);
+        match self {
+            Amplitude::Sigmoid(scale) => f64::from(scale) / (1.0 + (-r).exp()),
+            Amplitude::Exp => r.exp(),
+            Amplitude::OnePlus => 1.0 + r,
+            Amplitude::Pruned(pruning) => {
+                if open(pruning) {
+                    weight(pruning)
+                } else {
+                    0.0
+                }
+            }
+            Amplitude::Mask { pruning, .. } => f64::from(u8::from(open(pruning))),
+        }
+    }
+
     /// The amplitude of each lane and its derivative.
     #[inline(always)]
     fn with_slope<S: Simd>(self, s: S, r: S::V) -> (S::V, S::V) {

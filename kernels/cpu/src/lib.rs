@@ -18,6 +18,7 @@ pub mod optim;
 pub mod peak;
 pub mod random;
 pub mod simd;
+pub mod stitch;
 #[cfg(test)]
 mod testing;
 pub mod view;

@@ -227,6 +227,7 @@ impl<'c> Take<'c> {
         if self.tensors.contains_key(engine::TASKS_TOGETHER) {
             self.expect(expected, engine::TASKS_TOGETHER.into(), &[1]);
         }
+        self.families_of_parts(plan, expected);
         for output in plan.output_names() {
             let (out, eval) = (format!("out.{output}"), format!("eval.{output}"));
             self.expect(expected, out.clone(), &[setup.rows]);
@@ -239,6 +240,24 @@ impl<'c> Take<'c> {
                 self.expect(expected, eval, &[setup.rows]);
             } else if let Some(training) = expected.get(&out) {
                 expected.insert(eval, training.clone());
+            }
+        }
+    }
+
+    /// Sums of parts with one beginning, which the case may state or not.
+    fn families_of_parts(&mut self, plan: &Plan, expected: &mut BTreeMap<String, Expected>) {
+        let mut sums = BTreeMap::<String, f32>::new();
+        for part in plan.losses() {
+            let values = expected.get(&format!("loss.{}", part.name)).map(|loss| loss.values[0]);
+            if let (Some(family), Some(loss)) = (engine::family_of(&part.name), values) {
+                *sums.entry(format!("loss.{family}")).or_default() += loss;
+            }
+        }
+        for (name, sum) in sums {
+            if self.tensors.contains_key(&name) {
+                self.expect(expected, name, &[1]);
+            } else {
+                expected.insert(name, Expected { shape: vec![1], values: vec![sum] });
             }
         }
     }

@@ -294,12 +294,22 @@ fn losses(plan: &Plan, ws: &Workspace, into: &mut Named) {
     losses_of(plan, ws.part_losses(), into);
 }
 
-/// The loss of each part, and all together.
+/// The loss of each part, of parts with one beginning, and all together.
 pub(crate) fn losses_of(plan: &Plan, parts: &[f64], into: &mut Named) {
     let parts = plan.losses().iter().zip(parts);
     let total = parts.clone().map(|(part, loss)| f64::from(part.weight) * loss).sum();
     into.insert("loss".into(), vec![total]);
+    for (part, loss) in parts.clone() {
+        if let Some(family) = family_of(&part.name) {
+            into.entry(format!("loss.{family}")).or_insert_with(|| vec![0.0])[0] += loss;
+        }
+    }
     into.extend(parts.map(|(part, &loss)| (format!("loss.{}", part.name), vec![loss])));
+}
+
+/// `cvr` of the part `cvr.error`: a case may state the sum of such parts.
+pub(crate) fn family_of(part: &str) -> Option<&str> {
+    part.rsplit_once('.').map(|(family, _)| family)
 }
 
 #[cfg(test)]

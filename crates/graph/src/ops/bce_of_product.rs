@@ -40,7 +40,7 @@ impl BceOfProduct {
 }
 
 /// ln σ(x); NaN where x is not finite, so that it shows.
-fn log_sigmoid(x: f64) -> f64 {
+pub(super) fn log_sigmoid(x: f64) -> f64 {
     x.min(0.0) - (-x.abs()).exp().ln_1p() + 0.0 * x
 }
 

@@ -4,6 +4,10 @@
 //! H. Tang, J. Liu, M. Zhao, X. Gong, *Progressive Layered Extraction (PLE)*, RecSys 2020, equations 1 to 3: a task's
 //! gate sees its own experts and the shared ones, never another task's.
 //!
+//! A gate may read some experts from another bank of the same shape. With a copy that stops gradients, it weighs them,
+//! learns how much, and does not train them: the experts of other tasks in L. Su et al., *STEM: Unleashing the Power of
+//! Embeddings for Multi-Task Recommendation*, AAAI 2024.
+//!
 //! Backward as [`gate_combine`](super::gate_combine), over what a gate sees.
 
 use crate::check::Case;
@@ -11,10 +15,11 @@ use crate::graph::{Graph, Value};
 use crate::op::{Backward, Forward, Matrix, Op, Saved};
 use crate::shape::{Shape, Space};
 use manygate_core::{Batch, Error};
-use manygate_kernels::MatMut;
 use manygate_kernels::gate::{self, Seen};
+use manygate_kernels::{Mat, MatMut};
 
-/// Gates over parts of a bank and the mixtures, see the [module](self). Inputs: logits, bank.
+/// Gates over parts of a bank and the mixtures, see the [module](self). Inputs: logits, bank and, where a gate reads
+/// [apart](Seen::reading_apart), the other bank.
 #[derive(Clone, Debug)]
 pub struct GateCombineSeen {
     seen: Seen,
@@ -24,6 +29,11 @@ impl GateCombineSeen {
     /// Gates that see these experts.
     pub fn new(seen: Seen) -> GateCombineSeen {
         GateCombineSeen { seen }
+    }
+
+    /// The bank, and the one that is read apart: the same where there is one.
+    fn banks<'a>(&self, input: impl Fn(usize) -> Mat<'a>) -> [Mat<'a>; 2] {
+        [input(1), input(if self.seen.has_apart() { 2 } else { 1 })]
     }
 
     /// Number, first logit and experts of each gate.
@@ -41,8 +51,10 @@ impl Op for GateCombineSeen {
     }
 
     fn output(&self, inputs: &[Shape]) -> Result<Shape, String> {
-        let [logits, bank] = inputs else {
-            return Err(format!("{} inputs, 2 are needed", inputs.len()));
+        let (logits, bank) = match inputs {
+            [logits, bank] if !self.seen.has_apart() => (logits, bank),
+            [logits, bank, other] if self.seen.has_apart() && bank == other => (logits, bank),
+            _ => return Err(format!("logits and one bank, or two alike, are needed, not {inputs:?}")),
         };
         if logits != &Shape::batch(self.seen.logits()) {
             return Err(format!("these gates have {} logits, not {logits}", self.seen.logits()));
@@ -54,7 +66,7 @@ impl Op for GateCombineSeen {
     }
 
     fn saved(&self) -> Saved {
-        Saved { inputs: 0b10, output: false }
+        Saved { inputs: 0b110, output: false }
     }
 
     fn extra(&self, _inputs: &[Shape]) -> usize {
@@ -62,7 +74,7 @@ impl Op for GateCombineSeen {
     }
 
     fn scratch(&self, rows: usize, inputs: &[Shape]) -> usize {
-        rows * (inputs[0].cols + inputs[1].cols)
+        rows * inputs[0].cols
     }
 
     fn multiply_adds(&self, inputs: &[Shape]) -> usize {
@@ -77,7 +89,8 @@ impl Op for GateCombineSeen {
                 reached[from..from + own.len()].fill(mixed.contains(&true));
                 continue;
             }
-            for &e in own {
+            let here = own.iter().enumerate().filter(|(at, _)| self.seen.is_apart(from + at) == (i == 2));
+            for (_, &e) in here {
                 let expert = &mut reached[e * width..][..width];
                 expert.iter_mut().zip(mixed).for_each(|(to, &marked)| *to |= marked);
             }
@@ -85,37 +98,31 @@ impl Op for GateCombineSeen {
     }
 
     fn forward(&self, tile: &mut Forward<'_>) {
-        let (logits, bank) = (tile.input(0), tile.input(1));
+        let (logits, banks) = (tile.input(0), self.banks(|i| tile.input(i)));
         let (weights, mixed) = (tile.take_extra(), tile.take_output());
-        gate::gate_combine_seen(tile.at.isa, &self.seen, logits, bank, weights, mixed);
+        gate::gate_combine_seen(tile.at.isa, &self.seen, logits, banks, weights, mixed);
     }
 
     fn backward(&self, tile: &mut Backward<'_>) {
-        let bank = tile.input(1);
+        let banks = self.banks(|i| tile.input(i));
         let (weights, d_mixed) = (tile.take_extra(), tile.take_output_gradient());
-        let (logits, experts) = (tile.take_gradient(0), tile.take_gradient(1));
-        // The kernel gives both gradients in one pass; one that nobody wants goes to scratch.
-        let (rows, cols) = (tile.at.rows, self.seen.logits());
-        let (spare_logits, spare_bank) = tile.take_scratch().split_at_mut(rows * cols);
-        let (add_logits, d_logits) = match logits {
+        // The kernel always gives the gradient of the logits; where nobody wants it, it goes to scratch.
+        let (add_logits, d_logits) = match tile.take_gradient(0) {
             Some(g) => (g.accumulate, g.to),
-            None => (false, MatMut::new(spare_logits, rows, cols)),
+            None => (false, MatMut::new(tile.take_scratch(), tile.at.rows, self.seen.logits())),
         };
-        let (add_bank, d_bank) = match experts {
-            Some(g) => (g.accumulate, g.to),
-            None => (false, MatMut::new(spare_bank, rows, bank.cols())),
-        };
+        let mut d_bank = |i| tile.take_gradient(i).map(|g| (g.accumulate, g.to));
+        let d_banks = [d_bank(1), if self.seen.has_apart() { d_bank(2) } else { None }];
         let (weights, d_mixed) = (weights.as_mat(), d_mixed.as_mat());
         gate::gate_combine_seen_dx(
             tile.at.isa,
             &self.seen,
             weights,
-            bank,
+            banks,
             d_mixed,
             add_logits,
             d_logits,
-            add_bank,
-            d_bank,
+            d_banks,
         );
     }
 
@@ -127,7 +134,10 @@ impl Op for GateCombineSeen {
             let terms: Vec<f64> = (from..from + own.len()).map(|i| logits.at(r, i).exp()).collect();
             let sum: f64 = terms.iter().sum();
             for c in 0..width {
-                let mixed = own.iter().zip(&terms).map(|(&e, term)| term / sum * bank.at(r, e * width + c));
+                let mixed = own.iter().zip(&terms).enumerate().map(|(at, (&e, term))| {
+                    let bank = &inputs[1 + usize::from(self.seen.is_apart(from + at))];
+                    term / sum * bank.at(r, e * width + c)
+                });
                 y.set(r, t * width + c, mixed.sum());
             }
         }
@@ -137,19 +147,25 @@ impl Op for GateCombineSeen {
 
 /// Instances for the check of every op, see [`check`](crate::check).
 pub fn cases() -> Vec<Case> {
-    let case = |name: &str, experts: usize, width: usize, gates: &[&[usize]]| {
+    type Apart = fn(usize, usize) -> bool;
+    let apart = |name: &str, experts: usize, width: usize, gates: &[&[usize]], apart: Apart| {
         let gates: Vec<Vec<usize>> = gates.iter().map(|own| own.to_vec()).collect();
         let logits = gates.iter().map(Vec::len).sum();
         let declare = move |g: &mut Graph, x: &[Value]| {
-            let seen =
-                Seen::new(experts, &gates).map_err(|message| Error::graph("gate_combine_seen", message))?;
+            let seen = Seen::reading_apart(experts, &gates, apart)
+                .map_err(|message| Error::graph("gate_combine_seen", message))?;
             g.add("op", GateCombineSeen::new(seen), x)
         };
         Case::new(name, declare).rows(logits).rows(experts * width)
     };
+    let case = |name: &str, experts: usize, width: usize, gates: &[&[usize]]| {
+        apart(name, experts, width, gates, |_, _| false)
+    };
     vec![
         case("gate_combine_seen/own_and_shared", 5, 17, &[&[0, 1, 4], &[2, 3, 4]]),
         case("gate_combine_seen/one_sees_all", 3, 5, &[&[0, 2], &[1, 2], &[0, 1, 2]]),
-        case("gate_combine_seen/apart", 2, 3, &[&[1], &[0]]),
+        case("gate_combine_seen/alone", 2, 3, &[&[1], &[0]]),
+        apart("gate_combine_seen/apart", 3, 17, &[&[0, 1, 2], &[0, 1, 2]], |t, e| e < 2 && e != t)
+            .rows(3 * 17),
     ]
 }

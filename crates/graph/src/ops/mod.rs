@@ -16,28 +16,34 @@ pub mod bi_interaction;
 pub mod broadcast;
 pub mod cluster_linear;
 pub mod concat;
+pub mod counterfactual_risk;
 pub mod descend;
 pub mod dropout;
 pub mod fold;
+pub mod fuse_scores;
 pub mod gate_combine;
 pub mod gate_combine_seen;
 mod gate_selection;
 pub mod gradient_conflict;
 pub mod grouped_linear;
 pub mod layer_norm;
+pub mod learner_loss;
 pub mod level_fusion;
 pub mod linear;
 pub mod linear_transposed;
+mod link;
 pub mod lookup;
 pub mod mean_square;
 pub mod mixture_likelihood;
 pub mod move_centers;
 pub mod multiply;
 pub mod normalise;
+pub mod order_penalty;
 pub mod outer_gradient;
 pub mod pair_products;
 pub mod poisson;
 pub mod position_embedding;
+pub mod product_logit;
 pub mod pruned_share;
 pub mod range_penalty;
 pub mod route;
@@ -49,11 +55,13 @@ pub mod scenario_attention;
 pub mod scenario_cross_entropy;
 pub mod scenario_embedding;
 pub mod scenario_sums;
+pub mod self_scored;
 pub mod sequence_lookup;
 pub mod sequence_pool;
 pub mod sigmoid;
 pub mod softmax;
 pub mod squared_error;
+pub mod stitch;
 pub mod tap;
 pub mod transfer_mixture;
 pub mod weight_gradient;
@@ -74,27 +82,33 @@ pub use bi_interaction::BiInteraction;
 pub use broadcast::Broadcast;
 pub use cluster_linear::ClusterLinear;
 pub use concat::Concat;
+pub use counterfactual_risk::{CounterfactualRisk, Imputed, Risk};
 pub use descend::Descend;
 pub use dropout::Dropout;
 pub use fold::Fold;
+pub use fuse_scores::FuseScores;
 pub use gate_combine::GateCombine;
 pub use gate_combine_seen::GateCombineSeen;
 pub use gradient_conflict::GradientConflict;
 pub use grouped_linear::GroupedLinear;
 pub use layer_norm::LayerNorm;
+pub use learner_loss::{Distance, LearnerLoss};
 pub use level_fusion::LevelFusion;
 pub use linear::{Linear, Segment};
 pub use linear_transposed::LinearTransposed;
+pub use link::Link;
 pub use lookup::{LookupTrunk, Piece};
 pub use mean_square::MeanSquare;
 pub use mixture_likelihood::MixtureLikelihood;
 pub use move_centers::MoveCenters;
 pub use multiply::Multiply;
 pub use normalise::Normalise;
+pub use order_penalty::OrderPenalty;
 pub use outer_gradient::OuterGradient;
 pub use pair_products::PairProducts;
 pub use poisson::{PoissonLoss, Rate};
 pub use position_embedding::PositionEmbedding;
+pub use product_logit::ProductLogit;
 pub use pruned_share::PrunedShare;
 pub use range_penalty::RangePenalty;
 pub use route::Route;
@@ -106,11 +120,13 @@ pub use scenario_attention::ScenarioAttention;
 pub use scenario_cross_entropy::{ScenarioCrossEntropy, ScenarioResidual};
 pub use scenario_embedding::ScenarioEmbedding;
 pub use scenario_sums::ScenarioSums;
+pub use self_scored::SelfScored;
 pub use sequence_lookup::SequenceLookup;
 pub use sequence_pool::SequencePool;
 pub use sigmoid::Sigmoid;
 pub use softmax::Softmax;
 pub use squared_error::SquaredError;
+pub use stitch::Stitch;
 pub use tap::Tap;
 pub use transfer_mixture::TransferMixture;
 pub use weight_gradient::WeightGradient;
@@ -136,15 +152,18 @@ pub fn cases() -> Vec<Case> {
         broadcast::cases,
         cluster_linear::cases,
         concat::cases,
+        counterfactual_risk::cases,
         descend::cases,
         dropout::cases,
         fold::cases,
+        fuse_scores::cases,
         gate_combine::cases,
         gate_combine_seen::cases,
         gradient_conflict::cases,
         grouped_linear::cases,
         layer_norm::cases,
         level_fusion::cases,
+        learner_loss::cases,
         linear::cases,
         linear_transposed::cases,
         lookup::cases,
@@ -153,6 +172,7 @@ pub fn cases() -> Vec<Case> {
         move_centers::cases,
         multiply::cases,
         normalise::cases,
+        order_penalty::cases,
         outer_gradient::cases,
         pair_products::cases,
         poisson::cases,
@@ -160,6 +180,7 @@ pub fn cases() -> Vec<Case> {
         route::cases,
         pruned_share::cases,
         range_penalty::cases,
+        product_logit::cases,
         row_dot::cases,
         row_linear::cases,
         row_normalise::cases,
@@ -168,11 +189,13 @@ pub fn cases() -> Vec<Case> {
         scenario_cross_entropy::cases,
         scenario_embedding::cases,
         scenario_sums::cases,
+        self_scored::cases,
         sequence_lookup::cases,
         sequence_pool::cases,
         sigmoid::cases,
         softmax::cases,
         squared_error::cases,
+        stitch::cases,
         tap::cases,
         transfer_mixture::cases,
         weight_gradient::cases,

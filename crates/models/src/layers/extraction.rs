@@ -13,13 +13,13 @@
 //! Parameters, with prefix P: `P.experts.<task>.<j>.*`, `P.experts.shared.<k>.*`, `P.gates.<task>.*`, `P.gates.shared.*`.
 
 use super::mlp::MlpStyle;
-use super::moe::{Gate, GateStyle, Readers, mixtures};
+use super::moe::{Gate, GateStyle, Readers, mixtures, together};
 use crate::inputs::Inputs;
 use manygate_core::{Error, Result};
 use manygate_graph::{Graph, Value};
 
 /// The name that the shared experts and the shared gate have in place of a task's.
-const SHARED: &str = "shared";
+pub const SHARED: &str = "shared";
 
 /// Experts and gates of a level.
 #[derive(Clone, Copy, Debug)]
@@ -43,6 +43,22 @@ pub enum States {
     Each(Value),
 }
 
+impl States {
+    /// The state of module `number` of `modules`.
+    ///
+    /// # Errors
+    /// When there is no such module.
+    pub fn of(self, g: &mut Graph, number: usize, modules: usize) -> Result<Value> {
+        match self {
+            States::One(x) => Ok(x),
+            States::Each(x) => {
+                let width = g.cols(x) / modules;
+                g.columns(x, number * width, width)
+            }
+        }
+    }
+}
+
 impl Extraction<'_> {
     /// That the numbers of experts and the names of tasks can be used.
     ///
@@ -54,12 +70,7 @@ impl Extraction<'_> {
                 return Err(Error::config(format!("model.{key}"), "must be at least 1"));
             }
         }
-        if inputs.task_names().any(|name| name == SHARED) {
-            let message =
-                "no task may be called `shared`, which is the name of the experts of all tasks: rename it";
-            return Err(Error::config("tasks", message));
-        }
-        Ok(())
+        no_task_is_shared(inputs)
     }
 
     /// The next states `[batch, tasks · d]`, or `[batch, (tasks + 1) · d]` with that of the shared gate.
@@ -77,13 +88,7 @@ impl Extraction<'_> {
         let modules: Vec<&str> = inputs.task_names().chain([SHARED]).collect();
         let mut readers = Vec::with_capacity(modules.len());
         for (number, module) in modules.iter().enumerate() {
-            let input = match states {
-                States::One(x) => x,
-                States::Each(x) => {
-                    let width = g.cols(x) / modules.len();
-                    g.columns(x, number * width, width)?
-                }
-            };
+            let input = states.of(g, number, modules.len())?;
             let is_task = number < inputs.tasks.len();
             let count = if is_task { self.task_experts } else { self.shared_experts };
             let experts = (0..count).map(|j| format!("{prefix}experts.{module}.{j}")).collect();
@@ -92,9 +97,7 @@ impl Extraction<'_> {
             readers.push(Readers { input, experts, gates });
         }
         if let States::One(input) = states {
-            let experts = readers.iter().flat_map(|r| r.experts.clone()).collect();
-            let gates = readers.into_iter().flat_map(|r| r.gates).collect();
-            readers = vec![Readers { input, experts, gates }];
+            readers = vec![together(input, readers)];
         }
         mixtures(g, &readers, self.expert, self.gate)
     }
@@ -108,6 +111,19 @@ impl Extraction<'_> {
         }
         (module * self.task_experts..(module + 1) * self.task_experts).chain(shared).collect()
     }
+}
+
+/// That no task has the name of what all tasks share.
+///
+/// # Errors
+/// When one has.
+pub fn no_task_is_shared(inputs: &Inputs) -> Result<()> {
+    if inputs.task_names().any(|name| name == SHARED) {
+        let message =
+            "no task may be called `shared`, which is the name of the experts of all tasks: rename it";
+        return Err(Error::config("tasks", message));
+    }
+    Ok(())
 }
 
 #[cfg(test)]

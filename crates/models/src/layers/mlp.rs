@@ -137,15 +137,34 @@ fn further_layers(
     style: MlpStyle<'_>,
     done: usize,
 ) -> Result<Value> {
-    for (i, &units) in style.units.iter().enumerate().skip(done) {
-        let activation = if style.batch_norm { Activation::Identity } else { style.activation };
-        x = linears(g, prefixes, i, x, units, true, activation)?;
-        if style.batch_norm {
-            x = batch_norm(g, prefixes, i, x, units, style.activation)?;
-        }
-        x = dropout(g, &draws_by(prefixes, i), x, style.dropout)?;
+    for i in done..style.units.len() {
+        x = layer_of_each(g, prefixes, i, x, style)?;
     }
     Ok(x)
+}
+
+/// Layer `index` of several MLPs that read a range of columns each, for a model that does something between layers:
+/// `[batch, number · unit]`.
+///
+/// # Errors
+/// When the width is 0 or a name is taken.
+///
+/// # Panics
+/// When there is no such layer.
+pub fn layer_of_each(
+    g: &mut Graph,
+    prefixes: &[String],
+    index: usize,
+    x: Value,
+    style: MlpStyle<'_>,
+) -> Result<Value> {
+    let units = style.units[index];
+    let activation = if style.batch_norm { Activation::Identity } else { style.activation };
+    let mut x = linears(g, prefixes, index, x, units, true, activation)?;
+    if style.batch_norm {
+        x = batch_norm(g, prefixes, index, x, units, style.activation)?;
+    }
+    dropout(g, &draws_by(prefixes, index), x, style.dropout)
 }
 
 /// Layer `index` of several networks that read a range of columns each: `[batch, number · units]`.

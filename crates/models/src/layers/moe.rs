@@ -93,6 +93,16 @@ impl Choice {
     }
 }
 
+/// All that the `readers` name, over one value: the first layer of all of it is one product.
+pub fn together(input: Value, readers: Vec<Readers>) -> Readers {
+    let mut all = Readers { input, experts: Vec::new(), gates: Vec::new() };
+    for readers in readers {
+        all.experts.extend(readers.experts);
+        all.gates.extend(readers.gates);
+    }
+    all
+}
+
 /// Experts over `input`, all of which every gate sees.
 pub fn all_see_all(input: Value, experts: Vec<String>, gates: Vec<String>) -> Readers {
     let sees: Vec<usize> = (0..experts.len()).collect();
@@ -111,24 +121,44 @@ pub fn mixtures(
     expert: MlpStyle<'_>,
     gate: GateStyle<'_>,
 ) -> Result<Value> {
+    let (bank, logits) = bank_and_logits_of_all(g, readers, expert, gate)?;
+    let names: Vec<String> = readers.iter().flat_map(|r| r.experts.clone()).collect();
+    let gates: Vec<&Gate> = readers.iter().flat_map(|r| &r.gates).collect();
+    show_gates(g, &gates, &names, [logits, bank], 0)?;
+    let sees: Vec<Vec<usize>> = gates.iter().map(|gate| gate.sees.clone()).collect();
+    mix(g, logits, bank, names.len(), &sees)
+}
+
+/// A bank of `experts`, mixed by gates whose logits stand in order, each over what it sees of the bank:
+/// `[batch, gates · width]`.
+///
+/// # Errors
+/// When an expert is seen by no gate, or the shapes do not fit.
+pub fn mix(g: &mut Graph, logits: Value, bank: Value, experts: usize, sees: &[Vec<usize>]) -> Result<Value> {
+    if sees.iter().all(|sees| sees.iter().copied().eq(0..experts)) {
+        return g.add("mixtures", GateCombine::new(sees.len(), experts), &[logits, bank]);
+    }
+    let seen = Seen::new(experts, sees).map_err(|message| Error::graph("mixtures", message))?;
+    g.add("mixtures", GateCombineSeen::new(seen), &[logits, bank])
+}
+
+/// The bank of all experts and the logits of all gates, in order.
+///
+/// # Errors
+/// As [`bank_and_logits`].
+pub fn bank_and_logits_of_all(
+    g: &mut Graph,
+    readers: &[Readers],
+    expert: MlpStyle<'_>,
+    gate: GateStyle<'_>,
+) -> Result<(Value, Value)> {
     let (mut banks, mut logits) = (Vec::new(), Vec::new());
     for readers in readers {
         let (bank, own) = bank_and_logits(g, readers, expert, gate)?;
         banks.push(bank);
         logits.extend(own);
     }
-    let bank = concat(g, "bank", &banks)?;
-    let logits = concat(g, "gates", &logits)?;
-    let names: Vec<String> = readers.iter().flat_map(|r| r.experts.clone()).collect();
-    let experts = names.len();
-    let gates: Vec<&Gate> = readers.iter().flat_map(|r| &r.gates).collect();
-    show_gates(g, &gates, &names, [logits, bank], 0)?;
-    if gates.iter().all(|gate| gate.sees.iter().copied().eq(0..experts)) {
-        return g.add("mixtures", GateCombine::new(gates.len(), experts), &[logits, bank]);
-    }
-    let sees: Vec<Vec<usize>> = gates.iter().map(|gate| gate.sees.clone()).collect();
-    let seen = Seen::new(experts, &sees).map_err(|message| Error::graph("mixtures", message))?;
-    g.add("mixtures", GateCombineSeen::new(seen), &[logits, bank])
+    Ok((concat(g, "bank", &banks)?, concat(g, "gates", &logits)?))
 }
 
 /// Tells of gates over a bank of `experts`, whose logits stand side by side.
@@ -177,11 +207,19 @@ pub fn bank_and_logits(
         return Ok((bank, vec![logits]));
     }
     let bank = mlps(g, experts, MlpInput::Shared(*input), expert)?;
+    Ok((bank, gate_logits(g, *input, gates, gate)?))
+}
+
+/// The logits of the gates of one input, of several gates in one value or not.
+///
+/// # Errors
+/// When a width is 0 or a name is taken.
+pub fn gate_logits(g: &mut Graph, input: Value, gates: &[Gate], style: GateStyle<'_>) -> Result<Vec<Value>> {
     if gates.is_empty() {
-        return Ok((bank, Vec::new()));
+        return Ok(Vec::new());
     }
     let hidden: Vec<String> = gates.iter().map(|gate| format!("{}.hidden", gate.prefix)).collect();
-    let hidden = mlps(g, &hidden, MlpInput::Shared(*input), gate.hidden)?;
+    let hidden = mlps(g, &hidden, MlpInput::Shared(input), style.hidden)?;
     let width = g.cols(hidden) / gates.len();
     let (mut logits, mut from) = (Vec::new(), 0);
     // Maps of one width are one product.
@@ -190,7 +228,7 @@ pub fn bank_and_logits(
         let x = g.columns(hidden, from, alike.len() * width)?;
         from += alike.len() * width;
         let out = alike[0].sees.len();
-        logits.push(linears_named(g, "gates", &prefixes, x, out, gate.bias, Activation::Identity)?);
+        logits.push(linears_named(g, "gates", &prefixes, x, out, style.bias, Activation::Identity)?);
     }
-    Ok((bank, logits))
+    Ok(logits)
 }

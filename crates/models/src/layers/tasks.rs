@@ -8,7 +8,7 @@
 
 use crate::inputs::{Inputs, Task, TaskKind};
 use manygate_core::{Error, Result};
-use manygate_graph::ops::{BceWithLogits, PoissonLoss, Rate, Sigmoid, SquaredError};
+use manygate_graph::ops::{BceWithLogits, Link, PoissonLoss, Rate, Sigmoid, SquaredError};
 use manygate_graph::{Graph, LossPart, Over, Value};
 
 /// Makes the predictions outputs and, in training, adds the loss of each task, from a number a task `[batch, 1]`: the sum
@@ -55,6 +55,15 @@ pub fn loss(g: &mut Graph, task: &Task, index: usize, raw: Value, name: &str) ->
     .map(|_| ())
 }
 
+/// How the number z gives the prediction.
+pub fn link(kind: TaskKind) -> Link {
+    match kind {
+        TaskKind::Binary => Link::Probability,
+        TaskKind::Regression => Link::Value,
+        TaskKind::Poisson => Link::Rate,
+    }
+}
+
 /// A part of the loss with the weights of `task`.
 pub fn part(task: &Task, name: &str, over: impl Into<Over>) -> LossPart {
     LossPart::new(name, task.weight, over).weighing(&task.scenario_weights)
@@ -75,4 +84,30 @@ pub fn all_binary(inputs: &Inputs, model: &str) -> Result<()> {
             Err(Error::config(format!("tasks[{t}].kind"), message))
         }
     }
+}
+
+/// That the tasks are a chain of events, in order, each trained over all rows: for a `model` that predicts such chains.
+///
+/// # Errors
+/// [`Error::Config`] with the first task that is not a further link.
+pub fn chain(inputs: &Inputs, model: &str) -> Result<()> {
+    all_binary(inputs, model)?;
+    let tasks = &inputs.tasks;
+    if tasks.len() < 2 {
+        let message = format!("{model} predicts a chain of events; list at least two, in order");
+        return Err(Error::config("tasks", message));
+    }
+    if let Some(task) = tasks.iter().find(|task| task.space.is_some()) {
+        let message =
+            format!("{model} trains `{}` over all rows, which is its point: remove `space`", task.name);
+        return Err(Error::config("tasks", message));
+    }
+    if let Some(t) = (0..tasks.len()).find(|&t| tasks[t].after.is_some_and(|after| after + 1 != t)) {
+        let message = format!(
+            "{model} takes the tasks as a chain, in their order: let `{}` come after the one before it",
+            tasks[t].name
+        );
+        return Err(Error::config(format!("tasks[{t}].after"), message));
+    }
+    Ok(())
 }

@@ -29,8 +29,25 @@ pub fn family(
     input: MlpInput,
     style: MlpStyle<'_>,
 ) -> Result<Vec<Value>> {
-    side_by_side(g, inputs, input, |g, tasks, input| {
-        let prefixes: Vec<String> = tasks.iter().map(|t| format!("{family}.{}", t.name)).collect();
+    several(g, inputs, 1, |task, _| format!("{family}.{task}"), input, style)
+}
+
+/// `count` towers a task, `prefix(task, number)` each: their logits `[batch, count]`, a value a task. `input` is shared by
+/// all of them or holds a range of columns for each, task by task.
+///
+/// # Errors
+/// As [`towers`].
+pub fn several(
+    g: &mut Graph,
+    inputs: &Inputs,
+    count: usize,
+    prefix: impl Fn(&str, usize) -> String,
+    input: MlpInput,
+    style: MlpStyle<'_>,
+) -> Result<Vec<Value>> {
+    side_by_side(g, inputs, count, input, |g, tasks, input| {
+        let of_task = |task: &Task| (0..count).map(|m| prefix(&task.name, m)).collect::<Vec<_>>();
+        let prefixes: Vec<String> = tasks.iter().flat_map(of_task).collect();
         logits(g, &prefixes, input, style)
     })
 }
@@ -45,17 +62,18 @@ pub fn of_scenarios(
     input: MlpInput,
     style: MlpStyle<'_>,
 ) -> Result<Vec<Value>> {
-    side_by_side(g, inputs, input, |g, tasks, input| {
+    side_by_side(g, inputs, 1, input, |g, tasks, input| {
         let names = tasks.iter().map(|task| task.name.as_str());
         let own = scenario_mlp::named("towers", names, inputs.scenarios);
         scenario_mlp::logits(g, &own, input, style)
     })
 }
 
-/// Logits of all tasks. Tasks that are not served stand apart, so that a plan which serves computes nothing for them.
+/// Logits of all tasks, `[batch, count]` each. Tasks that are not served stand apart, so that a plan which serves computes nothing for them.
 fn side_by_side(
     g: &mut Graph,
     inputs: &Inputs,
+    count: usize,
     input: MlpInput,
     logits: impl Fn(&mut Graph, &[Task], MlpInput) -> Result<Value>,
 ) -> Result<Vec<Value>> {
@@ -70,7 +88,7 @@ fn side_by_side(
         };
         let logits = logits(g, tasks, input)?;
         for t in 0..tasks.len() {
-            all.push(g.columns(logits, t, 1)?);
+            all.push(g.columns(logits, t * count, count)?);
         }
     }
     Ok(all)

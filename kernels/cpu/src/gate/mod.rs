@@ -4,9 +4,11 @@
 //! the bank, by far the largest operand, is read once a row: in groups of up to four gates, whose sums stay in
 //! registers. Banks with more gates are read again from the first-level cache.
 
+mod self_scored;
 mod subset;
 
-pub use subset::{Seen, gate_combine_seen, gate_combine_seen_dx};
+pub use self_scored::{MAX_SOURCES, self_scored, self_scored_dx};
+pub use subset::{BankGradient, Seen, gate_combine_seen, gate_combine_seen_dx};
 
 use crate::dispatch;
 use crate::lanes::{Span, load_span, spans, store_span};
@@ -277,6 +279,16 @@ fn expert_dx<S: Simd, const G: usize>(
         dw[g] = s.sum(dots[g]);
     }
     dw
+}
+
+/// `<a, b>`.
+#[inline(always)]
+fn dot<S: Simd>(s: S, a: &[f32], b: &[f32]) -> f32 {
+    let mut sum = s.splat(0.0);
+    for span in spans(s, a.len()) {
+        sum = s.mul_add(load_span(s, a, span), load_span(s, b, span), sum);
+    }
+    s.sum(sum)
 }
 
 #[cfg(test)]

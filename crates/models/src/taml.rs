@@ -1,0 +1,408 @@
+//! Several learners a task, each with a view of its own over experts of three granularities; their scores are fused, and
+//! the fused score teaches each of them.
+//!
+//! X. Liu, Q. Jia, C. Wu, J. Li, Q. Dai, L. Bo, R. Zhang, R. Tang, *Task Adaptive Multi-learner Network for Joint CTR and
+//! CVR Estimation*, WWW 2023 Companion.
+//!
+//! ```text
+//! c_k       = experts.shared.k(x0)               seen by every learner of every task
+//! a_{t,j}   = experts.t.j(x0)                    seen by the learners of task t
+//! e_{t,m,i} = learners.t.m.experts.i(x0)         seen by one learner
+//! S         = [e_{t,m,*}, a_{t,*}, c_*]          [batch, n, d]
+//! z_{t,m}   = learners.t.m.tower(softmax(W_{t,m} x0) S)     p_{t,m} = σ(z_{t,m})
+//! p_t       = mean_m p_{t,m}                     the prediction          q_t = p_t, detached
+//! F_t = BCE(y_t, p_t)    A_t = mean_m BCE(y_t, p_{t,m})    D_t = mean_m dist(q_t, p_{t,m}) over all rows
+//! L   = Σ_t w_t (fused_weight F_t + learner_weight A_t + distill_weight D_t)
+//! ```
+//!
+//! Parameters: `embedding.<f>.weight`, `experts.{shared,<task>}.<k>.<i>.*`, `learners.<task>.<m>.experts.<e>.<i>.*`,
+//! `learners.<task>.<m>.gate.weight` (`.bias`, `.hidden.<i>.*` as configured), `learners.<task>.<m>.tower.<i>.*`.
+//! Everything is computed from logits ([`FuseScores`]): a mean of rounded scores would lose what saturated learners say.
+//! With labels of another kind, scores are means, and the distance is that of their laws.
+//!
+//! Options: `fuse = "logit"` takes the mean of the z, `"gate"` learnt weights (`learners.<task>.fuse.weight`). With
+//! `nested_gates` a gate of the task (`gates.<task>.*`) mixes a_t and c to one state, which a learner sees beside its own.
+//! `levels` above 1 are levels of [`ple`](crate::ple) below (`levels.<l>.*`): learners read the states of their task. With
+//! `entire_space` a task that comes after another is multiplied by it, learner by learner, and trained over all rows, as in
+//! [`esmm`](crate::esmm). Others do not detach the teacher, or with it F_t, which then trains nothing; or they average
+//! logits where scores are meant.
+
+use crate::config::{self, ActivationName, COMMON_KEYS, Common, DROPOUT, Key, NormName};
+use crate::inputs::{Inputs, Task};
+use crate::layers::concat::concat;
+use crate::layers::extraction::{Extraction, SHARED, States, no_task_is_shared};
+use crate::layers::linear::bare;
+use crate::layers::mlp::{MlpInput, MlpStyle};
+use crate::layers::moe::{Gate, GateStyle, Readers, bank_and_logits_of_all, mix, together};
+use crate::layers::{tasks, towers, trunk};
+use crate::registry::{Architecture, Entry};
+use crate::taxonomy::{Method, Relation, Structure};
+use manygate_core::{Error, Result};
+use manygate_graph::ops::{Distance, FuseScores, LearnerLoss, Link, ProductLogit, Sigmoid};
+use manygate_graph::{Graph, Over, Value};
+use serde::{Deserialize, Serialize};
+
+/// How the scores of learners become one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Fuse {
+    /// Their mean.
+    Score,
+    /// The score of the mean logit.
+    Logit,
+    /// Their mean by learnt weights.
+    Gate,
+}
+
+/// How far a learner is from the fused score.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Distill {
+    /// Kullback-Leibler.
+    Kl,
+    /// The square of the difference.
+    Mse,
+}
+
+/// Configuration of taml.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Taml {
+    embedding_dim: usize,
+    embedding_deviation: f64,
+    activation: ActivationName,
+    norm: NormName,
+    learners: usize,
+    learner_experts: usize,
+    task_experts: usize,
+    shared_experts: usize,
+    expert_units: Vec<usize>,
+    gate_bias: bool,
+    gate_units: Vec<usize>,
+    nested_gates: bool,
+    levels: usize,
+    tower_units: Vec<usize>,
+    fuse: Fuse,
+    entire_space: bool,
+    distill: Distill,
+    fused_weight: f64,
+    learner_weight: f64,
+    distill_weight: f64,
+    dropout: f64,
+}
+
+impl Default for Taml {
+    fn default() -> Self {
+        Taml {
+            embedding_dim: 16,
+            embedding_deviation: 0.01,
+            activation: ActivationName::Relu,
+            norm: NormName::None,
+            learners: 3,
+            learner_experts: 1,
+            task_experts: 1,
+            shared_experts: 2,
+            expert_units: vec![256, 128],
+            gate_bias: false,
+            gate_units: Vec::new(),
+            nested_gates: false,
+            levels: 1,
+            tower_units: vec![64],
+            fuse: Fuse::Score,
+            entire_space: false,
+            distill: Distill::Kl,
+            fused_weight: 1.0,
+            learner_weight: 1.0,
+            distill_weight: 0.1,
+            dropout: 0.0,
+        }
+    }
+}
+
+const OWN_KEYS: [Key; 17] = [
+    Key { name: "learners", default: "3", doc: "learners of each task" },
+    Key { name: "learner_experts", default: "1", doc: "experts of each learner alone" },
+    Key { name: "task_experts", default: "1", doc: "experts of all learners of a task" },
+    Key { name: "shared_experts", default: "2", doc: "experts of all learners of all tasks" },
+    Key { name: "expert_units", default: "[256, 128]", doc: "widths of each expert" },
+    Key { name: "gate_bias", default: "false", doc: "whether gates have a bias" },
+    Key { name: "gate_units", default: "[]", doc: "hidden widths of each gate" },
+    Key {
+        name: "nested_gates",
+        default: "false",
+        doc: "whether a gate of the task mixes its experts and the shared ones before a learner's gate",
+    },
+    Key { name: "levels", default: "1", doc: "levels of experts; all below the last are those of ple" },
+    Key { name: "tower_units", default: "[64]", doc: "hidden widths of each learner's tower" },
+    Key {
+        name: "fuse",
+        default: "\"score\"",
+        doc: "score, logit or gate: the mean of scores, of logits, or of scores by learnt weights",
+    },
+    Key {
+        name: "entire_space",
+        default: "false",
+        doc: "whether a task with `after` is multiplied by the one it comes after and trained over all rows",
+    },
+    Key { name: "distill", default: "\"kl\"", doc: "kl or mse: how far a learner is from the fused score" },
+    Key { name: "fused_weight", default: "1.0", doc: "weight of the loss of the fused score" },
+    Key { name: "learner_weight", default: "1.0", doc: "weight of the mean loss of the learners" },
+    Key {
+        name: "distill_weight",
+        default: "0.1",
+        doc: "weight of the learners' distance from the fused score",
+    },
+    DROPOUT,
+];
+
+/// Registry entry.
+pub const ENTRY: Entry = Entry {
+    name: "taml",
+    aliases: &[],
+    relation: Relation::Cascade,
+    structure: Structure::None,
+    method: Method::SoftSharing,
+    summary: "several learners a task over shared, task and own experts; the fused score teaches each",
+    paper: "X. Liu et al., \"Task Adaptive Multi-learner Network for Joint CTR and CVR Estimation\", WWW 2023 Companion",
+    own_keys: &OWN_KEYS,
+    common_keys: COMMON_KEYS.split_at(4).0,
+    parse: |keys| Ok(Box::new(config::parse::<Taml>(keys)?)),
+};
+
+impl Architecture for Taml {
+    fn build(&self, g: &mut Graph, inputs: &Inputs) -> Result<()> {
+        self.check(inputs)?;
+        let common = Common::new(self.embedding_dim, self.embedding_deviation, self.activation, self.norm)
+            .with_dropout(self.dropout);
+        let hidden = MlpStyle { batch_norm: false, dropout: 0.0, ..common.mlp(&self.gate_units) };
+        let gate = GateStyle { bias: self.gate_bias, hidden };
+        let expert = common.mlp(&self.expert_units);
+        let mut states = States::One(trunk::trunk(g, inputs, common.embedding)?);
+        let (task_experts, shared_experts) = (self.task_experts, self.shared_experts);
+        for l in 0..self.levels - 1 {
+            let extraction = Extraction { task_experts, shared_experts, expert, gate };
+            states = States::Each(extraction.level(g, inputs, &format!("levels.{l}."), states, true)?);
+        }
+        let h = self.views(g, inputs, states, expert, gate)?;
+        let prefix = |task: &str, m: usize| format!("learners.{task}.{m}.tower");
+        let style = common.mlp(&self.tower_units);
+        let learners = towers::several(g, inputs, self.learners, prefix, MlpInput::Each(h), style)?;
+        let mut fused: Vec<Value> = Vec::with_capacity(learners.len());
+        for (t, (task, &z)) in inputs.tasks.iter().zip(&learners).enumerate() {
+            let state = states.of(g, t, inputs.tasks.len() + 1)?;
+            let (mut z, mut score) = (z, self.fuse(g, task, z, state)?);
+            if let Some(before) = task.after.filter(|_| self.entire_space) {
+                let name = format!("{}_given_{}", task.name, inputs.tasks[before].name);
+                let given = g.add(format!("probability.{name}"), Sigmoid, &[score])?;
+                g.output(name, given);
+                score = g.add(format!("{}.reached", task.name), ProductLogit, &[fused[before], score])?;
+                z = g.add(format!("{}.learners_reached", task.name), ProductLogit, &[fused[before], z])?;
+            }
+            fused.push(score);
+            self.losses(g, task, t, z, score)?;
+        }
+        Ok(())
+    }
+
+    fn resolved(&self) -> toml::Table {
+        toml::Table::try_from(self).unwrap_or_default()
+    }
+}
+
+impl Taml {
+    fn check(&self, inputs: &Inputs) -> Result<()> {
+        for (key, count) in [
+            ("learners", self.learners),
+            ("learner_experts", self.learner_experts),
+            ("task_experts", self.task_experts),
+            ("shared_experts", self.shared_experts),
+            ("levels", self.levels),
+        ] {
+            if count == 0 {
+                return Err(Error::config(format!("model.{key}"), "must be at least 1"));
+            }
+        }
+        for (key, weight) in [
+            ("fused_weight", self.fused_weight),
+            ("learner_weight", self.learner_weight),
+            ("distill_weight", self.distill_weight),
+        ] {
+            if !(weight.is_finite() && weight >= 0.0) {
+                let message = format!("must be a number from 0 up; it is {weight}");
+                return Err(Error::config(format!("model.{key}"), message));
+            }
+        }
+        no_task_is_shared(inputs)?;
+        if self.entire_space { check_entire_space(inputs) } else { Ok(()) }
+    }
+
+    /// What each learner's tower reads: `[batch, tasks · learners · d]`.
+    fn views(
+        &self,
+        g: &mut Graph,
+        inputs: &Inputs,
+        states: States,
+        expert: MlpStyle<'_>,
+        gate: GateStyle<'_>,
+    ) -> Result<Value> {
+        let (tasks, own) = (inputs.tasks.len(), self.learner_experts);
+        let private = tasks * self.learners * own;
+        let common = tasks * self.task_experts + self.shared_experts;
+        // The bank: experts of each learner, then those of each task, then the shared ones.
+        let of_task = |from: usize, t: usize| {
+            let of_all = tasks * self.task_experts;
+            let of_task = t * self.task_experts..(t + 1) * self.task_experts;
+            of_task.chain(of_all..common).map(move |e| from + e).collect::<Vec<_>>()
+        };
+        let of_learner = |t: usize, m: usize| {
+            let from = (t * self.learners + m) * own;
+            // A nested gate sees one state of its task, behind the experts of all learners.
+            let rest = if self.nested_gates { vec![private + t] } else { of_task(private, t) };
+            (from..from + own).chain(rest).collect::<Vec<_>>()
+        };
+        let modules: Vec<&str> = inputs.task_names().chain([SHARED]).collect();
+        let (mut learners, mut others) = (Vec::new(), Vec::new());
+        for (number, module) in modules.iter().enumerate() {
+            let input = states.of(g, number, modules.len())?;
+            let (is_task, mut gates) = (number < tasks, Vec::new());
+            if is_task {
+                learners.push(self.learner_readers(input, module, |m| of_learner(number, m)));
+                if self.nested_gates {
+                    gates.push(Gate { prefix: format!("gates.{module}"), sees: of_task(0, number) });
+                }
+            }
+            let count = if is_task { self.task_experts } else { self.shared_experts };
+            let experts = (0..count).map(|k| format!("experts.{module}.{k}")).collect();
+            others.push(Readers { input, experts, gates });
+        }
+        let sees: Vec<Vec<usize>> = learners.iter().flat_map(|r| &r.gates).map(|g| g.sees.clone()).collect();
+        let mut readers: Vec<Readers> = learners.into_iter().chain(others).collect();
+        if let States::One(input) = states {
+            readers = vec![together(input, readers)];
+        }
+        let (bank, logits) = bank_and_logits_of_all(g, &readers, expert, gate)?;
+        if !self.nested_gates {
+            return mix(g, logits, bank, private + common, &sees);
+        }
+        let (d, all) = (g.cols(bank) / (private + common), g.cols(logits));
+        let of_learners = sees.iter().map(Vec::len).sum();
+        let shared_bank = g.columns(bank, private * d, common * d)?;
+        let task_logits = g.columns(logits, of_learners, all - of_learners)?;
+        let task_sees: Vec<Vec<usize>> = (0..tasks).map(|t| of_task(0, t)).collect();
+        let of_tasks = mix(g, task_logits, shared_bank, common, &task_sees)?;
+        let own_bank = g.columns(bank, 0, private * d)?;
+        let bank = concat(g, "learners.bank", &[own_bank, of_tasks])?;
+        let logits = g.columns(logits, 0, of_learners)?;
+        mix(g, logits, bank, private + tasks, &sees)
+    }
+
+    /// Experts and gates of the learners of a task.
+    fn learner_readers(&self, input: Value, task: &str, sees: impl Fn(usize) -> Vec<usize>) -> Readers {
+        let prefix = |m: usize| format!("learners.{task}.{m}");
+        let experts = |m: usize| (0..self.learner_experts).map(move |e| format!("{}.experts.{e}", prefix(m)));
+        let gate = |m: usize| Gate { prefix: format!("{}.gate", prefix(m)), sees: sees(m) };
+        Readers {
+            input,
+            experts: (0..self.learners).flat_map(experts).collect(),
+            gates: (0..self.learners).map(gate).collect(),
+        }
+    }
+
+    /// The number whose score is the fused one: `[batch, 1]`.
+    fn fuse(&self, g: &mut Graph, task: &Task, z: Value, state: Value) -> Result<Value> {
+        let (name, link) = (format!("fused.{}", task.name), tasks::link(task.kind));
+        match self.fuse {
+            Fuse::Score => g.add(name, FuseScores::mean(link), &[z]),
+            Fuse::Logit => g.add(name, FuseScores::mean(Link::Value), &[z]),
+            Fuse::Gate => {
+                let prefix = format!("learners.{}.fuse", task.name);
+                let weights = bare(g, &prefix, std::slice::from_ref(&prefix), state, self.learners)?;
+                g.add(name, FuseScores::gated(link), &[z, weights])
+            }
+        }
+    }
+
+    /// The prediction of task number `t`, and in training its three losses.
+    fn losses(&self, g: &mut Graph, task: &Task, t: usize, z: Value, fused: Value) -> Result<()> {
+        let weighted = |weight: f64| Task { weight: task.weight * weight as f32, ..task.clone() };
+        // A part without weight is computed, for whoever watches it, and moves nothing.
+        let counted = |g: &mut Graph, weight: f64, z| if weight == 0.0 { g.stop_gradient(z) } else { z };
+        let of_fused = counted(g, self.fused_weight, fused);
+        tasks::head(g, &weighted(self.fused_weight), t, of_fused, &format!("{}.fused", task.name))?;
+        if !g.is_training() {
+            return Ok(());
+        }
+        let link = tasks::link(task.kind);
+        let name = format!("{}.learners", task.name);
+        let part = g.loss(tasks::part(&weighted(self.learner_weight), &name, task.space))?;
+        let learners = counted(g, self.learner_weight, z);
+        g.add(format!("loss.{name}"), LearnerLoss::of_label(part, link, t, task.space), &[learners])?;
+        let name = format!("{}.distill", task.name);
+        let part = g.loss(tasks::part(&weighted(self.distill_weight), &name, Over::Rows))?;
+        let distance = match self.distill {
+            Distill::Kl => Distance::Divergence,
+            Distill::Mse => Distance::Square,
+        };
+        let (learners, teacher) = (counted(g, self.distill_weight, z), g.stop_gradient(fused));
+        let loss = LearnerLoss::of_teacher(part, link, distance);
+        g.add(format!("loss.{name}"), loss, &[learners, teacher]).map(|_| ())
+    }
+}
+
+/// That tasks which come after others can be multiplied by them.
+fn check_entire_space(inputs: &Inputs) -> Result<()> {
+    tasks::all_binary(inputs, ENTRY.name)?;
+    let wrong = |message: String| Err(Error::config("model.entire_space", message));
+    if inputs.tasks.iter().all(|task| task.after.is_none()) {
+        return wrong("no task comes after another: say so with `after`, or leave this out".to_owned());
+    }
+    for (t, task) in inputs.tasks.iter().enumerate().filter(|(_, task)| task.after.is_some()) {
+        if task.space.is_some() {
+            return wrong(format!("`{}` is trained over all rows: remove its `space`", task.name));
+        }
+        if task.after.is_some_and(|before| before >= t) {
+            return wrong(format!("list `{}` behind the task that it comes after", task.name));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(keys: &str, after: [Option<usize>; 2], space: Option<usize>) -> String {
+        let taml: Taml = config::parse(&toml::from_str(keys).unwrap()).unwrap();
+        let task = |name: &str, after, space| Task { after, space, ..Task::binary(name) };
+        let tasks = vec![task("click", after[0], None), task("buy", after[1], space)];
+        taml.check(&Inputs { tasks, ..Inputs::default() }).map_or_else(|e| e.to_string(), |()| String::new())
+    }
+
+    #[test]
+    fn what_cannot_be_built_is_told() {
+        let none = [None, None];
+        for key in ["learners", "learner_experts", "task_experts", "shared_experts", "levels"] {
+            let message = check(&format!("{key} = 0"), none, None);
+            assert!(message.contains(&format!("model.{key}: must be at least 1")), "{message}");
+        }
+        for key in ["fused_weight", "learner_weight", "distill_weight"] {
+            let message = check(&format!("{key} = -0.5"), none, None);
+            assert!(message.contains(&format!("model.{key}: must be a number from 0 up")), "{message}");
+        }
+        assert_eq!(check("", none, Some(0)), "");
+    }
+
+    #[test]
+    fn the_entire_space_needs_a_chain_over_all_rows() {
+        let keys = "entire_space = true";
+        assert_eq!(check(keys, [None, Some(0)], None), "");
+        for (after, space, told) in [
+            ([None, None], None, "no task comes after another"),
+            ([None, Some(0)], Some(0), "remove its `space`"),
+            ([Some(1), None], None, "list `click` behind the task"),
+        ] {
+            let message = check(keys, after, space);
+            assert!(message.contains("model.entire_space: ") && message.contains(told), "{message}");
+        }
+    }
+}
