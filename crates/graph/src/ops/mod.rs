@@ -14,14 +14,19 @@ pub mod bce_with_logits;
 pub mod bi_interaction;
 pub mod broadcast;
 pub mod concat;
+pub mod cross;
+pub mod cross_vector;
 pub mod descend;
 pub mod dropout;
+pub mod expert_columns;
 pub mod fold;
 pub mod gate_combine;
 pub mod gate_combine_seen;
+pub mod gate_groups;
 mod gate_selection;
 pub mod gradient_conflict;
 pub mod grouped_linear;
+pub mod hard_tanh;
 pub mod layer_norm;
 pub mod linear;
 pub mod linear_transposed;
@@ -46,6 +51,7 @@ pub mod sequence_pool;
 pub mod sigmoid;
 pub mod softmax;
 pub mod squared_error;
+pub mod sum_columns;
 pub mod tap;
 pub mod transfer_mixture;
 pub mod weight_gradient;
@@ -64,13 +70,18 @@ pub use bce_with_logits::BceWithLogits;
 pub use bi_interaction::BiInteraction;
 pub use broadcast::Broadcast;
 pub use concat::Concat;
+pub use cross::Cross;
+pub use cross_vector::CrossVector;
 pub use descend::Descend;
 pub use dropout::Dropout;
+pub use expert_columns::ExpertColumns;
 pub use fold::Fold;
 pub use gate_combine::GateCombine;
 pub use gate_combine_seen::GateCombineSeen;
+pub use gate_groups::GateGroups;
 pub use gradient_conflict::GradientConflict;
 pub use grouped_linear::GroupedLinear;
+pub use hard_tanh::HardTanh;
 pub use layer_norm::LayerNorm;
 pub use linear::{Linear, Segment};
 pub use linear_transposed::LinearTransposed;
@@ -95,6 +106,7 @@ pub use sequence_pool::SequencePool;
 pub use sigmoid::Sigmoid;
 pub use softmax::Softmax;
 pub use squared_error::SquaredError;
+pub use sum_columns::SumColumns;
 pub use tap::Tap;
 pub use transfer_mixture::TransferMixture;
 pub use weight_gradient::WeightGradient;
@@ -118,13 +130,18 @@ pub fn cases() -> Vec<Case> {
         bi_interaction::cases,
         broadcast::cases,
         concat::cases,
+        cross::cases,
+        cross_vector::cases,
         descend::cases,
         dropout::cases,
+        expert_columns::cases,
         fold::cases,
         gate_combine::cases,
         gate_combine_seen::cases,
+        gate_groups::cases,
         gradient_conflict::cases,
         grouped_linear::cases,
+        hard_tanh::cases,
         layer_norm::cases,
         linear::cases,
         linear_transposed::cases,
@@ -149,6 +166,7 @@ pub fn cases() -> Vec<Case> {
         sigmoid::cases,
         softmax::cases,
         squared_error::cases,
+        sum_columns::cases,
         tap::cases,
         transfer_mixture::cases,
         weight_gradient::cases,

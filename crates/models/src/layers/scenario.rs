@@ -1,6 +1,7 @@
 //! What models know of a sample's scenario: its embedding, `scene.weight` `[scenarios, width]`, which learns as dense
 //! parameters do.
 
+use super::concat::concat;
 use crate::inputs::Inputs;
 use manygate_core::{Error, Result};
 use manygate_graph::ops::ScenarioEmbedding;
@@ -41,6 +42,18 @@ pub fn own_embedding(
 ) -> Result<Value> {
     let table = matrix(g, prefix, inputs, width, deviation)?;
     rows(g, inputs, table)
+}
+
+/// x and behind it the scenario's embedding, `[batch, |x| + width]`; x alone for a width of 0.
+///
+/// # Errors
+/// As [`embedding`].
+pub fn beside(g: &mut Graph, inputs: &Inputs, x: Value, width: usize, deviation: f32) -> Result<Value> {
+    if width == 0 {
+        return Ok(x);
+    }
+    let scene = embedding(g, inputs, width, deviation)?;
+    concat(g, "trunk.scenario", &[x, scene])
 }
 
 /// The matrix `scene.weight` itself, `[scenarios, width]`.

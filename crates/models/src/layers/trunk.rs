@@ -139,3 +139,22 @@ pub fn field(
     let before = inputs.fields[..position].iter().map(width).sum();
     g.columns(x0, before, width(&inputs.fields[position]))
 }
+
+/// How many vectors `embedding.dim` wide stand side by side in the trunk, before its numbers.
+///
+/// # Errors
+/// When a table has another width than the model's, which `model` names.
+pub fn equal_fields(
+    g: &Graph,
+    inputs: &Inputs,
+    embedding: Embedding,
+    x0: Value,
+    model: &str,
+) -> Result<usize> {
+    let dim = embedding.dim;
+    if inputs.tables.iter().any(|t| t.dim.is_some_and(|d| d != dim)) {
+        let message = format!("{model} needs all tables as wide as the model's embeddings: {dim}");
+        return Err(Error::config("model.embedding_dim", message));
+    }
+    Ok((g.cols(x0) - inputs.dense) / dim)
+}
