@@ -5,6 +5,7 @@
 //! instance of the same body, or a plain loop beside it where the fast one is organised differently, is its reference.
 
 pub mod activation;
+pub mod amplitude;
 pub mod cross;
 pub mod embedding;
 pub mod gate;

@@ -5,6 +5,7 @@ pub mod act_mask;
 pub mod activate;
 pub mod add;
 pub mod add_scaled;
+pub mod amplify;
 pub mod attach_row;
 pub mod attention;
 pub mod batch_moments;
@@ -61,6 +62,7 @@ pub use act_mask::ActMask;
 pub use activate::Activate;
 pub use add::Add;
 pub use add_scaled::AddScaled;
+pub use amplify::Amplify;
 pub use attach_row::AttachRow;
 pub use attention::Attention;
 pub use batch_moments::{BatchMoments, Running};
@@ -121,6 +123,7 @@ pub fn cases() -> Vec<Case> {
         activate::cases,
         add::cases,
         add_scaled::cases,
+        amplify::cases,
         attach_row::cases,
         attention::cases,
         batch_moments::cases,

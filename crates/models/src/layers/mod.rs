@@ -5,6 +5,7 @@ pub mod cross;
 pub mod deep_cross;
 pub mod dropout;
 pub mod extraction;
+pub mod gate_unit;
 pub mod interaction;
 pub mod linear;
 pub mod mlp;

@@ -1,0 +1,104 @@
+//! Gate units: two layers that say how much each unit of a value counts.
+//!
+//! J. Chang, C. Zhang, Y. Hui, D. Leng, Y. Niu, Y. Song, K. Gai, *PEPNet: Parameter and Embedding Personalized Network for
+//! Infusing with Personalized Prior Information*, KDD 2023.
+//!
+//! ```text
+//! δ = γ sigmoid(W1 relu(W0 z + b0) + b1)      [batch, n], in (0, γ): a gate that knows nothing, with γ = 2, says 1
+//! y = δ ⊙ x
+//! ```
+//!
+//! With two prefixes P and Q, for the layers: `P.weight` `[hidden, |z|]`, `P.bias`, `Q.weight` `[n, hidden]`, `Q.bias`. δ is
+//! never in memory: a gate hands on what the sigmoid is taken of, and [`apply`] does the rest in one pass.
+
+use super::linear::linear;
+use manygate_core::{Error, Result};
+use manygate_graph::ops::{Amplify, Linear};
+use manygate_graph::{Block, Graph, Init, ParamSpec, Value};
+use manygate_kernels::activation::Activation;
+use manygate_kernels::amplitude::Amplitude;
+
+/// A gate.
+#[derive(Clone, Debug)]
+pub struct Gate {
+    /// Prefixes of its two layers.
+    pub layers: [String; 2],
+    /// Width of its hidden layer.
+    pub hidden: usize,
+    /// Number of amplitudes.
+    pub out: usize,
+}
+
+impl Gate {
+    /// A gate whose layers are `<prefix>.0` and `<prefix>.1`, with as many hidden units as amplitudes where `hidden` says
+    /// nothing.
+    pub fn new(prefix: &str, hidden: Option<usize>, out: usize) -> Gate {
+        Gate { layers: [0, 1].map(|i| format!("{prefix}.{i}")), hidden: hidden.unwrap_or(out), out }
+    }
+}
+
+/// What the sigmoid of each gate is taken of, `[batch, out]` each. The first layers of all gates are one product.
+///
+/// # Errors
+/// When a width is 0 or a name is taken.
+pub fn gates(g: &mut Graph, name: &str, z: Value, gates: &[Gate]) -> Result<Vec<Value>> {
+    if gates.iter().any(|gate| gate.hidden == 0 || gate.out == 0) {
+        return Err(Error::graph(name, "a gate needs at least 1 hidden unit and 1 amplitude"));
+    }
+    let cols = g.cols(z);
+    let weight = |gate: &Gate| {
+        Block::weight(format!("{}.weight", gate.layers[0]), gate.hidden, cols, Init::XavierUniform)
+    };
+    let bias =
+        |gate: &Gate| Block::vector(format!("{}.bias", gate.layers[0]), gate.hidden, Init::Constant(0.0));
+    let weights = g.param(ParamSpec::new(gates.iter().map(weight).collect())?)?;
+    let biases = g.param(ParamSpec::new(gates.iter().map(bias).collect())?)?;
+    let width = gates.iter().map(|gate| gate.hidden).sum();
+    let hidden = g.add(name, Linear::new(width, true, Activation::Relu), &[z, weights, biases])?;
+    let mut from = 0;
+    gates
+        .iter()
+        .map(|gate| {
+            let own = g.columns(hidden, from, gate.hidden)?;
+            from += gate.hidden;
+            linear(g, &gate.layers[1], own, gate.out, Activation::Identity)
+        })
+        .collect()
+}
+
+/// `γ sigmoid(r) ⊙ x`, from what [`gates`] said: an amplitude for each unit of x.
+///
+/// # Errors
+/// When γ is not above 0, or the widths differ.
+pub fn apply(g: &mut Graph, name: &str, gamma: f64, r: Value, x: Value) -> Result<Value> {
+    g.add(name, Amplify::new(of(gamma)?), &[x, r])
+}
+
+/// The same with an amplitude for all units of a part, of which `parts` tells the numbers of units, in order.
+///
+/// # Errors
+/// When γ is not above 0, or the widths do not fit.
+pub fn apply_to_parts(
+    g: &mut Graph,
+    name: &str,
+    gamma: f64,
+    r: Value,
+    x: Value,
+    parts: Vec<usize>,
+) -> Result<Value> {
+    g.add(name, Amplify::new(of(gamma)?).over_parts(parts), &[x, r])
+}
+
+/// γ·sigmoid.
+///
+/// # Errors
+/// [`Error::Config`] when γ is not above 0.
+fn of(gamma: f64) -> Result<Amplitude> {
+    if gamma.is_finite() && gamma > 0.0 {
+        return Ok(Amplitude::Sigmoid(gamma as f32));
+    }
+    let message = format!(
+        "{gamma} is no largest amplitude; give a number above 0, as 2, at which a gate starts near 1"
+    );
+    Err(Error::config("model.gamma", message))
+}
