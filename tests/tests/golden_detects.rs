@@ -115,6 +115,7 @@ fn kind(name: &str) -> String {
             format!("{head} of a scenario")
         }
         "param" | "grad" if rest.starts_with("dfub.") => format!("{head} weight"),
+        "param" | "grad" if ["u", "v", "c", "dense_vectors"].contains(&last) => format!("{head} weight"),
         "param" | "grad" if rest.starts_with("v.") => format!("{head} bias"),
         "param" | "grad" => format!("{head} {last}"),
         "input" => name.to_owned(),

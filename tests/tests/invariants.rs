@@ -19,7 +19,7 @@ const SCENARIOS: usize = 4;
 
 fn inputs(model: &str) -> Inputs {
     // It predicts one task.
-    let tasks = if model == "causalint" { 1 } else { 2 };
+    let tasks = if ["causalint", "deepfm"].contains(&model) { 1 } else { 2 };
     let task = |name: &str| Task::binary(name);
     Inputs {
         tables: ["user", "item"].map(|name| TableInput { name: name.into(), rows: IDS, dim: None }).to_vec(),
@@ -147,7 +147,19 @@ fn a_model_that_is_written_and_read_predicts_the_same_bits() {
 #[test]
 fn the_order_of_tasks_changes_no_prediction() {
     let batch = batch(30);
-    for name in ["cgc", "dffm", "mmoe", "moe", "shared_bottom", "single_task", "star"] {
+    for name in [
+        "cgc",
+        "dcn",
+        "dcn_v2",
+        "dffm",
+        "epnet_dcn",
+        "interactions",
+        "mmoe",
+        "moe",
+        "shared_bottom",
+        "single_task",
+        "star",
+    ] {
         let keys = toml::Table::from_iter([("name".to_owned(), name.into())]);
         let (_, architecture) = manygate_models::from_table(&keys).unwrap();
         let outputs = |reversed: bool| {
@@ -174,7 +186,8 @@ fn the_order_of_tasks_changes_no_prediction() {
 #[test]
 fn what_is_not_served_is_not_computed() {
     let batch = batch(30);
-    for name in ["m2m", "mmoe", "shared_bottom", "star"] {
+    for name in ["dcn", "dcn_v2", "dffm", "epnet_dcn", "interactions", "m2m", "mmoe", "shared_bottom", "star"]
+    {
         let keys = toml::Table::from_iter([("name".to_owned(), name.into())]);
         let (_, architecture) = manygate_models::from_table(&keys).unwrap();
         let mut inputs = inputs(name);
@@ -196,6 +209,67 @@ fn what_is_not_served_is_not_computed() {
         assert_eq!(primary.plan.layout(), all.plan.layout());
         assert_eq!(predict(&primary, &Serial, &batch)[0], predict(&all, &Serial, &batch)[1], "{name}");
     }
+}
+
+/// `model` with the parameters of `other` that `name_there` finds.
+fn adopt(mut model: Model, other: &Model, name_there: impl Fn(&str) -> String) -> Model {
+    let names: Vec<String> = model.params.tensors().map(|(block, _)| block.name.clone()).collect();
+    for name in names {
+        if let Ok(values) = other.params.get(&name_there(&name)) {
+            model.params.set(&name, values).unwrap();
+        }
+    }
+    model
+}
+
+fn assert_close(one: &Model, two: &Model) {
+    let [one, two] = [one, two].map(|model| predict(model, &Serial, &batch(40)));
+    for (one, two) in one.iter().flatten().zip(two.iter().flatten()) {
+        assert!((one - two).abs() < 1e-5, "{one} becomes {two}");
+    }
+}
+
+/// A gate that knows nothing multiplies by 1, with γ = 2.
+#[test]
+fn epnet_dcn_with_a_silent_gate_is_dcn() {
+    let dcn = configured("dcn", "name = \"dcn\"", Mode::Evaluation);
+    for granularity in ["element", "field"] {
+        let keys = format!("name = \"epnet_dcn\"\ngranularity = \"{granularity}\"");
+        let mut gated = configured("epnet_dcn", &keys, Mode::Evaluation);
+        for name in ["domain1.weight", "domain1.bias"] {
+            let silent = vec![0.0; gated.params.get(name).unwrap().len()];
+            gated.params.set(name, &silent).unwrap();
+        }
+        assert_close(&adopt(gated, &dcn, |name| name.trim_start_matches("dcn.").to_owned()), &dcn);
+    }
+}
+
+#[test]
+fn a_mixture_of_one_open_expert_is_a_layer_of_low_rank() {
+    let model =
+        |keys: &str| configured("dcn_v2", &format!("name = \"dcn_v2\"\nrank = 3\n{keys}"), Mode::Evaluation);
+    let one = model("cross = \"low_rank\"");
+    let mixture = "cross = \"mixture\"\nexperts = 1\ninner = \"none\"";
+    for gate in ["constant", "softmax"] {
+        let mixture = model(&format!("{mixture}\ngate = \"{gate}\""));
+        assert_close(&adopt(mixture, &one, str::to_owned), &one);
+    }
+}
+
+/// W = 1 wᵀ and no bias, which stands inside of one product and outside of the other.
+#[test]
+fn dcn_is_a_special_case_of_dcn_v2() {
+    let mut dcn = configured("dcn", "name = \"dcn\"", Mode::Evaluation);
+    let mut second = adopt(configured("dcn_v2", "name = \"dcn_v2\"", Mode::Evaluation), &dcn, |name| {
+        if name.starts_with("cross.") { String::new() } else { name.to_owned() }
+    });
+    for l in 0..3 {
+        let (weight, bias) = (format!("cross.{l}.weight"), format!("cross.{l}.bias"));
+        let w = dcn.params.get(&weight).unwrap().to_vec();
+        second.params.set(&weight, &w.repeat(w.len())).unwrap();
+        [&mut dcn, &mut second].map(|model| model.params.set(&bias, &vec![0.0; w.len()]).unwrap());
+    }
+    assert_close(&second, &dcn);
 }
 
 /// mtms: the last stage begins at the predictions of the one before it.

@@ -3,9 +3,14 @@
 pub mod causalint;
 pub mod cgc;
 pub mod config;
+pub mod dcn;
+pub mod dcn_v2;
+pub mod deepfm;
 pub mod dffm;
+pub mod epnet_dcn;
 pub mod esmm;
 pub mod inputs;
+pub mod interactions;
 pub mod layers;
 pub mod m2m;
 pub mod mmoe;

@@ -3,7 +3,10 @@
 use crate::config::Key;
 use crate::inputs::Inputs;
 use crate::taxonomy::{Method, Relation, Structure};
-use crate::{causalint, cgc, dffm, esmm, m2m, mmoe, moe, mtms, ple, shared_bottom, single_task, star};
+use crate::{
+    causalint, cgc, dcn, dcn_v2, deepfm, dffm, epnet_dcn, esmm, interactions, m2m, mmoe, moe, mtms, ple,
+    shared_bottom, single_task, star,
+};
 use manygate_core::{Error, Result};
 use manygate_graph::{Graph, Mode, Parameters};
 
@@ -60,6 +63,20 @@ pub struct Entry {
     pub parse: fn(&toml::Table) -> Result<Box<dyn Architecture>>,
 }
 
+/// What an alias means beyond its model: a value of a key, which stands unless the configuration gives another.
+#[derive(Clone, Copy, Debug)]
+pub struct Preset {
+    /// The alias.
+    pub alias: &'static str,
+    /// The key.
+    pub key: &'static str,
+    /// Its value, a text.
+    pub value: &'static str,
+}
+
+/// What aliases choose.
+const PRESETS: &[&[Preset]] = &[interactions::PRESETS];
+
 /// Largest width of a layer and count of anything that a configuration may ask for.
 const MAX_SIZE: i64 = 1 << 16;
 
@@ -70,8 +87,13 @@ const RATES: [&str; 2] = ["dropout", "gate_dropout"];
 pub const MODELS: &[Entry] = &[
     causalint::ENTRY,
     cgc::ENTRY,
+    dcn::ENTRY,
+    dcn_v2::ENTRY,
+    deepfm::ENTRY,
     dffm::ENTRY,
+    epnet_dcn::ENTRY,
     esmm::ENTRY,
+    interactions::ENTRY,
     m2m::ENTRY,
     mmoe::ENTRY,
     moe::ENTRY,
@@ -105,6 +127,9 @@ pub fn from_table(model: &toml::Table) -> Result<(&'static Entry, Box<dyn Archit
         None => return Err(Error::config("model.name", "is missing; `manygate models` lists the names")),
     };
     let entry = find(&name)?;
+    for preset in PRESETS.iter().copied().flatten().filter(|preset| preset.alias == name) {
+        keys.entry(preset.key).or_insert_with(|| preset.value.into());
+    }
     let architecture = (entry.parse)(&keys)?;
     let resolved = architecture.resolved();
     check_sizes(&resolved)?;
@@ -180,7 +205,7 @@ mod tests {
         let table =
             |text: &str| from_table(&toml::from_str(text).unwrap()).map(|_| ()).unwrap_err().to_string();
         assert!(table("name = \"mmoo\"").contains(
-            "use one of: causalint, cgc, dffm, esmm, m2m, mmoe, moe, mtms, ple, shared_bottom, single_task, star"
+            "use one of: causalint, cgc, dcn, dcn_v2, deepfm, dffm, epnet_dcn, esmm, interactions, m2m, mmoe, moe, mtms, ple, shared_bottom, single_task, star"
         ));
         assert!(table("name = \"mmoe\"\nexpert = 3").contains("unknown field `expert`"));
         assert!(table("name = \"mmoe\"\nexperts = \"three\"").contains("invalid type"));

@@ -74,3 +74,36 @@ impl DeepCross<'_> {
         towers::heads(g, &format!("{prefix}head"), inputs, h)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::inputs::{Inputs, Task};
+    use crate::registry::{build, from_table};
+    use manygate_graph::Mode;
+
+    #[test]
+    fn what_cannot_be_built_is_told() {
+        let inputs = Inputs {
+            dense: 3,
+            scenarios: 2,
+            tasks: ["click", "buy"].map(Task::binary).to_vec(),
+            ..Inputs::default()
+        };
+        for (keys, told) in [
+            ("name = \"dcn\"\ncross_layers = 0", "model.cross_layers: must be at least 1"),
+            ("name = \"dcn_v2\"\nrank = 0", "model.rank: must be at least 1"),
+            ("name = \"dcn_v2\"\nexperts = 0", "model.experts: must be at least 1"),
+            ("name = \"epnet_dcn\"\nscenario_dim = 0", "model.scenario_dim: must be at least 1"),
+            ("name = \"epnet_dcn\"\ngate_hidden = 0", "model.gate_hidden: must be at least 1"),
+            ("name = \"epnet_dcn\"\ngamma = -1.0", "model.gamma: -1 is no largest amplitude"),
+            ("name = \"epnet_dcn\"\nscenario_fields = [\"city\"]", "there is no categorical feature `city`"),
+        ] {
+            let (_, model) = from_table(&toml::from_str(keys).unwrap()).unwrap();
+            let error = build(model.as_ref(), &inputs, Mode::Training).unwrap_err().to_string();
+            assert!(error.contains(told), "{keys}: {error}");
+        }
+        let (_, model) = from_table(&toml::from_str("name = \"dcn\"\nscenario_dim = 4").unwrap()).unwrap();
+        let error = build(model.as_ref(), &Inputs { scenarios: 0, ..inputs }, Mode::Training).unwrap_err();
+        assert!(error.to_string().contains("features.scenario"), "{error}");
+    }
+}

@@ -140,6 +140,13 @@ pub fn field(
     g.columns(x0, before, width(&inputs.fields[position]))
 }
 
+/// The widths of what stands side by side in the trunk: of fields and bags, and 1 for each number.
+pub fn widths(inputs: &Inputs, embedding: Embedding) -> Vec<usize> {
+    let tables = inputs.fields.iter().map(|f| f.table).chain(inputs.bags.iter().map(|b| b.table));
+    let widths = tables.map(|table| inputs.tables[table].dim.unwrap_or(embedding.dim));
+    widths.chain(std::iter::repeat_n(1, inputs.dense)).collect()
+}
+
 /// How many vectors `embedding.dim` wide stand side by side in the trunk, before its numbers.
 ///
 /// # Errors
