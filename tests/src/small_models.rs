@@ -143,6 +143,7 @@ fn plain_configurations(model: &str) -> Vec<String> {
             let sizes = "embedding_dim = 3\nactivation = \"tanh\"\nunits = [6, 5]\nscenario_dim = 2";
             return kinds.map(|kind| format!("name = \"adasparse\"\n{sizes}\n{kind}")).to_vec();
         }
+        "dcn" | "dcn_v2" | "deepfm" | "epnet_dcn" | "interactions" => return interacting(model),
         "dffm" => {
             let kinds = ["none", "inner", "bi", "vector", "matrix", "autoint"];
             let history = "history = \"history\"\ntarget = \"item\"\nattention_head_dim = 4\nattention_rank = 2\n\
@@ -183,4 +184,40 @@ fn plain_configurations(model: &str) -> Vec<String> {
         format!("name = \"{model}\"\nembedding_dim = 3\nactivation = \"tanh\"\nnorm = \"{norm}\"\n{sizes}")
     };
     sizes.iter().flat_map(|s| ["none", "batch"].map(|norm| common(s, norm))).collect()
+}
+
+/// Models whose fields interact below or beside an MLP; one of each has a norm.
+fn interacting(model: &str) -> Vec<String> {
+    let sizes: &[&str] = match model {
+        "dcn" => &[
+            "cross_layers = 3\ndeep_units = [4]\nscenario_dim = 2\nnorm = \"batch\"",
+            "cross_layers = 1\nstructure = \"stacked\"\ndeep_units = [5, 4]",
+            "cross_layers = 2\nstructure = \"cross_only\"",
+        ],
+        "dcn_v2" => &[
+            "cross_layers = 2\nstructure = \"stacked\"\ndeep_units = [4]\nscenario_dim = 2\nnorm = \"batch\"",
+            "cross = \"low_rank\"\nrank = 2\ncross_layers = 2\nstructure = \"cross_only\"",
+            "cross = \"mixture\"\nexperts = 2\nrank = 3\ncross_layers = 2\ninner = \"hard_tanh\"\ndeep_units = [4]",
+            "cross = \"mixture\"\nexperts = 2\nrank = 2\ngate = \"constant\"\ncross_layers = 1\ndeep_units = [4]",
+            "cross = \"mixture\"\nexperts = 3\nrank = 2\ngate = \"sigmoid\"\ngate_shared = false\ninner = \"none\"\n\
+             deep_units = [4]",
+        ],
+        "deepfm" => &["deep_units = [6, 5]\nnorm = \"batch\"", "deep_units = []\ndense_field = true"],
+        "epnet_dcn" => &[
+            "scenario_fields = [\"item\"]\nstop_gradient = false\nscenario_to_dcn = true\nnorm = \"batch\"",
+            "granularity = \"field\"\ncross = \"matrix\"",
+            "gate_features = false\ngamma = 1.5",
+        ],
+        _ => &[
+            "kind = \"none\"\ndeep_units = [4]\nnorm = \"batch\"",
+            "kind = \"inner\"\ndeep_units = [4]",
+            "kind = \"bi\"\ndeep_units = [4]",
+            "kind = \"vector\"\nlayers = 2\ndeep_units = [4]",
+            "kind = \"matrix\"\nlayers = 2\ndeep_units = [4]",
+            "kind = \"autoint\"\nlayers = 2\nheads = 2\nhead_dim = 2\nscale = true\ndeep_units = [4]",
+        ],
+    };
+    let keys =
+        |sizes: &&str| format!("name = \"{model}\"\nembedding_dim = 3\nactivation = \"tanh\"\n{sizes}");
+    sizes.iter().map(keys).collect()
 }

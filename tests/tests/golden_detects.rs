@@ -117,6 +117,7 @@ fn kind(name: &str) -> String {
             format!("{head} of a scenario")
         }
         "param" | "grad" if rest.starts_with("dfub.") => format!("{head} weight"),
+        "param" | "grad" if ["u", "v", "c", "dense_vectors"].contains(&last) => format!("{head} weight"),
         "param" | "grad" if ["v.", "alpha_", "beta_"].iter().any(|own| rest.starts_with(own)) => {
             format!("{head} bias")
         }

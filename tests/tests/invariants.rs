@@ -19,7 +19,7 @@ const SCENARIOS: usize = 4;
 
 fn inputs(model: &str) -> Inputs {
     // It predicts one task.
-    let tasks = if model == "causalint" { 1 } else { 2 };
+    let tasks = if ["causalint", "deepfm"].contains(&model) { 1 } else { 2 };
     let task = |name: &str| Task::binary(name);
     Inputs {
         tables: ["user", "item"].map(|name| TableInput { name: name.into(), rows: IDS, dim: None }).to_vec(),
@@ -147,23 +147,7 @@ fn a_model_that_is_written_and_read_predicts_the_same_bits() {
 #[test]
 fn the_order_of_tasks_changes_no_prediction() {
     let batch = batch(30);
-    for name in [
-        "adaptdhm",
-        "adasparse",
-        "cgc",
-        "cross_stitch",
-        "dffm",
-        "hinet",
-        "lhuc",
-        "m3oe",
-        "mmoe",
-        "moe",
-        "shared_bottom",
-        "single_task",
-        "star",
-        "stem",
-        "taml",
-    ] {
+    for name in ["adaptdhm", "adasparse", "cgc", "cross_stitch", "dcn", "dcn_v2", "dffm", "epnet_dcn", "hinet", "interactions", "lhuc", "m3oe", "mmoe", "moe", "shared_bottom", "single_task", "star", "stem", "taml"] {
         let keys = toml::Table::from_iter([("name".to_owned(), name.into())]);
         let (_, architecture) = manygate_models::from_table(&keys).unwrap();
         let outputs = |reversed: bool| {
@@ -190,21 +174,7 @@ fn the_order_of_tasks_changes_no_prediction() {
 #[test]
 fn what_is_not_served_is_not_computed() {
     let batch = batch(30);
-    for name in [
-        "adasparse",
-        "aitm",
-        "cross_stitch",
-        "hinet",
-        "lhuc",
-        "m2m",
-        "m3oe",
-        "mmoe",
-        "pepnet",
-        "shared_bottom",
-        "star",
-        "stem",
-        "taml",
-    ] {
+    for name in ["adasparse", "aitm", "cross_stitch", "dcn", "dcn_v2", "dffm", "epnet_dcn", "hinet", "interactions", "lhuc", "m2m", "m3oe", "mmoe", "pepnet", "shared_bottom", "star", "stem", "taml"] {
         let keys = toml::Table::from_iter([("name".to_owned(), name.into())]);
         let (_, architecture) = manygate_models::from_table(&keys).unwrap();
         let mut inputs = inputs(name);
@@ -228,20 +198,7 @@ fn what_is_not_served_is_not_computed() {
     }
 }
 
-/// Towers that are served and those that are not are several networks each, and drop values by names of their own.
-#[test]
-fn towers_that_stand_apart_drop_values_apart() {
-    for name in ["hinet", "m3oe", "mmoe"] {
-        let keys = format!("name = \"{name}\"\ndropout = 0.2");
-        let (_, architecture) = manygate_models::from_table(&toml::from_str(&keys).unwrap()).unwrap();
-        let task = |(name, auxiliary)| Task { auxiliary, ..Task::binary(name) };
-        let tasks = [("click", false), ("buy", false), ("like", true), ("share", true)].map(task).to_vec();
-        let inputs = Inputs { tasks, ..inputs(name) };
-        let graph = build(architecture.as_ref(), &inputs, Mode::Training).unwrap();
-        Plan::compile(graph, PlanOptions::default()).unwrap();
-    }
-}
-
+    for name in ["buy", "click", "constant", "dcn", "dcn_v2", "element", "epnet_dcn", "field", "hinet", "like", "m3oe", "mmoe", "share", "softmax"] {
 /// mtms: the last stage begins at the predictions of the one before it.
 #[test]
 fn a_warm_start_keeps_every_prediction() {

@@ -16,7 +16,7 @@ const IDS: usize = 5;
 
 fn inputs(model: &str) -> Inputs {
     let tasks = match model {
-        model if model.contains("causalint") => 1,
+        model if ["causalint", "deepfm"].iter().any(|name| model.contains(name)) => 1,
         model if model.contains("mtms") || model.contains("escm2") => 2,
         _ => 3,
     };

@@ -56,6 +56,8 @@ fn inputs(model: &str) -> Inputs {
     let tasks = match model {
         model if model.contains("causalint") => 1,
         model if model.contains("mtms") || model.contains("escm2") => 2,
+        model if ["causalint", "deepfm"].iter().any(|name| model.contains(name)) => 1,
+        model if model.contains("mtms") => 2,
         _ => 3,
     };
     let table = |name: &str, rows| inputs::Table { name: name.into(), rows, dim: None };
@@ -228,6 +230,11 @@ fn a_warm_step_allocates_nothing() {
         "name = \"causalint\"\nunits = [24, 16]\ntransfer = 4\nmeta = \"parameter\"",
         "name = \"mtms\"\nstage = \"represent\"\ntower_units = [24, 16]",
         "name = \"mtms\"\nstage = \"finetune\"\ntower_units = [24, 16]",
+        "name = \"dcn\"\ndeep_units = [24]\nscenario_dim = 2\ndropout = 0.2",
+        "name = \"dcn_v2\"\ncross = \"mixture\"\nrank = 4\ndeep_units = [24]\nnorm = \"batch\"",
+        "name = \"deepfm\"\ndeep_units = [24]\ndense_field = true",
+        "name = \"epnet_dcn\"\ngate_hidden = 8\ndeep_units = [24]\nscenario_fields = [\"item\"]\ndropout = 0.2",
+        "name = \"autoint\"\nlayers = 2\ndeep_units = [24]\ndropout = 0.2",
         "name = \"dffm\"\ndffi_units = [24]\nhistory = \"history\"\ntarget = \"item\"",
         "name = \"aitm\"\nbottom_units = [24, 16]\ndropout = 0.2",
         "name = \"cross_stitch\"\nunits = [24, 16]\ndropout = 0.2",

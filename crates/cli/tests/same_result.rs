@@ -16,6 +16,11 @@ const MODELS: &[Job] = &[
     (STAR, ""),
     (M2M, ""),
     ("name = \"dffm\"\nembedding_dim = 4\ndffi_units = [8]\nfusion_units = [4]", ""),
+    ("name = \"dcn\"\nembedding_dim = 4\ndeep_units = [8]\nscenario_dim = 2", ""),
+    ("name = \"dcn_v2\"\nembedding_dim = 4\ncross = \"mixture\"\nrank = 4\ndeep_units = [8]", ""),
+    ("name = \"deepfm\"\nembedding_dim = 4\ndeep_units = [8]", SECOND_TASK),
+    ("name = \"autoint\"\nembedding_dim = 4\nlayers = 2\nhead_dim = 4\ndeep_units = [8]", ""),
+    ("name = \"epnet_dcn\"\nembedding_dim = 4\ngate_hidden = 8\ndeep_units = [8]", ""),
     (MTMS, ""),
     // Whose tasks take the weights of different validations.
     ("name = \"single_task\"\nembedding_dim = 4\nbottom_units = [16, 8]\ntower_units = [8]", ""),

@@ -26,7 +26,7 @@ use crate::layers::interaction::{Interaction, Kind, interaction};
 use crate::layers::linear::{bare, linear};
 use crate::layers::mlp::mlp;
 use crate::layers::trunk::{Embedding, field_table};
-use crate::layers::{concat, scenario, tasks, trunk};
+use crate::layers::{concat, scenario, tasks, towers, trunk};
 use crate::registry::{Architecture, Entry};
 use crate::taxonomy::{Method, Relation, Structure};
 use manygate_core::{Error, Result};
@@ -211,15 +211,8 @@ impl Architecture for Dffm {
         }
         let top = concat::concat(g, "fusion.input", &top)?;
         let top = mlp(g, "fusion", top, common.mlp(&self.fusion_units))?;
-        let weight = |t: &str| Block::weight(format!("head.{t}.weight"), 1, g.cols(top), Init::XavierUniform);
-        let bias = |t: &str| Block::vector(format!("head.{t}.bias"), 1, Init::Constant(0.0));
-        let weights: Vec<Block> = inputs.task_names().map(weight).collect();
-        let weight = g.param(ParamSpec::new(weights)?)?;
-        let bias = g.param(ParamSpec::new(inputs.task_names().map(bias).collect())?)?;
-        let heads = Linear::new(inputs.tasks.len(), true, Activation::Identity);
-        let logits = g.add("heads", heads, &[top, weight, bias])?;
-        let logits: Result<Vec<Value>> = (0..inputs.tasks.len()).map(|t| g.columns(logits, t, 1)).collect();
-        tasks::heads(g, inputs, &logits?)
+        let logits = towers::heads(g, "head", inputs, top)?;
+        tasks::heads(g, inputs, &logits)
     }
 
     fn resolved(&self) -> toml::Table {
@@ -256,21 +249,17 @@ impl Dffm {
         embedding: Embedding,
         trunk: Value,
     ) -> Result<(Value, usize)> {
-        let dim = embedding.dim;
-        let width = g.cols(trunk) - inputs.dense;
-        if inputs.tables.iter().any(|t| t.dim.is_some_and(|d| d != dim)) {
-            let message = format!("dffm needs all tables as wide as the model's embeddings: {dim}");
-            return Err(Error::config("model.embedding_dim", message));
-        }
+        let fields = trunk::equal_fields(g, inputs, embedding, trunk, "dffm")?;
         if !self.scenario_field {
-            return Ok((trunk, width / dim));
+            return Ok((trunk, fields));
         }
+        let (dim, width) = (embedding.dim, g.cols(trunk) - inputs.dense);
         let field = scenario::own_embedding(g, "scene_field", inputs, dim, embedding.deviation)?;
         let mut parts = vec![g.columns(trunk, 0, width)?, field];
         if inputs.dense > 0 {
             parts.push(g.columns(trunk, width, inputs.dense)?);
         }
-        Ok((concat::concat(g, "fields", &parts)?, width / dim + 1))
+        Ok((concat::concat(g, "fields", &parts)?, fields + 1))
     }
 
     /// Names of the vectors that [`Dffm::fields`] gives, in order.

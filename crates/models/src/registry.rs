@@ -4,8 +4,7 @@ use crate::config::Key;
 use crate::inputs::Inputs;
 use crate::taxonomy::{Method, Relation, Structure};
 use crate::{
-    adaptdhm, adasparse, aitm, causalint, cgc, cross_stitch, dffm, escm2, esmm, hinet, lhuc, m2m, m3oe, mmoe,
-    moe, mtms, pepnet, ple, shared_bottom, single_task, star, stem, taml,
+    adaptdhm, adasparse, aitm, causalint, cgc, cross_stitch, dcn, dcn_v2, deepfm, dffm, epnet_dcn, escm2, esmm, hinet, interactions, lhuc, m2m, m3oe, mmoe, moe, mtms, pepnet, ple, shared_bottom, single_task, star, stem, taml,
 };
 use manygate_core::{Error, Result};
 use manygate_graph::{Graph, Mode, Parameters};
@@ -63,6 +62,20 @@ pub struct Entry {
     pub parse: fn(&toml::Table) -> Result<Box<dyn Architecture>>,
 }
 
+/// What an alias means beyond its model: a value of a key, which stands unless the configuration gives another.
+#[derive(Clone, Copy, Debug)]
+pub struct Preset {
+    /// The alias.
+    pub alias: &'static str,
+    /// The key.
+    pub key: &'static str,
+    /// Its value, a text.
+    pub value: &'static str,
+}
+
+/// What aliases choose.
+const PRESETS: &[&[Preset]] = &[interactions::PRESETS];
+
 /// Largest width of a layer and count of anything that a configuration may ask for.
 const MAX_SIZE: i64 = 1 << 16;
 
@@ -77,10 +90,15 @@ pub const MODELS: &[Entry] = &[
     causalint::ENTRY,
     cgc::ENTRY,
     cross_stitch::ENTRY,
+    dcn::ENTRY,
+    dcn_v2::ENTRY,
+    deepfm::ENTRY,
     dffm::ENTRY,
+    epnet_dcn::ENTRY,
     escm2::ENTRY,
     esmm::ENTRY,
     hinet::ENTRY,
+    interactions::ENTRY,
     lhuc::ENTRY,
     m2m::ENTRY,
     m3oe::ENTRY,
@@ -119,6 +137,9 @@ pub fn from_table(model: &toml::Table) -> Result<(&'static Entry, Box<dyn Archit
         None => return Err(Error::config("model.name", "is missing; `manygate models` lists the names")),
     };
     let entry = find(&name)?;
+    for preset in PRESETS.iter().copied().flatten().filter(|preset| preset.alias == name) {
+        keys.entry(preset.key).or_insert_with(|| preset.value.into());
+    }
     let architecture = (entry.parse)(&keys)?;
     let resolved = architecture.resolved();
     check_sizes(&resolved)?;

@@ -6,6 +6,7 @@
 
 pub mod activation;
 pub mod amplitude;
+pub mod cross;
 pub mod embedding;
 pub mod gate;
 pub mod gemm;

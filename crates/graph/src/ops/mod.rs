@@ -17,15 +17,20 @@ pub mod broadcast;
 pub mod cluster_linear;
 pub mod concat;
 pub mod counterfactual_risk;
+pub mod cross;
+pub mod cross_vector;
 pub mod descend;
 pub mod dropout;
+pub mod expert_columns;
 pub mod fold;
 pub mod fuse_scores;
 pub mod gate_combine;
 pub mod gate_combine_seen;
+pub mod gate_groups;
 mod gate_selection;
 pub mod gradient_conflict;
 pub mod grouped_linear;
+pub mod hard_tanh;
 pub mod layer_norm;
 pub mod learner_loss;
 pub mod level_fusion;
@@ -62,6 +67,7 @@ pub mod sigmoid;
 pub mod softmax;
 pub mod squared_error;
 pub mod stitch;
+pub mod sum_columns;
 pub mod tap;
 pub mod transfer_mixture;
 pub mod weight_gradient;
@@ -83,14 +89,19 @@ pub use broadcast::Broadcast;
 pub use cluster_linear::ClusterLinear;
 pub use concat::Concat;
 pub use counterfactual_risk::{CounterfactualRisk, Imputed, Risk};
+pub use cross::Cross;
+pub use cross_vector::CrossVector;
 pub use descend::Descend;
 pub use dropout::Dropout;
+pub use expert_columns::ExpertColumns;
 pub use fold::Fold;
 pub use fuse_scores::FuseScores;
 pub use gate_combine::GateCombine;
 pub use gate_combine_seen::GateCombineSeen;
+pub use gate_groups::GateGroups;
 pub use gradient_conflict::GradientConflict;
 pub use grouped_linear::GroupedLinear;
+pub use hard_tanh::HardTanh;
 pub use layer_norm::LayerNorm;
 pub use learner_loss::{Distance, LearnerLoss};
 pub use level_fusion::LevelFusion;
@@ -127,6 +138,7 @@ pub use sigmoid::Sigmoid;
 pub use softmax::Softmax;
 pub use squared_error::SquaredError;
 pub use stitch::Stitch;
+pub use sum_columns::SumColumns;
 pub use tap::Tap;
 pub use transfer_mixture::TransferMixture;
 pub use weight_gradient::WeightGradient;
@@ -153,14 +165,19 @@ pub fn cases() -> Vec<Case> {
         cluster_linear::cases,
         concat::cases,
         counterfactual_risk::cases,
+        cross::cases,
+        cross_vector::cases,
         descend::cases,
         dropout::cases,
+        expert_columns::cases,
         fold::cases,
         fuse_scores::cases,
         gate_combine::cases,
         gate_combine_seen::cases,
+        gate_groups::cases,
         gradient_conflict::cases,
         grouped_linear::cases,
+        hard_tanh::cases,
         layer_norm::cases,
         level_fusion::cases,
         learner_loss::cases,
@@ -196,6 +213,7 @@ pub fn cases() -> Vec<Case> {
         softmax::cases,
         squared_error::cases,
         stitch::cases,
+        sum_columns::cases,
         tap::cases,
         transfer_mixture::cases,
         weight_gradient::cases,

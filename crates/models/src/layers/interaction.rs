@@ -1,15 +1,14 @@
 //! Interactions between fields, each of which may first pass a transformation (DFFM's domain network).
 //!
 //! inner: products of all pairs (Y. Qu et al., ICDM 2016). bi: their element-wise sum (X. He, T.-S. Chua, SIGIR 2017).
-//! vector, matrix: cross layers `x ← x0 (w · x) + b + x` and `x ← x0 ⊙ (W x + b) + x` (R. Wang et al., ADKDD 2017 and WWW
-//! 2021). autoint: attention among fields with a residual map (W. Song et al., CIKM 2019).
+//! vector, matrix: cross layers, see [`cross`]. autoint: attention among fields with a residual map (W. Song et al., CIKM
+//! 2019).
 //! Parameters: `inter.cross.<l>.{weight,bias}`, `inter.<l>.{q,k,v,res}.weight`.
 
 use super::concat::concat;
-use manygate_core::Result;
-use manygate_graph::ops::{
-    Activate, Add, Attention, BiInteraction, Broadcast, Linear, Multiply, PairProducts, RowDot, ScaleRows,
-};
+use super::cross;
+use manygate_core::{Error, Result};
+use manygate_graph::ops::{Activate, Add, Attention, BiInteraction, Linear, PairProducts};
 use manygate_graph::{Block, Graph, Init, ParamSpec, Value};
 use manygate_kernels::activation::Activation;
 use serde::{Deserialize, Serialize};
@@ -48,12 +47,13 @@ pub struct Interaction {
 }
 
 /// What field vectors pass before they interact: a value with so many of them side by side.
+/// One that returns what it is given is none.
 pub type Transform<'a> = &'a mut dyn FnMut(&mut Graph, Value, usize) -> Result<Value>;
 
 /// The interaction of the first `fields` vectors, `dim` wide, of x0 `[batch, fields · dim + dense]`: one value, or none.
 ///
 /// # Errors
-/// When widths do not fit, or a name is taken.
+/// When there are too few fields, widths do not fit, or a name is taken.
 pub fn interaction(
     g: &mut Graph,
     style: Interaction,
@@ -61,6 +61,16 @@ pub fn interaction(
     [fields, dim]: [usize; 2],
     transform: Transform<'_>,
 ) -> Result<Vec<Value>> {
+    let needed = match style.kind {
+        Kind::None | Kind::Vector | Kind::Matrix => 0,
+        Kind::Bi | Kind::Autoint => 1,
+        Kind::Inner => 2,
+    };
+    if fields < needed {
+        let message =
+            format!("the interaction needs {needed} categorical features at least, there are {fields}");
+        return Err(Error::config("features", message));
+    }
     let width = g.cols(x0);
     let e = g.columns(x0, 0, fields * dim)?;
     Ok(match style.kind {
@@ -75,8 +85,11 @@ pub fn interaction(
         }
         Kind::Vector | Kind::Matrix => {
             let mut whole = |g: &mut Graph, x: Value| {
-                let e = g.columns(x, 0, fields * dim)?;
-                let e = transform(g, e, fields)?;
+                let plain = g.columns(x, 0, fields * dim)?;
+                let e = transform(g, plain, fields)?;
+                if e == plain {
+                    return Ok(x);
+                }
                 if fields * dim == width {
                     return Ok(e);
                 }
@@ -87,7 +100,8 @@ pub fn interaction(
             let mut x = x0;
             for l in 0..style.layers {
                 let inner = if l == 0 { factor } else { whole(g, x)? };
-                x = cross(g, style.kind, l, factor, inner, x)?;
+                let layer = if style.kind == Kind::Vector { cross::vector } else { cross::matrix };
+                x = layer(g, &format!("inter.cross.{l}"), factor, inner, x)?;
             }
             vec![x]
         }
@@ -100,29 +114,6 @@ pub fn interaction(
             vec![e]
         }
     })
-}
-
-/// One cross layer: `factor (w · inner) + b + x`, or `factor ⊙ (W inner + b) + x`.
-fn cross(g: &mut Graph, kind: Kind, l: usize, factor: Value, inner: Value, x: Value) -> Result<Value> {
-    let (prefix, width) = (format!("inter.cross.{l}"), g.cols(x));
-    // The variance of a product of d terms stays that of one.
-    let start = Init::Normal((1.0 / width as f32).sqrt());
-    let bias = Block::vector(format!("{prefix}.bias"), width, Init::Constant(0.0));
-    let bias = g.param(ParamSpec::new(vec![bias])?)?;
-    if kind == Kind::Matrix {
-        let weight = Block::weight(format!("{prefix}.weight"), width, width, start);
-        let weight = g.param(ParamSpec::new(vec![weight])?)?;
-        let layer = Linear::new(width, true, Activation::Identity);
-        let map = g.add(format!("{prefix}.map"), layer, &[inner, weight, bias])?;
-        let product = g.add(format!("{prefix}.product"), Multiply, &[factor, map])?;
-        return g.add(prefix, Add::new(2), &[product, x]);
-    }
-    let weight = g.param(ParamSpec::new(vec![Block::vector(format!("{prefix}.weight"), width, start)])?)?;
-    let weight = g.add(format!("{prefix}.rows"), Broadcast::vector(), &[weight])?;
-    let bias = g.add(format!("{prefix}.bias_rows"), Broadcast::vector(), &[bias])?;
-    let dot = g.add(format!("{prefix}.dot"), RowDot, &[inner, weight])?;
-    let product = g.add(format!("{prefix}.product"), ScaleRows, &[factor, dot])?;
-    g.add(prefix, Add::new(3), &[product, bias, x])
 }
 
 /// One layer of attention among fields: relu of the heads side by side and a map of the untransformed fields.

@@ -1,6 +1,8 @@
 //! Layers that models share. A layer declares ops and parameters; it holds no numbers.
 
 pub mod concat;
+pub mod cross;
+pub mod deep_cross;
 pub mod dropout;
 pub mod extraction;
 pub mod gate_unit;

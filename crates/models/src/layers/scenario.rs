@@ -66,6 +66,18 @@ pub fn own_embedding(
     rows(g, inputs, table)
 }
 
+/// x and behind it the scenario's embedding, `[batch, |x| + width]`; x alone for a width of 0.
+///
+/// # Errors
+/// As [`embedding`].
+pub fn beside(g: &mut Graph, inputs: &Inputs, x: Value, width: usize, deviation: f32) -> Result<Value> {
+    if width == 0 {
+        return Ok(x);
+    }
+    let scene = embedding(g, inputs, width, deviation)?;
+    concat(g, "trunk.scenario", &[x, scene])
+}
+
 /// The matrix `scene.weight` itself, `[scenarios, width]`.
 ///
 /// # Errors

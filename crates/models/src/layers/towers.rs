@@ -1,13 +1,15 @@
 //! Towers: an MLP a task that ends in one bare logit.
 //!
 //! With prefix `towers.<task>`: hidden layers from index 0, then the logit layer `[1, last unit]` as the last index. Where
-//! every scenario has towers of its own, the prefix is `towers.<task>_<scenario>`.
+//! every scenario has towers of its own, the prefix is `towers.<task>_<scenario>`. Heads
+//! are the logit layers alone, `head.<task>.{weight,bias}`.
 
 use super::mlp::{MlpInput, MlpStyle, linears, mlps};
 use super::scenario_mlp;
 use crate::inputs::{Inputs, Task};
 use manygate_core::Result;
-use manygate_graph::{Graph, Value};
+use manygate_graph::ops::Linear;
+use manygate_graph::{Block, Graph, Init, ParamSpec, Value};
 use manygate_kernels::activation::Activation;
 
 /// A logit `[batch, 1]` a task. `input` is shared by all towers or holds a range of columns for each.
@@ -89,6 +91,28 @@ fn side_by_side(
         let logits = logits(g, tasks, input)?;
         for t in 0..tasks.len() {
             all.push(g.columns(logits, t * count, count)?);
+        }
+    }
+    Ok(all)
+}
+
+/// A logit `[batch, 1]` a task as a linear function of x: `<family>.<task>.weight` [1, width] and `.bias` [1].
+///
+/// # Errors
+/// When a name is taken.
+pub fn heads(g: &mut Graph, family: &str, inputs: &Inputs, x: Value) -> Result<Vec<Value>> {
+    let mut all = Vec::with_capacity(inputs.tasks.len());
+    for side_by_side in inputs.tasks.chunk_by(|a, b| a.auxiliary == b.auxiliary) {
+        let names = || side_by_side.iter().map(|task| format!("{family}.{}", task.name));
+        let weight = |p: String| Block::weight(format!("{p}.weight"), 1, g.cols(x), Init::XavierUniform);
+        let bias = |p: String| Block::vector(format!("{p}.bias"), 1, Init::Constant(0.0));
+        let weights: Vec<Block> = names().map(weight).collect();
+        let weights = g.param(ParamSpec::new(weights)?)?;
+        let biases = g.param(ParamSpec::new(names().map(bias).collect())?)?;
+        let linear = Linear::new(side_by_side.len(), true, Activation::Identity);
+        let logits = g.add(family, linear, &[x, weights, biases])?;
+        for t in 0..side_by_side.len() {
+            all.push(g.columns(logits, t, 1)?);
         }
     }
     Ok(all)

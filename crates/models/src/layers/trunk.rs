@@ -151,3 +151,29 @@ pub fn field(
     let before = inputs.fields[..position].iter().map(width).sum();
     g.columns(x0, before, width(&inputs.fields[position]))
 }
+
+/// The widths of what stands side by side in the trunk: of fields and bags, and 1 for each number.
+pub fn widths(inputs: &Inputs, embedding: Embedding) -> Vec<usize> {
+    let tables = inputs.fields.iter().map(|f| f.table).chain(inputs.bags.iter().map(|b| b.table));
+    let widths = tables.map(|table| inputs.tables[table].dim.unwrap_or(embedding.dim));
+    widths.chain(std::iter::repeat_n(1, inputs.dense)).collect()
+}
+
+/// How many vectors `embedding.dim` wide stand side by side in the trunk, before its numbers.
+///
+/// # Errors
+/// When a table has another width than the model's, which `model` names.
+pub fn equal_fields(
+    g: &Graph,
+    inputs: &Inputs,
+    embedding: Embedding,
+    x0: Value,
+    model: &str,
+) -> Result<usize> {
+    let dim = embedding.dim;
+    if inputs.tables.iter().any(|t| t.dim.is_some_and(|d| d != dim)) {
+        let message = format!("{model} needs all tables as wide as the model's embeddings: {dim}");
+        return Err(Error::config("model.embedding_dim", message));
+    }
+    Ok((g.cols(x0) - inputs.dense) / dim)
+}

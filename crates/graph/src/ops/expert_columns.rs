@@ -1,0 +1,87 @@
+//! `W = [U_1 … U_K ; b]`: maps of experts side by side, and behind them a bias that they share, as one weight.
+//!
+//! U `[K, out · n]`, a row an expert, row-major `[out, n]`; b `[out, 1]`, W `[out, K · n + 1]`. Backward: each value takes the
+//! gradient of its place.
+
+use crate::check::Case;
+use crate::op::{Backward, Forward, Matrix, Op, Saved};
+use crate::reach;
+use crate::shape::{Shape, Space};
+use manygate_core::Batch;
+
+/// Experts' maps as one weight, see the [module](self). Inputs: U, b.
+#[derive(Clone, Debug)]
+pub struct ExpertColumns;
+
+impl Op for ExpertColumns {
+    fn name(&self) -> &'static str {
+        "expert_columns"
+    }
+
+    fn output(&self, inputs: &[Shape]) -> Result<Shape, String> {
+        match inputs {
+            [u, b]
+                if u.space == Space::Once
+                    && b.space == Space::Once
+                    && b.cols == 1
+                    && u.cols.is_multiple_of(b.rows) =>
+            {
+                Ok(Shape::once(b.rows, u.rows * (u.cols / b.rows) + 1))
+            }
+            _ => Err(format!("maps [K, out · n] and a bias [out, 1] are needed, not {inputs:?}")),
+        }
+    }
+
+    fn saved(&self) -> Saved {
+        Saved::default()
+    }
+
+    fn reach(&self, _inputs: &[Shape], i: usize, output: &[bool], reached: &mut [bool]) {
+        if i == 0 { reached.fill(true) } else { reach::same(output, reached) }
+    }
+
+    fn forward(&self, tile: &mut Forward<'_>) {
+        let (u, b, mut w) = (tile.input(0), tile.input(1), tile.take_output());
+        let n = u.cols() / b.rows();
+        for o in 0..b.rows() {
+            let row = w.row_mut(o);
+            for (k, to) in row.chunks_exact_mut(n).take(u.rows()).enumerate() {
+                to.copy_from_slice(&u.row(k)[o * n..][..n]);
+            }
+            row[u.rows() * n] = b.row(o)[0];
+        }
+    }
+
+    fn backward(&self, tile: &mut Backward<'_>) {
+        let dw = tile.take_output_gradient();
+        if let Some(mut du) = tile.take_gradient(0) {
+            let n = du.to.cols() / dw.rows();
+            for k in 0..du.to.rows() {
+                du.put(k, (0..dw.rows()).flat_map(|o| dw.row(o)[k * n..][..n].iter().copied()));
+            }
+        }
+        if let Some(mut db) = tile.take_gradient(1) {
+            (0..dw.rows()).for_each(|o| db.put(o, dw.row(o).iter().rev().take(1).copied()));
+        }
+    }
+
+    fn reference(&self, inputs: &[Matrix], _tables: &[Matrix], _batch: &Batch) -> Matrix {
+        let (u, b) = (&inputs[0], &inputs[1]);
+        let n = u.cols / b.rows;
+        let mut w = Matrix::zeros(b.rows, u.rows * n + 1);
+        for o in 0..b.rows {
+            (0..u.rows * n).for_each(|c| w.set(o, c, u.at(c / n, o * n + c % n)));
+            w.set(o, u.rows * n, b.data[o]);
+        }
+        w
+    }
+}
+
+/// Instances for the check of every op, see [`check`](crate::check).
+pub fn cases() -> Vec<Case> {
+    let case = |name: &str, experts: usize, out: usize, n: usize| {
+        let case = Case::new(name, |g, x| g.add("op", ExpertColumns, x));
+        case.once(experts, out * n).once(out, 1)
+    };
+    vec![case("expert_columns/one", 1, 3, 1), case("expert_columns/three", 3, 7, 4)]
+}
