@@ -66,6 +66,11 @@ const MAX_SIZE: i64 = 1 << 16;
 /// Keys that are probabilities below 1.
 const RATES: [&str; 2] = ["dropout", "gate_dropout"];
 
+/// Aliases that choose what their model is by default: the alias, a key and its value, which a configuration may still state
+/// otherwise.
+const PRESETS: &[(&str, &str, &str)] =
+    &[("din", "kind", "din"), ("mhta", "kind", "target"), ("self_attention", "kind", "self")];
+
 /// Every architecture, by name.
 pub const MODELS: &[Entry] = &[
     causalint::ENTRY,
@@ -105,6 +110,9 @@ pub fn from_table(model: &toml::Table) -> Result<(&'static Entry, Box<dyn Archit
         None => return Err(Error::config("model.name", "is missing; `manygate models` lists the names")),
     };
     let entry = find(&name)?;
+    for (_, key, value) in PRESETS.iter().filter(|(alias, ..)| *alias == name) {
+        keys.entry(*key).or_insert((*value).into());
+    }
     let architecture = (entry.parse)(&keys)?;
     let resolved = architecture.resolved();
     check_sizes(&resolved)?;
