@@ -16,6 +16,7 @@ pub mod norm;
 pub mod optim;
 pub mod peak;
 pub mod random;
+pub mod sequence;
 pub mod simd;
 #[cfg(test)]
 mod testing;

@@ -13,8 +13,10 @@ pub mod bce_residual;
 pub mod bce_with_logits;
 pub mod bi_interaction;
 pub mod broadcast;
+pub mod compare;
 pub mod concat;
 pub mod descend;
+pub mod dice;
 pub mod dropout;
 pub mod fold;
 pub mod gate_combine;
@@ -34,22 +36,28 @@ pub mod outer_gradient;
 pub mod pair_products;
 pub mod poisson;
 pub mod position_embedding;
+pub mod prelu;
 pub mod row_dot;
 pub mod row_linear;
 pub mod row_normalise;
 pub mod scale_rows;
+pub mod scenario_affine;
 pub mod scenario_cross_entropy;
 pub mod scenario_embedding;
 pub mod scenario_sums;
 pub mod sequence_lookup;
 pub mod sequence_pool;
+pub mod sequence_softmax;
 pub mod sigmoid;
 pub mod softmax;
 pub mod squared_error;
 pub mod tap;
+pub mod target_attention;
 pub mod transfer_mixture;
 pub mod weight_gradient;
 pub mod weight_part;
+pub mod weighted_loss;
+pub mod weighted_pool;
 
 pub use act_mask::ActMask;
 pub use activate::Activate;
@@ -63,8 +71,10 @@ pub use bce_residual::BceResidual;
 pub use bce_with_logits::BceWithLogits;
 pub use bi_interaction::BiInteraction;
 pub use broadcast::Broadcast;
+pub use compare::Compare;
 pub use concat::Concat;
 pub use descend::Descend;
+pub use dice::Dice;
 pub use dropout::Dropout;
 pub use fold::Fold;
 pub use gate_combine::GateCombine;
@@ -83,22 +93,28 @@ pub use outer_gradient::OuterGradient;
 pub use pair_products::PairProducts;
 pub use poisson::{PoissonLoss, Rate};
 pub use position_embedding::PositionEmbedding;
+pub use prelu::Prelu;
 pub use row_dot::RowDot;
 pub use row_linear::RowLinear;
 pub use row_normalise::RowNormalise;
 pub use scale_rows::ScaleRows;
+pub use scenario_affine::ScenarioAffine;
 pub use scenario_cross_entropy::{ScenarioCrossEntropy, ScenarioResidual};
 pub use scenario_embedding::ScenarioEmbedding;
 pub use scenario_sums::ScenarioSums;
 pub use sequence_lookup::SequenceLookup;
 pub use sequence_pool::SequencePool;
+pub use sequence_softmax::SequenceSoftmax;
 pub use sigmoid::Sigmoid;
 pub use softmax::Softmax;
 pub use squared_error::SquaredError;
 pub use tap::Tap;
+pub use target_attention::TargetAttention;
 pub use transfer_mixture::TransferMixture;
 pub use weight_gradient::WeightGradient;
 pub use weight_part::WeightPart;
+pub use weighted_loss::{RowLoss, RowWeight, WeightedLoss};
+pub use weighted_pool::WeightedPool;
 
 use crate::check::Case;
 
@@ -117,8 +133,10 @@ pub fn cases() -> Vec<Case> {
         bce_with_logits::cases,
         bi_interaction::cases,
         broadcast::cases,
+        compare::cases,
         concat::cases,
         descend::cases,
+        dice::cases,
         dropout::cases,
         fold::cases,
         gate_combine::cases,
@@ -137,22 +155,28 @@ pub fn cases() -> Vec<Case> {
         pair_products::cases,
         poisson::cases,
         position_embedding::cases,
+        prelu::cases,
         row_dot::cases,
         row_linear::cases,
         row_normalise::cases,
         scale_rows::cases,
+        scenario_affine::cases,
         scenario_cross_entropy::cases,
         scenario_embedding::cases,
         scenario_sums::cases,
         sequence_lookup::cases,
         sequence_pool::cases,
+        sequence_softmax::cases,
         sigmoid::cases,
         softmax::cases,
         squared_error::cases,
         tap::cases,
+        target_attention::cases,
         transfer_mixture::cases,
         weight_gradient::cases,
         weight_part::cases,
+        weighted_loss::cases,
+        weighted_pool::cases,
     ]
     .iter()
     .flat_map(|cases| cases())
