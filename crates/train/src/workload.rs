@@ -71,6 +71,7 @@ pub(crate) fn inputs() -> Inputs {
         fields: (0..FIELDS).map(|f| Field { name: name(f), table: f }).collect(),
         bags: Vec::new(),
         dense: DENSE,
+        dense_names: Vec::new(),
         scenarios: SCENARIOS.len(),
         tasks: TASKS.into_iter().map(task).collect(),
     }
