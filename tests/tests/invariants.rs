@@ -147,7 +147,8 @@ fn a_model_that_is_written_and_read_predicts_the_same_bits() {
 #[test]
 fn the_order_of_tasks_changes_no_prediction() {
     let batch = batch(30);
-    for name in ["cgc", "dffm", "mmoe", "moe", "shared_bottom", "single_task", "star"] {
+    for name in ["attention", "cgc", "dffm", "mmoe", "moe", "sarnet", "shared_bottom", "single_task", "star"]
+    {
         let keys = toml::Table::from_iter([("name".to_owned(), name.into())]);
         let (_, architecture) = manygate_models::from_table(&keys).unwrap();
         let outputs = |reversed: bool| {
@@ -174,7 +175,7 @@ fn the_order_of_tasks_changes_no_prediction() {
 #[test]
 fn what_is_not_served_is_not_computed() {
     let batch = batch(30);
-    for name in ["m2m", "mmoe", "shared_bottom", "star"] {
+    for name in ["attention", "m2m", "mmoe", "shared_bottom", "star"] {
         let keys = toml::Table::from_iter([("name".to_owned(), name.into())]);
         let (_, architecture) = manygate_models::from_table(&keys).unwrap();
         let mut inputs = inputs(name);
@@ -254,12 +255,14 @@ fn an_absent_scenario_gets_no_gradient_and_keeps_its_statistics() {
         let model = model(entry.name, Mode::Training);
         let (gradients, after) = step(&model, &batch(50));
         let by_scenario = |name: &str| {
-            name.starts_with("scene.") || name.contains("domain_") || name == "domain.table.weight"
+            let own = ["scene.", "transform.", "domain.table.weight"];
+            own.iter().any(|start| name.starts_with(start)) || name.contains("domain_")
         };
         let of_absent = |name: &str| {
             let prefixes: &[&str] = match entry.name {
                 "causalint" => &["experts.2.", "towers.2."],
                 "mtms" => &["tower.2.", "head.2."],
+                "sarnet" => &["specific.2."],
                 _ => &[],
             };
             prefixes.iter().any(|prefix| name.starts_with(prefix))

@@ -17,6 +17,8 @@ const MODELS: &[Job] = &[
     (M2M, ""),
     ("name = \"dffm\"\nembedding_dim = 4\ndffi_units = [8]\nfusion_units = [4]", ""),
     (MTMS, ""),
+    (ATTENTION, ""),
+    (SARNET, ""),
     // Whose tasks take the weights of different validations.
     ("name = \"single_task\"\nembedding_dim = 4\nbottom_units = [16, 8]\ntower_units = [8]", ""),
     ("name = \"ple\"\nembedding_dim = 4\nexpert_units = [16, 8]\ntower_units = [8]", ""),
@@ -73,6 +75,54 @@ names = ["towers.*", "embedding.user.weight"]
 method = "adagrad"
 every = 2
 "#;
+
+/// With statistics of the batch over its rows and over the ids of a sequence: an item's name in pieces.
+const ATTENTION: &str = r#"name = "din"
+embedding_dim = 4
+history = "item"
+target = "user"
+unit_units = [8]
+unit_activation = "dice"
+units = [16, 8]
+
+[[features]]
+kind = "sequence"
+columns = ["item"]
+separator = "1"
+max_length = 4"#;
+
+/// A behaviour and its scenario, which are the row's own, and weights by row.
+const SARNET: &str = r#"name = "sarnet"
+embedding_dim = 4
+scenario_dim = 4
+history = "item"
+history_scenarios = "tab"
+target = "item"
+attention_units = [8]
+shared_experts = 2
+expert_units = [8]
+fairness = "slot"
+bias_units = [4]
+dropout = 0.1
+
+[[features]]
+kind = "sequence"
+columns = ["item"]
+separator = "|"
+table = "item"
+max_length = 2
+
+[[features]]
+kind = "sequence"
+columns = ["tab"]
+separator = "|"
+table = "tab"
+max_length = 2
+
+[[features]]
+kind = "numeric"
+columns = ["slot"]
+transform = "raw""#;
 
 const M2M: &str =
     "name = \"m2m\"\nembedding_dim = 4\nexperts = 2\nexpert_units = [8]\nprofile_fields = [\"user\"]";

@@ -1,5 +1,6 @@
 //! Layers, architectures and their registry.
 
+pub mod attention;
 pub mod causalint;
 pub mod cgc;
 pub mod config;
@@ -13,6 +14,7 @@ pub mod moe;
 pub mod mtms;
 pub mod ple;
 pub mod registry;
+pub mod sarnet;
 pub mod shared_bottom;
 pub mod single_task;
 pub mod star;

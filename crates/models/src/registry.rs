@@ -3,7 +3,10 @@
 use crate::config::Key;
 use crate::inputs::Inputs;
 use crate::taxonomy::{Method, Relation, Structure};
-use crate::{causalint, cgc, dffm, esmm, m2m, mmoe, moe, mtms, ple, shared_bottom, single_task, star};
+use crate::{
+    attention, causalint, cgc, dffm, esmm, m2m, mmoe, moe, mtms, ple, sarnet, shared_bottom, single_task,
+    star,
+};
 use manygate_core::{Error, Result};
 use manygate_graph::{Graph, Mode, Parameters};
 
@@ -73,6 +76,7 @@ const PRESETS: &[(&str, &str, &str)] =
 
 /// Every architecture, by name.
 pub const MODELS: &[Entry] = &[
+    attention::ENTRY,
     causalint::ENTRY,
     cgc::ENTRY,
     dffm::ENTRY,
@@ -82,6 +86,7 @@ pub const MODELS: &[Entry] = &[
     moe::ENTRY,
     mtms::ENTRY,
     ple::ENTRY,
+    sarnet::ENTRY,
     shared_bottom::ENTRY,
     single_task::ENTRY,
     star::ENTRY,
@@ -188,7 +193,7 @@ mod tests {
         let table =
             |text: &str| from_table(&toml::from_str(text).unwrap()).map(|_| ()).unwrap_err().to_string();
         assert!(table("name = \"mmoo\"").contains(
-            "use one of: causalint, cgc, dffm, esmm, m2m, mmoe, moe, mtms, ple, shared_bottom, single_task, star"
+            "use one of: attention, causalint, cgc, dffm, esmm, m2m, mmoe, moe, mtms, ple, sarnet, shared_bottom, single_task, star"
         ));
         assert!(table("name = \"mmoe\"\nexpert = 3").contains("unknown field `expert`"));
         assert!(table("name = \"mmoe\"\nexperts = \"three\"").contains("invalid type"));
@@ -210,6 +215,16 @@ mod tests {
         let mut names: Vec<&str> =
             MODELS.iter().flat_map(|m| m.aliases.iter().chain([&m.name])).copied().collect();
         assert_eq!(find("omoe").unwrap().name, "moe");
+        for (alias, key, value) in PRESETS {
+            let table = |keys: &str| toml::from_str(&format!("name = \"{alias}\"\n{keys}")).unwrap();
+            let resolved = |keys: &str| from_table(&table(keys)).unwrap().1.resolved()[*key].clone();
+            assert_eq!(resolved(""), (*value).into(), "{alias}");
+            for (_, _, stated) in
+                PRESETS.iter().filter(|p| find(p.0).unwrap().name == find(alias).unwrap().name)
+            {
+                assert_eq!(resolved(&format!("{key} = \"{stated}\"")), (*stated).into(), "{alias}");
+            }
+        }
         names.sort_unstable();
         assert!(names.windows(2).all(|pair| pair[0] != pair[1]), "{names:?}");
     }

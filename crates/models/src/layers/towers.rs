@@ -1,11 +1,13 @@
 //! Towers: an MLP a task that ends in one bare logit.
 //!
-//! With prefix `towers.<task>`: hidden layers from index 0, then the logit layer `[1, last unit]` as the last index.
+//! With prefix `towers.<task>`: hidden layers from index 0, then the logit layer `[1, last unit]` as the last index. Heads
+//! are the logit layers alone, `head.<task>.{weight,bias}`.
 
 use super::mlp::{MlpInput, MlpStyle, linears, mlps};
 use crate::inputs::Inputs;
 use manygate_core::Result;
-use manygate_graph::{Graph, Value};
+use manygate_graph::ops::Linear;
+use manygate_graph::{Block, Graph, Init, ParamSpec, Value};
 use manygate_kernels::activation::Activation;
 
 /// A logit `[batch, 1]` a task. `input` is shared by all towers or holds a range of columns for each.
@@ -46,21 +48,57 @@ pub fn family(
     Ok(all)
 }
 
+/// A logit `[batch, 1]` a task as a linear function of x: `<family>.<task>.weight` [1, width] and `.bias` [1].
+///
+/// # Errors
+/// When a name is taken.
+pub fn heads(g: &mut Graph, family: &str, inputs: &Inputs, x: Value) -> Result<Vec<Value>> {
+    let mut all = Vec::with_capacity(inputs.tasks.len());
+    for side_by_side in inputs.tasks.chunk_by(|a, b| a.auxiliary == b.auxiliary) {
+        let names = || side_by_side.iter().map(|task| format!("{family}.{}", task.name));
+        let weight = |p: String| Block::weight(format!("{p}.weight"), 1, g.cols(x), Init::XavierUniform);
+        let bias = |p: String| Block::vector(format!("{p}.bias"), 1, Init::Constant(0.0));
+        let weights: Vec<Block> = names().map(weight).collect();
+        let weights = g.param(ParamSpec::new(weights)?)?;
+        let biases = g.param(ParamSpec::new(names().map(bias).collect())?)?;
+        let linear = Linear::new(side_by_side.len(), true, Activation::Identity);
+        let logits = g.add(family, linear, &[x, weights, biases])?;
+        for t in 0..side_by_side.len() {
+            all.push(g.columns(logits, t, 1)?);
+        }
+    }
+    Ok(all)
+}
+
 /// One bare logit on top of an MLP, for each prefix: `[batch, prefixes]`.
 ///
 /// # Errors
 /// When a width is 0 or a name is taken.
 pub fn logits(g: &mut Graph, prefixes: &[String], input: MlpInput, style: MlpStyle<'_>) -> Result<Value> {
+    numbers(g, prefixes, input, style, 1)
+}
+
+/// The same with `out` bare values each, `[batch, prefixes · out]`.
+///
+/// # Errors
+/// When a width is 0 or a name is taken.
+pub fn numbers(
+    g: &mut Graph,
+    prefixes: &[String],
+    input: MlpInput,
+    style: MlpStyle<'_>,
+    out: usize,
+) -> Result<Value> {
     match (input, style.units) {
         // No hidden layer and one input: the logit layers are the first layers.
         (MlpInput::Shared(_), []) => {
             let activation = Activation::Identity;
-            let logit = MlpStyle { units: &[1], activation, batch_norm: false, dropout: 0.0 };
+            let logit = MlpStyle { units: &[out], activation, batch_norm: false, dropout: 0.0 };
             mlps(g, prefixes, input, logit)
         }
         _ => {
             let hidden = mlps(g, prefixes, input, style)?;
-            linears(g, prefixes, style.units.len(), hidden, 1, true, Activation::Identity)
+            linears(g, prefixes, style.units.len(), hidden, out, true, Activation::Identity)
         }
     }
 }
