@@ -147,8 +147,7 @@ fn a_model_that_is_written_and_read_predicts_the_same_bits() {
 #[test]
 fn the_order_of_tasks_changes_no_prediction() {
     let batch = batch(30);
-    for name in ["attention", "cgc", "dffm", "mmoe", "moe", "sarnet", "shared_bottom", "single_task", "star"]
-    {
+    for name in ["attention", "cgc", "dffm", "mmoe", "moe", "shared_bottom", "single_task", "star"] {
         let keys = toml::Table::from_iter([("name".to_owned(), name.into())]);
         let (_, architecture) = manygate_models::from_table(&keys).unwrap();
         let outputs = |reversed: bool| {
