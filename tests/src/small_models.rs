@@ -63,6 +63,33 @@ fn plain_configurations(model: &str) -> Vec<String> {
         "shared_bottom" | "single_task" => {
             vec!["bottom_units = [6, 5]\ntower_units = [4]", "bottom_units = [6]\ntower_units = []"]
         }
+        "attention" => {
+            let kinds = [
+                "kind = \"din\"\nunit_units = [4]\nunit_activation = \"tanh\"\nactivation = \"dice\"",
+                "kind = \"din\"\nunit_units = [4, 3]\nunit_activation = \"dice\"\nsoftmax = true\n\
+                 activation = \"prelu\"",
+                "kind = \"target\"\nactivation = \"tanh\"",
+                "kind = \"self\"\nattention_residual = true\nattention_norm = true\nffn = 4\nlayers = 2\n\
+                 position = true\nattention_pool = \"sum\"\nactivation = \"tanh\"",
+                "kind = \"self\"\nactivation = \"tanh\"",
+            ];
+            let sizes = "embedding_dim = 3\nhistory = \"history\"\ntarget = \"item\"\nattention_head_dim = 2\n\
+                         units = [5, 4]";
+            return kinds.iter().map(|kind| format!("name = \"attention\"\n{sizes}\n{kind}")).collect();
+        }
+        "sarnet" => {
+            let history =
+                "history = \"history\"\nhistory_scenarios = \"history_scenarios\"\ntarget = \"item\"";
+            let fairness = "fairness = \"weight\"\nscenario_experts = 1";
+            let kinds = [
+                format!("{history}\nexpert_units = [4, 3]"),
+                format!("{fairness}\nexpert_units = [4]\nbias_units = [3]"),
+                format!("{history}\n{fairness}\nexpert_units = [4]\nbias_units = []"),
+            ];
+            let sizes = "embedding_dim = 3\nactivation = \"tanh\"\nscenario_dim = 2\nattention_units = [4]\n\
+                         shared_experts = 2";
+            return kinds.iter().map(|kind| format!("name = \"sarnet\"\n{sizes}\n{kind}")).collect();
+        }
         "star" => {
             let norms = ["true", "false"].map(|norm| format!("partitioned_norm = {norm}"));
             let kinds = ["none", "raw", "normalized"].map(|kind| format!("auxiliary = \"{kind}\""));

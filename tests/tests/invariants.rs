@@ -147,7 +147,28 @@ fn a_model_that_is_written_and_read_predicts_the_same_bits() {
 #[test]
 fn the_order_of_tasks_changes_no_prediction() {
     let batch = batch(30);
-    for name in ["adaptdhm", "adasparse", "cgc", "cross_stitch", "dcn", "dcn_v2", "dffm", "epnet_dcn", "hinet", "interactions", "lhuc", "m3oe", "mmoe", "moe", "shared_bottom", "single_task", "star", "stem", "taml"] {
+    for name in [
+        "adaptdhm",
+        "adasparse",
+        "attention",
+        "cgc",
+        "cross_stitch",
+        "dcn",
+        "dcn_v2",
+        "dffm",
+        "epnet_dcn",
+        "hinet",
+        "interactions",
+        "lhuc",
+        "m3oe",
+        "mmoe",
+        "moe",
+        "shared_bottom",
+        "single_task",
+        "star",
+        "stem",
+        "taml",
+    ] {
         let keys = toml::Table::from_iter([("name".to_owned(), name.into())]);
         let (_, architecture) = manygate_models::from_table(&keys).unwrap();
         let outputs = |reversed: bool| {
@@ -174,7 +195,27 @@ fn the_order_of_tasks_changes_no_prediction() {
 #[test]
 fn what_is_not_served_is_not_computed() {
     let batch = batch(30);
-    for name in ["adasparse", "aitm", "cross_stitch", "dcn", "dcn_v2", "dffm", "epnet_dcn", "hinet", "interactions", "lhuc", "m2m", "m3oe", "mmoe", "pepnet", "shared_bottom", "star", "stem", "taml"] {
+    for name in [
+        "adasparse",
+        "aitm",
+        "attention",
+        "cross_stitch",
+        "dcn",
+        "dcn_v2",
+        "dffm",
+        "epnet_dcn",
+        "hinet",
+        "interactions",
+        "lhuc",
+        "m2m",
+        "m3oe",
+        "mmoe",
+        "pepnet",
+        "shared_bottom",
+        "star",
+        "stem",
+        "taml",
+    ] {
         let keys = toml::Table::from_iter([("name".to_owned(), name.into())]);
         let (_, architecture) = manygate_models::from_table(&keys).unwrap();
         let mut inputs = inputs(name);
@@ -198,7 +239,81 @@ fn what_is_not_served_is_not_computed() {
     }
 }
 
-    for name in ["buy", "click", "constant", "dcn", "dcn_v2", "element", "epnet_dcn", "field", "hinet", "like", "m3oe", "mmoe", "share", "softmax"] {
+/// Towers that are served and those that are not are several networks each, and drop values by names of their own.
+#[test]
+fn towers_that_stand_apart_drop_values_apart() {
+    for name in ["hinet", "m3oe", "mmoe"] {
+        let keys = format!("name = \"{name}\"\ndropout = 0.2");
+        let (_, architecture) = manygate_models::from_table(&toml::from_str(&keys).unwrap()).unwrap();
+        let task = |(name, auxiliary)| Task { auxiliary, ..Task::binary(name) };
+        let tasks = [("click", false), ("buy", false), ("like", true), ("share", true)].map(task).to_vec();
+        let inputs = Inputs { tasks, ..inputs(name) };
+        let graph = build(architecture.as_ref(), &inputs, Mode::Training).unwrap();
+        Plan::compile(graph, PlanOptions::default()).unwrap();
+    }
+}
+
+/// `model` with the parameters of `other` that `name_there` finds.
+fn adopt(mut model: Model, other: &Model, name_there: impl Fn(&str) -> String) -> Model {
+    let names: Vec<String> = model.params.tensors().map(|(block, _)| block.name.clone()).collect();
+    for name in names {
+        if let Ok(values) = other.params.get(&name_there(&name)) {
+            model.params.set(&name, values).unwrap();
+        }
+    }
+    model
+}
+
+fn assert_close(one: &Model, two: &Model) {
+    let [one, two] = [one, two].map(|model| predict(model, &Serial, &batch(40)));
+    for (one, two) in one.iter().flatten().zip(two.iter().flatten()) {
+        assert!((one - two).abs() < 1e-5, "{one} becomes {two}");
+    }
+}
+
+/// A gate that knows nothing multiplies by 1, with γ = 2.
+#[test]
+fn epnet_dcn_with_a_silent_gate_is_dcn() {
+    let dcn = configured("dcn", "name = \"dcn\"", Mode::Evaluation);
+    for granularity in ["element", "field"] {
+        let keys = format!("name = \"epnet_dcn\"\ngranularity = \"{granularity}\"");
+        let mut gated = configured("epnet_dcn", &keys, Mode::Evaluation);
+        for name in ["domain1.weight", "domain1.bias"] {
+            let silent = vec![0.0; gated.params.get(name).unwrap().len()];
+            gated.params.set(name, &silent).unwrap();
+        }
+        assert_close(&adopt(gated, &dcn, |name| name.trim_start_matches("dcn.").to_owned()), &dcn);
+    }
+}
+
+#[test]
+fn a_mixture_of_one_open_expert_is_a_layer_of_low_rank() {
+    let model =
+        |keys: &str| configured("dcn_v2", &format!("name = \"dcn_v2\"\nrank = 3\n{keys}"), Mode::Evaluation);
+    let one = model("cross = \"low_rank\"");
+    let mixture = "cross = \"mixture\"\nexperts = 1\ninner = \"none\"";
+    for gate in ["constant", "softmax"] {
+        let mixture = model(&format!("{mixture}\ngate = \"{gate}\""));
+        assert_close(&adopt(mixture, &one, str::to_owned), &one);
+    }
+}
+
+/// W = 1 wᵀ and no bias, which stands inside of one product and outside of the other.
+#[test]
+fn dcn_is_a_special_case_of_dcn_v2() {
+    let mut dcn = configured("dcn", "name = \"dcn\"", Mode::Evaluation);
+    let mut second = adopt(configured("dcn_v2", "name = \"dcn_v2\"", Mode::Evaluation), &dcn, |name| {
+        if name.starts_with("cross.") { String::new() } else { name.to_owned() }
+    });
+    for l in 0..3 {
+        let (weight, bias) = (format!("cross.{l}.weight"), format!("cross.{l}.bias"));
+        let w = dcn.params.get(&weight).unwrap().to_vec();
+        second.params.set(&weight, &w.repeat(w.len())).unwrap();
+        [&mut dcn, &mut second].map(|model| model.params.set(&bias, &vec![0.0; w.len()]).unwrap());
+    }
+    assert_close(&second, &dcn);
+}
+
 /// mtms: the last stage begins at the predictions of the one before it.
 #[test]
 fn a_warm_start_keeps_every_prediction() {
@@ -293,14 +408,14 @@ fn an_absent_scenario_gets_no_gradient_and_keeps_its_statistics() {
         let model = model(entry.name, Mode::Training);
         let (gradients, after) = step(&model, &batch(50));
         let by_scenario = |name: &str| {
-            ["scene.", "scale."].iter().any(|prefix| name.starts_with(prefix))
-                || name.contains(".domain_")
-                || name == "domain.table.weight"
+            let own = ["scene.", "scale.", "transform.", "domain.table.weight"];
+            own.iter().any(|start| name.starts_with(start)) || name.contains(".domain_")
         };
         let of_absent = |name: &str| {
             let prefixes: &[&str] = match entry.name {
                 "causalint" => &["experts.2.", "towers.2."],
                 "mtms" => &["tower.2.", "head.2."],
+                "sarnet" => &["specific.2."],
                 _ => &[],
             };
             prefixes.iter().any(|prefix| name.starts_with(prefix)) || name.contains("_2.")

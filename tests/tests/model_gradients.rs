@@ -22,21 +22,25 @@ fn inputs(model: &str) -> Inputs {
     };
     // It trains all tasks over all rows.
     let space = (!is_chain(model)).then_some(0);
+    // The second is that of the scenarios of the first.
+    let lists = if model.contains("history_scenarios") { 2 } else { 1 };
+    let list = |name: &str, table| inputs::BagField {
+        name: name.into(),
+        table,
+        pooling: Pooling::Mean,
+        longest: Some(3),
+    };
     let table = |name: &str| inputs::Table { name: name.into(), rows: IDS, dim: None };
     let task = |name: &str, weight, space| inputs::Task { weight, space, ..inputs::Task::binary(name) };
     Inputs {
-        tables: vec![table("user"), table("item")],
+        tables: vec![table("user"), table("item"), inputs::Table { rows: 4, ..table("scenario") }],
         fields: vec![
             inputs::Field { name: "user".into(), table: 0 },
             inputs::Field { name: "item".into(), table: 1 },
         ],
-        bags: vec![inputs::BagField {
-            name: "history".into(),
-            table: 1,
-            pooling: Pooling::Mean,
-            longest: Some(3),
-        }],
+        bags: [list("history", 1), list("history_scenarios", 2)][..lists].to_vec(),
         dense: 2,
+        dense_names: ["price", "weight"].map(str::to_owned).to_vec(),
         scenarios: 3,
         tasks: [task("click", 1.0, None), task("like", 0.5, None), task("buy", 2.0, space)][..tasks].to_vec(),
     }
@@ -61,14 +65,17 @@ fn batch(rows: usize) -> Batch {
     let stream = Stream::new(3, 0, 0);
     let id = |r: usize, column: u64| stream.below(r as u64, column, IDS as u64) as u32;
     let mut history = Bag { offsets: vec![0], ids: Vec::new() };
+    let mut scenarios = history.clone();
     for r in 0..rows {
         history.ids.extend((0..r % 4).map(|i| id(r, 3 + i as u64)));
         history.offsets.push(history.ids.len() as u32);
+        scenarios.ids.extend((0..r % 4).map(|i| 1 + id(r, 8 + i as u64) % 3));
+        scenarios.offsets.push(scenarios.ids.len() as u32);
     }
     Batch {
         rows,
         ids: (0..2).map(|field| (0..rows).map(|r| id(r, field)).collect()).collect(),
-        bags: vec![history],
+        bags: vec![history, scenarios],
         dense: (0..rows * 2).map(|i| stream.normal(i as u64, 20)).collect(),
         dense_width: 2,
         scenario: (0..rows as u64).map(|r| stream.below(r, 40, 2) as u32 * 2).collect(),

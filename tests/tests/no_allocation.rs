@@ -61,6 +61,14 @@ fn inputs(model: &str) -> Inputs {
         _ => 3,
     };
     let table = |name: &str, rows| inputs::Table { name: name.into(), rows, dim: None };
+    // The second is that of the scenarios of the first.
+    let lists = if model.contains("history_scenarios") { 2 } else { 1 };
+    let list = |name: &str, table| inputs::BagField {
+        name: name.into(),
+        table,
+        pooling: Pooling::Mean,
+        longest: Some(5),
+    };
     let field = |name: &str, table| inputs::Field { name: name.into(), table };
     // It trains all tasks over all rows.
     let space = (!is_chain(model)).then_some(0);
@@ -78,15 +86,11 @@ fn inputs(model: &str) -> Inputs {
         _ => task("like", None),
     };
     Inputs {
-        tables: vec![table("user", USERS), table("item", ITEMS)],
+        tables: vec![table("user", USERS), table("item", ITEMS), table("scenario", 4)],
         fields: vec![field("user", 0), field("item", 1)],
-        bags: vec![inputs::BagField {
-            name: "history".into(),
-            table: 1,
-            pooling: Pooling::Mean,
-            longest: Some(5),
-        }],
+        bags: [list("history", 1), list("history_scenarios", 2)][..lists].to_vec(),
         dense: 3,
+        dense_names: ["price", "age", "weight"].map(str::to_owned).to_vec(),
         scenarios: 3,
         tasks: [task("click", None), like, task("buy", space)][..tasks].to_vec(),
     }
@@ -97,14 +101,17 @@ fn data(rows: usize) -> Batch {
     let stream = Stream::new(1, 0, 0);
     let id = |row: usize, column: u64, below: usize| stream.below(row as u64, column, below as u64) as u32;
     let mut history = Bag { offsets: vec![0], ids: Vec::new() };
+    let mut scenarios = history.clone();
     for r in 0..rows {
         history.ids.extend((0..id(r, 2, 6)).map(|i| id(r, 3 + u64::from(i), ITEMS)));
         history.offsets.push(history.ids.len() as u32);
+        scenarios.ids.extend((0..id(r, 2, 6)).map(|i| 1 + id(r, 9 + u64::from(i), 3)));
+        scenarios.offsets.push(scenarios.ids.len() as u32);
     }
     Batch {
         rows,
         ids: vec![(0..rows).map(|r| id(r, 0, USERS)).collect(), (0..rows).map(|r| id(r, 1, ITEMS)).collect()],
-        bags: vec![history],
+        bags: vec![history, scenarios],
         dense: (0..rows * 3).map(|i| stream.normal(i as u64, 20)).collect(),
         dense_width: 3,
         scenario: (0..rows as u64).map(|r| stream.below(r, 40, 3) as u32).collect(),
@@ -241,6 +248,10 @@ fn a_warm_step_allocates_nothing() {
         "name = \"escm2\"\nexperts = 3\nexpert_units = [24, 16]\ndropout = 0.2",
         "name = \"stem\"\nexpert_units = [24, 16]\nlevels = 2\ndropout = 0.2",
         "name = \"taml\"\nexpert_units = [24, 16]\nnested_gates = true\nfuse = \"gate\"\ndropout = 0.2",
+        "name = \"din\"\nhistory = \"history\"\ntarget = \"item\"\nunit_activation = \"dice\"",
+        "name = \"mhta\"\nhistory = \"history\"\ntarget = \"item\"\ndropout = 0.2",
+        "name = \"sarnet\"\nhistory = \"history\"\nhistory_scenarios = \"history_scenarios\"\ntarget = \"item\"\n\
+         attention_units = [8]\nexpert_units = [16]\nfairness = \"weight\"\ndropout = 0.2",
         "name = \"m2m\"\nexpert_units = [24, 16]\nffn = 8\nprofile_fields = [\"item\"]",
     ];
     let plain = with_norms.chain(others.map(str::to_owned)).map(|model| Job { model, ..Job::default() });

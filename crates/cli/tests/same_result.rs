@@ -22,6 +22,8 @@ const MODELS: &[Job] = &[
     ("name = \"autoint\"\nembedding_dim = 4\nlayers = 2\nhead_dim = 4\ndeep_units = [8]", ""),
     ("name = \"epnet_dcn\"\nembedding_dim = 4\ngate_hidden = 8\ndeep_units = [8]", ""),
     (MTMS, ""),
+    (ATTENTION, ""),
+    (SARNET, ""),
     // Whose tasks take the weights of different validations.
     ("name = \"single_task\"\nembedding_dim = 4\nbottom_units = [16, 8]\ntower_units = [8]", ""),
     ("name = \"ple\"\nembedding_dim = 4\nexpert_units = [16, 8]\ntower_units = [8]", ""),
@@ -95,6 +97,53 @@ every = 2
 const HINET: &str = "name = \"hinet\"\nembedding_dim = 4\nsub_units = [8]\nexpert_units = [16, 8]\ntower_units = [8]\nscenario_dim = 4";
 
 const M3OE: &str = "name = \"m3oe\"\nembedding_dim = 4\nstar_width = 16\nwidth = 8\nagnostic_units = [16]\nexpert_width = 8\ntower_units = [8]";
+/// With statistics of the batch over its rows and over the ids of a sequence: an item's name in pieces.
+const ATTENTION: &str = r#"name = "din"
+embedding_dim = 4
+history = "item"
+target = "user"
+unit_units = [8]
+unit_activation = "dice"
+units = [16, 8]
+
+[[features]]
+kind = "sequence"
+columns = ["item"]
+separator = "1"
+max_length = 4"#;
+
+/// A behaviour and its scenario, which are the row's own, and weights by row.
+const SARNET: &str = r#"name = "sarnet"
+embedding_dim = 4
+scenario_dim = 4
+history = "item"
+history_scenarios = "tab"
+target = "item"
+attention_units = [8]
+shared_experts = 2
+expert_units = [8]
+fairness = "slot"
+bias_units = [4]
+dropout = 0.1
+
+[[features]]
+kind = "sequence"
+columns = ["item"]
+separator = "|"
+table = "item"
+max_length = 2
+
+[[features]]
+kind = "sequence"
+columns = ["tab"]
+separator = "|"
+table = "tab"
+max_length = 2
+
+[[features]]
+kind = "numeric"
+columns = ["slot"]
+transform = "raw""#;
 
 const M2M: &str =
     "name = \"m2m\"\nembedding_dim = 4\nexperts = 2\nexpert_units = [8]\nprofile_fields = [\"user\"]";

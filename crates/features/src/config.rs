@@ -34,7 +34,7 @@ pub enum FeatureConfig {
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         only_in: Vec<String>,
     },
-    /// One number a row, standardised: (x - mean) / population standard deviation over the fit rows.
+    /// One number a row, standardised: (x - mean) / population standard deviation over the fit rows; but for a raw one.
     Numeric {
         /// Columns of the data.
         columns: Vec<String>,
@@ -170,6 +170,8 @@ pub enum Transform {
     Identity,
     /// ln(1 + x), for x > -1.
     Log1p,
+    /// Nothing, and it is not standardised either: a number that a model uses as it is, a row's weight say.
+    Raw,
 }
 
 /// How the embeddings of a list become one vector; an empty list becomes the zero vector.

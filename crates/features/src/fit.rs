@@ -150,7 +150,8 @@ impl Fitter {
         for (field, source) in self.schema.fields.iter_mut().zip(&self.layout.fields) {
             field.rows = self.schema.tables[source.table].rows;
         }
-        for (input, moments) in self.recipe.dense.iter_mut().zip(&self.moments) {
+        let moments = self.recipe.dense.iter_mut().zip(&self.moments);
+        for (input, moments) in moments.filter(|(input, _)| !input.is_raw()) {
             input.mean = moments.mean;
             input.std = moments.std_or_one();
         }

@@ -98,6 +98,11 @@ impl DenseInput {
         }
     }
 
+    /// Whether it is taken as it is.
+    pub(crate) fn is_raw(&self) -> bool {
+        matches!(self.source, DenseSource::Number { transform: Transform::Raw, .. })
+    }
+
     /// The number in `cell` before standardising, `None` when it is missing.
     ///
     /// # Errors
@@ -107,7 +112,7 @@ impl DenseInput {
             DenseSource::Number { transform, missing } => {
                 let Some(number) = read_number(cell, missing)? else { return Ok(None) };
                 match transform {
-                    Transform::Identity => Ok(Some(number)),
+                    Transform::Identity | Transform::Raw => Ok(Some(number)),
                     Transform::Log1p if number > -1.0 => Ok(Some(number.ln_1p())),
                     Transform::Log1p => Err(format!(
                         "log1p needs a value above -1, not {}: correct the file, or set `transform = \"identity\"` \

@@ -25,12 +25,13 @@ use crate::inputs::Inputs;
 use crate::layers::interaction::{Interaction, Kind, interaction};
 use crate::layers::linear::{bare, linear};
 use crate::layers::mlp::mlp;
-use crate::layers::trunk::{Embedding, field_table};
+use crate::layers::sequence::{self, List};
+use crate::layers::trunk::Embedding;
 use crate::layers::{concat, scenario, tasks, towers, trunk};
 use crate::registry::{Architecture, Entry};
 use crate::taxonomy::{Method, Relation, Structure};
 use manygate_core::{Error, Result};
-use manygate_graph::ops::{Attention, Linear, RowLinear, SequenceLookup, SequencePool, WeightPart};
+use manygate_graph::ops::{Attention, Linear, RowLinear, SequencePool, WeightPart};
 use manygate_graph::{Block, GateView, GateWeights, Graph, Init, ParamSpec, Value};
 use manygate_kernels::activation::Activation;
 use manygate_kernels::embedding::Pooling;
@@ -308,14 +309,9 @@ impl Dffm {
     ) -> Result<Value> {
         let (dim, heads, w, r) =
             (embedding.dim, self.attention_heads, self.attention_head_dim, self.attention_rank);
-        let mut sequences = inputs.sequences();
-        let Some((bag, history, longest)) = sequences.find(|(_, bag, _)| bag.name == self.history) else {
-            return Err(Error::config("model.history", format!("there is no sequence `{}`", self.history)));
-        };
+        let (List { bag, longest }, ids) =
+            sequence::behaviours(g, inputs, embedding, "dfub.history", &self.history, "model.history")?;
         let target = trunk::field(g, inputs, embedding, trunk, &self.target, "model.target")?;
-        g.sequence(bag, longest)?;
-        let (table, width) = field_table(g, inputs, embedding, history.table)?;
-        let ids = g.add("dfub.history", SequenceLookup::new(bag, table, width), &[])?;
         let scene = scenario::rows(g, inputs, scene)?;
         let condition = concat::concat(g, "dfub.condition", &[target, scene])?;
         if self.attention_condition == Condition::Reshape && g.cols(condition) != w * r {

@@ -103,6 +103,8 @@ pub struct Inputs {
     pub bags: Vec<BagField>,
     /// Numbers a row.
     pub dense: usize,
+    /// Their names, for a model that reads one by itself; may be left out.
+    pub dense_names: Vec<String>,
     /// Number of scenarios, 0 where there are none.
     pub scenarios: usize,
     /// Tasks.

@@ -3,6 +3,7 @@
 pub mod adaptdhm;
 pub mod adasparse;
 pub mod aitm;
+pub mod attention;
 pub mod causalint;
 pub mod cgc;
 pub mod config;
@@ -27,6 +28,7 @@ pub mod mtms;
 pub mod pepnet;
 pub mod ple;
 pub mod registry;
+pub mod sarnet;
 pub mod shared_bottom;
 pub mod single_task;
 pub mod star;

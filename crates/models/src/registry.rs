@@ -4,7 +4,9 @@ use crate::config::Key;
 use crate::inputs::Inputs;
 use crate::taxonomy::{Method, Relation, Structure};
 use crate::{
-    adaptdhm, adasparse, aitm, causalint, cgc, cross_stitch, dcn, dcn_v2, deepfm, dffm, epnet_dcn, escm2, esmm, hinet, interactions, lhuc, m2m, m3oe, mmoe, moe, mtms, pepnet, ple, shared_bottom, single_task, star, stem, taml,
+    adaptdhm, adasparse, aitm, attention, causalint, cgc, cross_stitch, dcn, dcn_v2, deepfm, dffm, epnet_dcn,
+    escm2, esmm, hinet, interactions, lhuc, m2m, m3oe, mmoe, moe, mtms, pepnet, ple, sarnet, shared_bottom,
+    single_task, star, stem, taml,
 };
 use manygate_core::{Error, Result};
 use manygate_graph::{Graph, Mode, Parameters};
@@ -74,7 +76,7 @@ pub struct Preset {
 }
 
 /// What aliases choose.
-const PRESETS: &[&[Preset]] = &[interactions::PRESETS];
+const PRESETS: &[&[Preset]] = &[attention::PRESETS, interactions::PRESETS];
 
 /// Largest width of a layer and count of anything that a configuration may ask for.
 const MAX_SIZE: i64 = 1 << 16;
@@ -87,6 +89,7 @@ pub const MODELS: &[Entry] = &[
     adaptdhm::ENTRY,
     adasparse::ENTRY,
     aitm::ENTRY,
+    attention::ENTRY,
     causalint::ENTRY,
     cgc::ENTRY,
     cross_stitch::ENTRY,
@@ -107,6 +110,7 @@ pub const MODELS: &[Entry] = &[
     mtms::ENTRY,
     pepnet::ENTRY,
     ple::ENTRY,
+    sarnet::ENTRY,
     shared_bottom::ENTRY,
     single_task::ENTRY,
     star::ENTRY,
@@ -237,6 +241,16 @@ mod tests {
         let mut names: Vec<&str> =
             MODELS.iter().flat_map(|m| m.aliases.iter().chain([&m.name])).copied().collect();
         assert_eq!(find("omoe").unwrap().name, "moe");
+        for (alias, key, value) in PRESETS {
+            let table = |keys: &str| toml::from_str(&format!("name = \"{alias}\"\n{keys}")).unwrap();
+            let resolved = |keys: &str| from_table(&table(keys)).unwrap().1.resolved()[*key].clone();
+            assert_eq!(resolved(""), (*value).into(), "{alias}");
+            for (_, _, stated) in
+                PRESETS.iter().filter(|p| find(p.0).unwrap().name == find(alias).unwrap().name)
+            {
+                assert_eq!(resolved(&format!("{key} = \"{stated}\"")), (*stated).into(), "{alias}");
+            }
+        }
         names.sort_unstable();
         assert!(names.windows(2).all(|pair| pair[0] != pair[1]), "{names:?}");
     }

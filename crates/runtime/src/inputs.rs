@@ -15,8 +15,12 @@ pub fn model_inputs(schema: &Schema) -> Result<Inputs> {
             Error::config("schema", format!("`{of}` uses the table `{name}`, which does not exist"))
         })
     };
-    let mut inputs =
-        Inputs { dense: schema.dense.len(), scenarios: schema.scenarios.len(), ..Inputs::default() };
+    let mut inputs = Inputs {
+        dense: schema.dense.len(),
+        dense_names: schema.dense.clone(),
+        scenarios: schema.scenarios.len(),
+        ..Inputs::default()
+    };
     for t in &schema.tables {
         inputs.tables.push(Table { name: t.name.clone(), rows: t.rows, dim: t.dim });
     }

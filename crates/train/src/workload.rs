@@ -87,6 +87,7 @@ pub(crate) fn inputs(tasks: usize, history: bool) -> Inputs {
         fields: (0..FIELDS).map(|f| Field { name: name(f), table: f }).collect(),
         bags: if history { vec![behaviours] } else { Vec::new() },
         dense: DENSE,
+        dense_names: Vec::new(),
         scenarios: SCENARIOS.len(),
         tasks: TASKS.into_iter().take(tasks).map(task).collect(),
     }

@@ -132,8 +132,17 @@ impl<'c> Take<'c> {
         let (inputs, rows) = (&setup.inputs, setup.rows);
         let ids = self.ids(setup);
         let mut batch = Batch { rows, ids, dense_width: inputs.dense, ..Batch::default() };
-        if inputs.dense > 0 {
-            batch.dense = self.floats("input.dense", &[rows, inputs.dense]).unwrap_or_default().to_vec();
+        let has_fairness = setup.model.contains_key("fairness");
+        let numbers = inputs.dense - usize::from(has_fairness);
+        if numbers > 0 {
+            batch.dense = self.floats("input.dense", &[rows, numbers]).unwrap_or_default().to_vec();
+        }
+        if has_fairness {
+            let fairness = self.floats("input.fairness", &[rows]).unwrap_or_default();
+            let before = std::mem::take(&mut batch.dense);
+            for (row, f) in fairness.iter().enumerate() {
+                batch.dense.extend(before.iter().skip(row * numbers).take(numbers).chain([f]));
+            }
         }
         for (_, field, length) in inputs.sequences() {
             let vocabulary = inputs.tables[field.table].rows;

@@ -154,6 +154,20 @@ fn a_constant_or_absent_number_is_zero() {
 }
 
 #[test]
+fn a_raw_number_is_taken_as_it_is() {
+    let text = r#"
+        features = [{ kind = "numeric", columns = ["weight"], transform = "raw" }]
+        tasks = [{ name = "click" }]
+    "#;
+    let mut fitter = fitter(text, Roles::default()).unwrap();
+    ["1", "4"].iter().for_each(|cell| fitter.observe(&[cell]).unwrap());
+    let encoder = fitter.finish().unwrap();
+    let mut batch = encoder.empty_batch(2, false);
+    ["2.5", ""].iter().for_each(|cell| encoder.encode(&[cell], &mut batch).unwrap());
+    assert_eq!(batch.dense, [2.5, 0.0]);
+}
+
+#[test]
 fn whole_cells_and_their_parts_have_tables_of_their_own() {
     let text = r#"
         features = [

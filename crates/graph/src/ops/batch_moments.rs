@@ -2,7 +2,7 @@
 //!
 //! x `[batch, n]`, output `[2n, 1]`: n means, then n variances. By scenario, over the rows of each: output
 //! `[2 · scenarios, n]`, a row of means for each scenario, then a row of variances for each; zeros for a scenario without
-//! rows. Sums are f64, in lane order.
+//! rows. Over a list, x is `[ids of the list, n]` and B its ids in the batch. Sums are f64, in lane order.
 //!
 //! With running statistics `E ← E + m (mean − E)`, `V ← V + m (v − V)` after each training step, where v is the variance
 //! as it is or, unbiased, times B/(B−1); then a single row leaves V as it is. Those of a scenario without rows stay.
@@ -35,17 +35,23 @@ pub struct Running {
 pub struct BatchMoments {
     running: Option<Running>,
     scenarios: Option<usize>,
+    bag: Option<usize>,
 }
 
 impl BatchMoments {
     /// Statistics that may move running ones.
     pub fn new(running: Option<Running>) -> BatchMoments {
-        BatchMoments { running, scenarios: None }
+        BatchMoments { running, scenarios: None, bag: None }
     }
 
     /// For each of `scenarios` scenarios.
     pub fn by_scenario(self, scenarios: usize) -> BatchMoments {
         BatchMoments { scenarios: Some(scenarios), ..self }
+    }
+
+    /// Over the ids of list `bag`; not by scenario.
+    pub fn over_list(self, bag: usize) -> BatchMoments {
+        BatchMoments { bag: Some(bag), scenarios: None, ..self }
     }
 
     fn groups(&self) -> usize {
@@ -54,7 +60,11 @@ impl BatchMoments {
 
     /// Rows of each group in the batch.
     fn rows(&self, facts: &Facts, group: usize) -> usize {
-        if self.scenarios.is_some() { facts.scenario_rows[group] } else { facts.rows }
+        match (self.scenarios, self.bag) {
+            (Some(_), _) => facts.scenario_rows[group],
+            (None, Some(bag)) => facts.positions[bag],
+            (None, None) => facts.rows,
+        }
     }
 }
 
@@ -64,8 +74,9 @@ impl Op for BatchMoments {
     }
 
     fn output(&self, inputs: &[Shape]) -> Result<Shape, String> {
+        let space = self.bag.map_or(Space::Batch, Space::Position);
         match inputs {
-            [x] if x.space == Space::Batch => Ok(match self.scenarios {
+            [x] if x.space == space => Ok(match self.scenarios {
                 Some(scenarios) => Shape::once(2 * scenarios, x.cols),
                 None => Shape::once(2 * x.cols, 1),
             }),
@@ -78,7 +89,8 @@ impl Op for BatchMoments {
     }
 
     fn reads(&self) -> Reads {
-        Reads { scenarios: self.scenarios, by_scenario: self.scenarios.is_some(), ..Reads::default() }
+        let bags = self.bag.map_or(0, |bag| bag + 1);
+        Reads { scenarios: self.scenarios, by_scenario: self.scenarios.is_some(), bags, ..Reads::default() }
     }
 
     fn reduction(&self) -> Option<&dyn Reduction> {
@@ -93,7 +105,7 @@ impl Op for BatchMoments {
     }
 
     fn on_device(&self) -> Option<&dyn DeviceOp> {
-        if self.scenarios.is_none() { Some(self) } else { None }
+        if self.scenarios.is_none() && self.bag.is_none() { Some(self) } else { None }
     }
 
     fn forward(&self, _tile: &mut Forward<'_>) {}
@@ -221,5 +233,7 @@ pub fn cases() -> Vec<Case> {
         case("batch_moments/one", 1),
         case("batch_moments/wide", 19),
         by_scenario("batch_moments/by_scenario", 9, 3),
+        Case::new("batch_moments/list", |g, x| g.add("op", BatchMoments::new(None).over_list(0), x))
+            .positions(0, 5),
     ]
 }

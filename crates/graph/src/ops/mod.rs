@@ -15,11 +15,13 @@ pub mod bce_with_logits;
 pub mod bi_interaction;
 pub mod broadcast;
 pub mod cluster_linear;
+pub mod compare;
 pub mod concat;
 pub mod counterfactual_risk;
 pub mod cross;
 pub mod cross_vector;
 pub mod descend;
+pub mod dice;
 pub mod dropout;
 pub mod expert_columns;
 pub mod fold;
@@ -48,6 +50,7 @@ pub mod outer_gradient;
 pub mod pair_products;
 pub mod poisson;
 pub mod position_embedding;
+pub mod prelu;
 pub mod product_logit;
 pub mod pruned_share;
 pub mod range_penalty;
@@ -56,6 +59,7 @@ pub mod row_dot;
 pub mod row_linear;
 pub mod row_normalise;
 pub mod scale_rows;
+pub mod scenario_affine;
 pub mod scenario_attention;
 pub mod scenario_cross_entropy;
 pub mod scenario_embedding;
@@ -63,15 +67,19 @@ pub mod scenario_sums;
 pub mod self_scored;
 pub mod sequence_lookup;
 pub mod sequence_pool;
+pub mod sequence_softmax;
 pub mod sigmoid;
 pub mod softmax;
 pub mod squared_error;
 pub mod stitch;
 pub mod sum_columns;
 pub mod tap;
+pub mod target_attention;
 pub mod transfer_mixture;
 pub mod weight_gradient;
 pub mod weight_part;
+pub mod weighted_loss;
+pub mod weighted_pool;
 
 pub use act_mask::ActMask;
 pub use activate::Activate;
@@ -87,11 +95,13 @@ pub use bce_with_logits::BceWithLogits;
 pub use bi_interaction::BiInteraction;
 pub use broadcast::Broadcast;
 pub use cluster_linear::ClusterLinear;
+pub use compare::Compare;
 pub use concat::Concat;
 pub use counterfactual_risk::{CounterfactualRisk, Imputed, Risk};
 pub use cross::Cross;
 pub use cross_vector::CrossVector;
 pub use descend::Descend;
+pub use dice::Dice;
 pub use dropout::Dropout;
 pub use expert_columns::ExpertColumns;
 pub use fold::Fold;
@@ -119,6 +129,7 @@ pub use outer_gradient::OuterGradient;
 pub use pair_products::PairProducts;
 pub use poisson::{PoissonLoss, Rate};
 pub use position_embedding::PositionEmbedding;
+pub use prelu::Prelu;
 pub use product_logit::ProductLogit;
 pub use pruned_share::PrunedShare;
 pub use range_penalty::RangePenalty;
@@ -127,6 +138,7 @@ pub use row_dot::RowDot;
 pub use row_linear::RowLinear;
 pub use row_normalise::RowNormalise;
 pub use scale_rows::ScaleRows;
+pub use scenario_affine::ScenarioAffine;
 pub use scenario_attention::ScenarioAttention;
 pub use scenario_cross_entropy::{ScenarioCrossEntropy, ScenarioResidual};
 pub use scenario_embedding::ScenarioEmbedding;
@@ -134,15 +146,19 @@ pub use scenario_sums::ScenarioSums;
 pub use self_scored::SelfScored;
 pub use sequence_lookup::SequenceLookup;
 pub use sequence_pool::SequencePool;
+pub use sequence_softmax::SequenceSoftmax;
 pub use sigmoid::Sigmoid;
 pub use softmax::Softmax;
 pub use squared_error::SquaredError;
 pub use stitch::Stitch;
 pub use sum_columns::SumColumns;
 pub use tap::Tap;
+pub use target_attention::TargetAttention;
 pub use transfer_mixture::TransferMixture;
 pub use weight_gradient::WeightGradient;
 pub use weight_part::WeightPart;
+pub use weighted_loss::{RowLoss, RowWeight, WeightedLoss};
+pub use weighted_pool::WeightedPool;
 
 use crate::check::Case;
 
@@ -163,11 +179,13 @@ pub fn cases() -> Vec<Case> {
         bi_interaction::cases,
         broadcast::cases,
         cluster_linear::cases,
+        compare::cases,
         concat::cases,
         counterfactual_risk::cases,
         cross::cases,
         cross_vector::cases,
         descend::cases,
+        dice::cases,
         dropout::cases,
         expert_columns::cases,
         fold::cases,
@@ -198,26 +216,32 @@ pub fn cases() -> Vec<Case> {
         pruned_share::cases,
         range_penalty::cases,
         product_logit::cases,
+        prelu::cases,
         row_dot::cases,
         row_linear::cases,
         row_normalise::cases,
         scale_rows::cases,
         scenario_attention::cases,
+        scenario_affine::cases,
         scenario_cross_entropy::cases,
         scenario_embedding::cases,
         scenario_sums::cases,
         self_scored::cases,
         sequence_lookup::cases,
         sequence_pool::cases,
+        sequence_softmax::cases,
         sigmoid::cases,
         softmax::cases,
         squared_error::cases,
         stitch::cases,
         sum_columns::cases,
         tap::cases,
+        target_attention::cases,
         transfer_mixture::cases,
         weight_gradient::cases,
         weight_part::cases,
+        weighted_loss::cases,
+        weighted_pool::cases,
     ]
     .iter()
     .flat_map(|cases| cases())

@@ -1,22 +1,51 @@
 //! `y = M[s]`: the row of each sample's scenario, of a matrix `[scenarios, n]` that learns as dense parameters do.
 //!
-//! Output `[batch, n]`. Backward: `dM[s] = Σ dy` over the rows of scenario s.
+//! Output `[batch, n]`. Over a list of scenarios, `[ids of the list, n]`: id j is scenario j − 1, as rows of a table stand
+//! behind the unknown one; an id that is none gives zeros. Backward: `dM[s] = Σ dy` over the rows of scenario s.
 
-use crate::check::Case;
-use crate::op::{Backward, Forward, Matrix, Op, Reads, Saved};
+use crate::check::{Case, LONGEST};
+use crate::graph::{Graph, Value};
+use crate::op::{Backward, Forward, Matrix, Op, Reads, Rowset, Saved};
 use crate::shape::{Shape, Space};
 use manygate_core::Batch;
+use std::ops::Range;
 
 /// A row for each scenario, see the [module](self). Input: M.
 #[derive(Clone, Debug)]
 pub struct ScenarioEmbedding {
     scenarios: usize,
+    /// The list whose ids are scenarios, instead of the samples'.
+    bag: Option<usize>,
 }
 
 impl ScenarioEmbedding {
     /// For `scenarios` scenarios.
     pub fn new(scenarios: usize) -> ScenarioEmbedding {
-        ScenarioEmbedding { scenarios }
+        ScenarioEmbedding { scenarios, bag: None }
+    }
+
+    /// Of the ids of list `bag`.
+    pub fn of_list(self, bag: usize) -> ScenarioEmbedding {
+        ScenarioEmbedding { bag: Some(bag), ..self }
+    }
+
+    /// The scenarios `rows` of a batch, the samples' or those of its list; [`None`] where an id is none.
+    fn scenarios<'a>(
+        &self,
+        batch: &'a Batch,
+        rows: Range<usize>,
+    ) -> impl Iterator<Item = Option<usize>> + use<'a> {
+        let (ids, behind) = match self.bag {
+            Some(bag) => (&batch.bags[bag].ids[rows], 1),
+            None => (&batch.scenario[rows], 0),
+        };
+        let scenarios = self.scenarios;
+        ids.iter().map(move |&id| (id as usize).checked_sub(behind).filter(|&s| s < scenarios))
+    }
+
+    /// The rows of a tile.
+    fn of_tile<'a>(&self, at: &Rowset<'a>) -> impl Iterator<Item = Option<usize>> + use<'a> {
+        self.scenarios(at.batch, self.bag.map_or(at.range(), |bag| at.positions(bag)))
     }
 }
 
@@ -27,7 +56,9 @@ impl Op for ScenarioEmbedding {
 
     fn output(&self, inputs: &[Shape]) -> Result<Shape, String> {
         match inputs {
-            [m] if m.space == Space::Once && m.rows == self.scenarios => Ok(Shape::batch(m.cols)),
+            [m] if m.space == Space::Once && m.rows == self.scenarios => {
+                Ok(self.bag.map_or(Shape::batch(m.cols), |bag| Shape::position(bag, m.cols)))
+            }
             _ => Err(format!("a matrix with {} rows is needed, not {inputs:?}", self.scenarios)),
         }
     }
@@ -37,33 +68,38 @@ impl Op for ScenarioEmbedding {
     }
 
     fn reads(&self) -> Reads {
-        Reads { scenarios: Some(self.scenarios), ..Reads::default() }
+        match self.bag {
+            Some(bag) => Reads { bags: bag + 1, ..Reads::default() },
+            None => Reads { scenarios: Some(self.scenarios), ..Reads::default() },
+        }
     }
 
     fn forward(&self, tile: &mut Forward<'_>) {
-        let scenarios = &tile.at.batch.scenario[tile.at.range()];
         let (m, mut y) = (tile.input(0), tile.take_output());
-        for (r, &s) in scenarios.iter().enumerate() {
-            y.row_mut(r).copy_from_slice(m.row(s as usize));
+        for (r, scenario) in self.of_tile(&tile.at).enumerate() {
+            match scenario {
+                Some(s) => y.row_mut(r).copy_from_slice(m.row(s)),
+                None => y.row_mut(r).fill(0.0),
+            }
         }
     }
 
     fn backward(&self, tile: &mut Backward<'_>) {
-        let scenarios = &tile.at.batch.scenario[tile.at.range()];
         let dy = tile.take_output_gradient();
         let Some(mut dm) = tile.take_gradient(0) else { return };
         if !dm.accumulate {
             dm.to.fill(0.0);
         }
-        for (r, &s) in scenarios.iter().enumerate() {
-            dm.to.row_mut(s as usize).iter_mut().zip(dy.row(r)).for_each(|(to, d)| *to += d);
+        for (r, s) in self.of_tile(&tile.at).enumerate().filter_map(|(r, s)| Some((r, s?))) {
+            dm.to.row_mut(s).iter_mut().zip(dy.row(r)).for_each(|(to, d)| *to += d);
         }
     }
 
     fn reference(&self, inputs: &[Matrix], _tables: &[Matrix], batch: &Batch) -> Matrix {
         let m = &inputs[0];
-        let row = |&s: &u32| (0..m.cols).map(move |c| m.at(s as usize, c));
-        Matrix { rows: batch.rows, cols: m.cols, data: batch.scenario.iter().flat_map(row).collect() }
+        let rows = self.bag.map_or(batch.rows, |bag| batch.bags[bag].ids.len());
+        let row = |s: Option<usize>| (0..m.cols).map(move |c| s.map_or(0.0, |s| m.at(s, c)));
+        Matrix { rows, cols: m.cols, data: self.scenarios(batch, 0..rows).flat_map(row).collect() }
     }
 }
 
@@ -73,5 +109,16 @@ pub fn cases() -> Vec<Case> {
         let case = Case::new(name, move |g, x| g.add("op", ScenarioEmbedding::new(scenarios), x));
         case.once(scenarios, cols)
     };
-    vec![case("scenario_embedding/one", 1, 1), case("scenario_embedding/wide", 4, 17)]
+    let of_list = |name: &str, scenarios: usize, cols: usize| {
+        let declare = move |g: &mut Graph, x: &[Value]| {
+            g.sequence(0, LONGEST)?;
+            g.add("op", ScenarioEmbedding::new(scenarios).of_list(0), x)
+        };
+        Case::new(name, declare).once(scenarios, cols)
+    };
+    vec![
+        case("scenario_embedding/one", 1, 1),
+        case("scenario_embedding/wide", 4, 17),
+        of_list("scenario_embedding/list", 6, 5),
+    ]
 }

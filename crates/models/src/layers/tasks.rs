@@ -28,13 +28,22 @@ pub fn heads(g: &mut Graph, inputs: &Inputs, raw: &[Value]) -> Result<()> {
 /// # Errors
 /// When the name is taken.
 pub fn head(g: &mut Graph, task: &Task, index: usize, raw: Value, part: &str) -> Result<()> {
+    prediction(g, task, raw)?;
+    loss(g, task, index, raw, part)
+}
+
+/// The prediction of a task as an output.
+///
+/// # Errors
+/// When the name is taken.
+pub fn prediction(g: &mut Graph, task: &Task, raw: Value) -> Result<()> {
     let prediction = match task.kind {
         TaskKind::Binary => g.add(format!("probability.{}", task.name), Sigmoid, &[raw])?,
         TaskKind::Regression => raw,
         TaskKind::Poisson => g.add(format!("rate.{}", task.name), Rate, &[raw])?,
     };
     g.output(&task.name, prediction);
-    loss(g, task, index, raw, part)
+    Ok(())
 }
 
 /// In training, the loss of task number `index` as the part `name`.

@@ -123,16 +123,30 @@ pub fn heads(g: &mut Graph, family: &str, inputs: &Inputs, x: Value) -> Result<V
 /// # Errors
 /// When a width is 0 or a name is taken.
 pub fn logits(g: &mut Graph, prefixes: &[String], input: MlpInput, style: MlpStyle<'_>) -> Result<Value> {
+    numbers(g, prefixes, input, style, 1)
+}
+
+/// The same with `out` bare values each, `[batch, prefixes · out]`.
+///
+/// # Errors
+/// When a width is 0 or a name is taken.
+pub fn numbers(
+    g: &mut Graph,
+    prefixes: &[String],
+    input: MlpInput,
+    style: MlpStyle<'_>,
+    out: usize,
+) -> Result<Value> {
     match (input, style.units) {
         // No hidden layer and one input: the logit layers are the first layers.
         (MlpInput::Shared(_), []) => {
             let activation = Activation::Identity;
-            let logit = MlpStyle { units: &[1], activation, batch_norm: false, dropout: 0.0 };
+            let logit = MlpStyle { units: &[out], activation, batch_norm: false, dropout: 0.0 };
             mlps(g, prefixes, input, logit)
         }
         _ => {
             let hidden = mlps(g, prefixes, input, style)?;
-            linears(g, prefixes, style.units.len(), hidden, 1, true, Activation::Identity)
+            linears(g, prefixes, style.units.len(), hidden, out, true, Activation::Identity)
         }
     }
 }

@@ -36,7 +36,11 @@ pub fn trunk_without_sequences(g: &mut Graph, inputs: &Inputs, embedding: Embedd
     trunk_of(g, inputs, embedding, |bag| bag.longest.is_none())
 }
 
-fn trunk_of(
+/// The same with those bags and sequences alone that `pools` accepts.
+///
+/// # Errors
+/// When there is nothing to read.
+pub fn trunk_of(
     g: &mut Graph,
     inputs: &Inputs,
     embedding: Embedding,

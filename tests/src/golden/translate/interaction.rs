@@ -56,6 +56,26 @@ pub(super) const TRANSLATIONS: &[Translation] = &[
         without_effect: &[],
     },
     Translation {
+        model: "attention",
+        required: &[("kind", "kind"), ("target", "target"), ("deep", "units")],
+        optional: &[
+            ("unit", "unit_units"),
+            ("unit_act", "unit_activation"),
+            ("softmax", "softmax"),
+            ("layers", "layers"),
+            ("position", "position"),
+            ("pool", "attention_pool"),
+        ],
+        special: |keys, model| {
+            let activation: Option<String> = keys.optional("act")?;
+            model.insert("activation".into(), activation.unwrap_or("relu".into()).into());
+            let history = first_sequence(keys).ok_or("attention without a sequence")?;
+            model.insert("history".into(), history.into());
+            tables(keys, model, &[("attention", ATTENTION)])
+        },
+        without_effect: &["empty_history"],
+    },
+    Translation {
         model: "dffm",
         required: &[("scene_dim", "scenario_dim"), ("dffi", "dffi_units"), ("fusion", "fusion_units")],
         optional: &[("act", "activation"), ("scene_field", "scenario_field"), ("target", "target")],
@@ -117,8 +137,25 @@ fn rename(
     Ok(())
 }
 
+const ATTENTION: &[Key] = &[
+    ("heads", "attention_heads"),
+    ("head_dim", "attention_head_dim"),
+    ("residual", "attention_residual"),
+    ("norm", "attention_norm"),
+    ("ffn", "ffn"),
+];
+
+/// The name of a case's first sequence.
+fn first_sequence(keys: &Keys) -> Option<String> {
+    keys.0.get("sequences")?.pointer("/0/name")?.as_str().map(str::to_owned)
+}
+
 /// dffm's parts, whose keys stand in tables of their own.
 fn domain_and_attention(keys: &mut Keys, model: &mut toml::Table) -> Result<(), String> {
+    if keys.0.get("dfub").is_some_and(|dfub| !dfub.is_null()) {
+        let history = first_sequence(keys).ok_or("dfub without a sequence")?;
+        model.insert("history".into(), history.into());
+    }
     let renamed: [(&str, &[Key]); 3] = [
         (
             "domain",
@@ -145,12 +182,13 @@ fn domain_and_attention(keys: &mut Keys, model: &mut toml::Table) -> Result<(), 
             ],
         ),
     ];
-    for (table, names) in renamed {
+    tables(keys, model, &renamed)
+}
+
+/// Keys that stand in tables of their own.
+fn tables(keys: &mut Keys, model: &mut toml::Table, renamed: &[(&str, &[Key])]) -> Result<(), String> {
+    for &(table, names) in renamed {
         let values: Map<String, Value> = keys.optional(table)?.unwrap_or_default();
-        if table == "dfub" && !values.is_empty() {
-            let history = keys.0.get("sequences").and_then(|s| s.pointer("/0/name")?.as_str());
-            model.insert("history".into(), history.ok_or("dfub without a sequence")?.into());
-        }
         rename(table, values, names, model)?;
     }
     Ok(())

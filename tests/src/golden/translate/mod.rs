@@ -116,7 +116,8 @@ impl Setup {
         for key in PROVENANCE.iter().chain(translation.without_effect) {
             keys.0.remove(*key);
         }
-        let (inputs, rows) = (inputs(&mut keys)?, keys.required("batch")?);
+        let fairness = model.get("fairness").and_then(toml::Value::as_str);
+        let (inputs, rows) = (inputs(&mut keys, fairness)?, keys.required("batch")?);
         let update = keys.optional("update")?;
         let schedule = keys.optional("schedule")?.unwrap_or_default();
         match keys.0.keys().next() {
@@ -137,10 +138,11 @@ impl Setup {
 
 fn normalises(model: &toml::Table) -> bool {
     let is = |key: &str, value: toml::Value| model.get(key) == Some(&value);
-    is("norm", "batch".into()) || is("partitioned_norm", true.into())
+    is("norm", "batch".into()) || is("partitioned_norm", true.into()) || is("activation", "dice".into())
 }
 
-fn inputs(keys: &mut Keys) -> Result<Inputs, String> {
+/// The numbers of a case are columns without names; behind them stands the fairness coefficient, where the model has one.
+fn inputs(keys: &mut Keys, fairness: Option<&str>) -> Result<Inputs, String> {
     let sparse: Vec<SparseField> = keys.required("sparse")?;
     let names: Vec<String> = keys.required("tasks")?;
     let mut weights: BTreeMap<String, f32> = keys.optional("task_weights")?.unwrap_or_default();
@@ -180,11 +182,15 @@ fn inputs(keys: &mut Keys) -> Result<Inputs, String> {
         let table = table.ok_or_else(|| format!("sequence `{name}` shares the table of no such field"))?;
         bags.push(BagField { name, table, pooling: Pooling::Mean, longest: Some(length) });
     }
+    let numbers: usize = keys.optional("dense")?.unwrap_or(0);
+    let mut dense_names: Vec<String> = (0..numbers).map(|number| format!("number{number}")).collect();
+    dense_names.extend(fairness.map(str::to_owned));
     Ok(Inputs {
         tables,
         bags,
         fields: sparse.into_iter().enumerate().map(|(table, f)| Field { name: f.name, table }).collect(),
-        dense: keys.optional("dense")?.unwrap_or(0),
+        dense: dense_names.len(),
+        dense_names,
         scenarios: keys.optional("scenes")?.unwrap_or(0),
         tasks,
     })

@@ -1,6 +1,7 @@
 //! Models of several scenarios.
 
 use super::Translation;
+use serde_json::Value;
 
 pub(super) const TRANSLATIONS: &[Translation] = &[
     Translation {
@@ -95,6 +96,31 @@ pub(super) const TRANSLATIONS: &[Translation] = &[
         ],
         optional: &[],
         special: |_, _| Ok(()),
+        model: "sarnet",
+        required: &[
+            ("act", "activation"),
+            ("scene_dim", "scenario_dim"),
+            ("target_field", "target"),
+            ("attention_units", "attention_units"),
+            ("units", "expert_units"),
+            ("bias_units", "bias_units"),
+            ("shared_experts", "shared_experts"),
+            ("specific_experts", "scenario_experts"),
+        ],
+        optional: &[],
+        special: |keys, model| {
+            if keys.required("debias")? {
+                model.insert("fairness".into(), "fairness".into());
+            }
+            model.insert("history".into(), "behaviour".into());
+            model.insert("history_scenarios".into(), "behaviour_scene".into());
+            // A behaviour looks up the table of the target item.
+            let first = keys.0.get_mut("sequences").and_then(|sequences| sequences.pointer_mut("/0"));
+            let first = first.and_then(Value::as_object_mut).ok_or("sarnet without a sequence")?;
+            let target = model["target"].as_str().unwrap_or_default();
+            first.insert("shares".into(), target.into());
+            Ok(())
+        },
         without_effect: &[],
     },
     Translation {
