@@ -35,6 +35,29 @@ fn plain_configurations(model: &str) -> Vec<String> {
         "shared_bottom" | "single_task" => {
             vec!["bottom_units = [6, 5]\ntower_units = [4]", "bottom_units = [6]\ntower_units = []"]
         }
+        "apg" => {
+            let kinds = [
+                "hyper_units = [4]\ngenerate_bias = true\nover_rank = 3",
+                "hyper_units = []\ncondition = \"self\"\nover_rank = 0",
+                "hyper_units = [4]\ncondition = \"mix\"\ncondition_fields = [\"item\"]\ngenerate_bias = true",
+                "hyper_units = [4]\ngenerate = \"low_rank\"\ngenerate_bias = true",
+                "hyper_units = []\ngenerate = \"full\"",
+                "hyper_units = []\ngenerate = \"full\"\ncondition = \"mix\"\ncondition_fields = [\"user\"]",
+            ];
+            let sizes =
+                "embedding_dim = 3\nactivation = \"tanh\"\nunits = [6, 5]\nrank = 2\nscenario_dim = 2";
+            return kinds.iter().map(|kind| format!("name = \"apg\"\n{sizes}\n{kind}")).collect();
+        }
+        "hamur" => {
+            let kinds = [
+                "adapters = [1]\nhyper_units = [4]",
+                "adapters = [0, 1]\nhyper_units = []\nbackbone = \"shared\"\nrunning_variance = \"unbiased\"",
+                "adapters = []\nnorm = \"batch\"",
+            ];
+            let sizes = "embedding_dim = 3\nactivation = \"tanh\"\nunits = [6, 5]\nadapter_width = 3\nrank = 2\n\
+                         epsilon = 0.1";
+            return kinds.iter().map(|kind| format!("name = \"hamur\"\n{sizes}\n{kind}")).collect();
+        }
         "star" => {
             let norms = ["true", "false"].map(|norm| format!("partitioned_norm = {norm}"));
             let kinds = ["none", "raw", "normalized"].map(|kind| format!("auxiliary = \"{kind}\""));

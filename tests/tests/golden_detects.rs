@@ -110,10 +110,12 @@ fn kind(name: &str) -> String {
     let last = rest.rsplit('.').next().unwrap_or_default();
     match head {
         "param" | "grad" if rest.starts_with("embedding.") => format!("{head} embedding"),
-        "param" | "grad" if rest.contains(".norm.") => format!("{head} norm {last}"),
         "param" | "grad" if rest.starts_with("pn.") || rest.contains(".domain_") => {
             format!("{head} of a scenario")
         }
+        "param" | "grad" if rest.contains(".norm.") => format!("{head} norm {last}"),
+        "param" | "grad" if is_factor(last) => format!("{head} weight"),
+        "param" | "grad" if last.ends_with("_b") => format!("{head} bias"),
         "param" | "grad" if rest.starts_with("dfub.") => format!("{head} weight"),
         "param" | "grad" if rest.starts_with("v.") => format!("{head} bias"),
         "param" | "grad" => format!("{head} {last}"),
@@ -123,6 +125,11 @@ fn kind(name: &str) -> String {
         "loss" if !rest.is_empty() => "loss of a part".to_owned(),
         _ => head.to_owned(),
     }
+}
+
+/// Whether a tensor with this last name is a factor of a weight.
+fn is_factor(last: &str) -> bool {
+    ["u", "v", "u_l", "u_r", "v_l", "v_r"].contains(&last) || last.ends_with("_u") || last.ends_with("_v")
 }
 
 #[test]

@@ -218,6 +218,8 @@ fn a_warm_step_allocates_nothing() {
         "name = \"esmm\"\ntower_units = [24, 16]\ndropout = 0.2",
         "name = \"mmoe\"\nexperts = 3\nexpert_units = [16]\ntop_k = 2\ngate_dropout = 0.2",
         "name = \"star\"\nunits = [24, 16]\nauxiliary_units = [8]\ndropout = 0.2",
+        "name = \"apg\"\nunits = [24, 16]\ncondition = \"mix\"\ncondition_fields = [\"user\"]\ndropout = 0.2",
+        "name = \"hamur\"\nunits = [24, 16]\nadapters = [0, 1]\nrank = 4\ndropout = 0.2",
         "name = \"causalint\"\nunits = [24, 16]\ntransfer = 4\nmeta = \"parameter\"",
         "name = \"mtms\"\nstage = \"represent\"\ntower_units = [24, 16]",
         "name = \"mtms\"\nstage = \"finetune\"\ntower_units = [24, 16]",

@@ -1,10 +1,12 @@
 //! Layers, architectures and their registry.
 
+pub mod apg;
 pub mod causalint;
 pub mod cgc;
 pub mod config;
 pub mod dffm;
 pub mod esmm;
+pub mod hamur;
 pub mod inputs;
 pub mod layers;
 pub mod m2m;

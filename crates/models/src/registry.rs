@@ -3,7 +3,10 @@
 use crate::config::Key;
 use crate::inputs::Inputs;
 use crate::taxonomy::{Method, Relation, Structure};
-use crate::{causalint, cgc, dffm, esmm, m2m, mmoe, moe, mtms, ple, shared_bottom, single_task, star};
+use crate::{
+    apg, causalint, cgc, dffm, esmm, hamur, m2m, mmoe, moe, mtms, ple, shared_bottom, single_scenario,
+    single_task, star,
+};
 use manygate_core::{Error, Result};
 use manygate_graph::{Graph, Mode, Parameters};
 
@@ -68,10 +71,12 @@ const RATES: [&str; 2] = ["dropout", "gate_dropout"];
 
 /// Every architecture, by name.
 pub const MODELS: &[Entry] = &[
+    apg::ENTRY,
     causalint::ENTRY,
     cgc::ENTRY,
     dffm::ENTRY,
     esmm::ENTRY,
+    hamur::ENTRY,
     m2m::ENTRY,
     mmoe::ENTRY,
     moe::ENTRY,
@@ -180,7 +185,8 @@ mod tests {
         let table =
             |text: &str| from_table(&toml::from_str(text).unwrap()).map(|_| ()).unwrap_err().to_string();
         assert!(table("name = \"mmoo\"").contains(
-            "use one of: causalint, cgc, dffm, esmm, m2m, mmoe, moe, mtms, ple, shared_bottom, single_task, star"
+            "use one of: apg, causalint, cgc, dffm, esmm, hamur, m2m, mmoe, moe, mtms, ple, shared_bottom, \
+             single_task, star"
         ));
         assert!(table("name = \"mmoe\"\nexpert = 3").contains("unknown field `expert`"));
         assert!(table("name = \"mmoe\"\nexperts = \"three\"").contains("invalid type"));

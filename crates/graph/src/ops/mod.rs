@@ -48,6 +48,7 @@ pub mod softmax;
 pub mod squared_error;
 pub mod tap;
 pub mod transfer_mixture;
+pub mod transpose;
 pub mod weight_gradient;
 pub mod weight_part;
 
@@ -97,6 +98,7 @@ pub use softmax::Softmax;
 pub use squared_error::SquaredError;
 pub use tap::Tap;
 pub use transfer_mixture::TransferMixture;
+pub use transpose::Transpose;
 pub use weight_gradient::WeightGradient;
 pub use weight_part::WeightPart;
 
@@ -151,6 +153,7 @@ pub fn cases() -> Vec<Case> {
         squared_error::cases,
         tap::cases,
         transfer_mixture::cases,
+        transpose::cases,
         weight_gradient::cases,
         weight_part::cases,
     ]

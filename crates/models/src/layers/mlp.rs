@@ -14,9 +14,9 @@ use manygate_graph::{Block, Graph, Init, ParamSpec, Value};
 use manygate_kernels::activation::Activation;
 
 /// ε of batch normalisation.
-const EPSILON: f32 = 1e-5;
+pub(super) const EPSILON: f32 = 1e-5;
 /// Weight of the new value in running statistics.
-const MOMENTUM: f32 = 0.1;
+pub(super) const MOMENTUM: f32 = 0.1;
 
 /// The shape of an MLP.
 #[derive(Clone, Copy, Debug)]
@@ -226,16 +226,16 @@ fn batch_norm(
     g.add(format!("{name}.norm"), Normalise::new(EPSILON, activation), &[x, moments, gamma, beta])
 }
 
-fn weight(prefix: &str, out: usize, input: usize) -> Block {
+pub(super) fn weight(prefix: &str, out: usize, input: usize) -> Block {
     Block::weight(format!("{prefix}.weight"), out, input, Init::XavierUniform)
 }
 
-fn bias(prefix: &str, out: usize) -> Block {
+pub(super) fn bias(prefix: &str, out: usize) -> Block {
     Block::vector(format!("{prefix}.bias"), out, Init::Constant(0.0))
 }
 
 /// `experts.*.0` for several networks, `bottom.0` for one: what all names begin with.
-fn layer_name(prefixes: &[String], index: usize) -> String {
+pub(super) fn layer_name(prefixes: &[String], index: usize) -> String {
     let [first, rest @ ..] = prefixes else { return index.to_string() };
     let mut family = first.as_str();
     let is_in = |family: &str, name: &String| name.strip_prefix(family).is_some_and(|n| n.starts_with('.'));

@@ -1,13 +1,16 @@
 //! Layers that models share. A layer declares ops and parameters; it holds no numbers.
 
+pub mod by_scenario;
 pub mod concat;
 pub mod dropout;
 pub mod extraction;
+pub mod generated;
 pub mod interaction;
 pub mod linear;
 pub mod mlp;
 pub mod moe;
 pub mod scenario;
+pub mod scenario_norm;
 pub mod sequence;
 pub mod tasks;
 pub mod towers;

@@ -137,7 +137,7 @@ impl Setup {
 
 fn normalises(model: &toml::Table) -> bool {
     let is = |key: &str, value: toml::Value| model.get(key) == Some(&value);
-    is("norm", "batch".into()) || is("partitioned_norm", true.into())
+    is("norm", "batch".into()) || is("partitioned_norm", true.into()) || model.contains_key("adapters")
 }
 
 fn inputs(keys: &mut Keys) -> Result<Inputs, String> {
