@@ -17,6 +17,7 @@ fn plain_configurations(model: &str) -> Vec<String> {
             "experts = 3\nexpert_units = [6, 5]\ntower_units = [4]",
             "experts = 2\nexpert_units = [7]\ntower_units = []\ngate_bias = true\ngate_units = [3]",
             "experts = 4\nexpert_units = [5]\ntower_units = [4]\ntop_k = 3\ngate_dropout = 0.4",
+            "experts = 2\nexpert_units = [5]\ntower_units = [4]\ngate_units = [3]\nscenario_heads = true",
         ],
         "moe" => vec![
             "experts = 3\nexpert_units = [6, 5]\ntower_units = [4]",
@@ -30,11 +31,19 @@ fn plain_configurations(model: &str) -> Vec<String> {
         "ple" => vec![
             "task_experts = 2\nexpert_units = [[6, 5], [4]]\ntower_units = [4]",
             "levels = 3\nexpert_units = [5]\ntower_units = []\ngate_bias = true\ngate_units = [3]",
+            "expert_units = [5]\ntower_units = []\nscenario_heads = true",
         ],
-        "esmm" => vec!["tower_units = [6, 4]", "tower_units = []\nconditional = [\"a\", \"b\", \"c\"]"],
-        "shared_bottom" | "single_task" => {
-            vec!["bottom_units = [6, 5]\ntower_units = [4]", "bottom_units = [6]\ntower_units = []"]
-        }
+        "esmm" => vec![
+            "tower_units = [6, 4]",
+            "tower_units = []\nconditional = [\"a\", \"b\", \"c\"]",
+            "tower_units = [4]\nscenario_heads = true",
+        ],
+        "shared_bottom" | "single_task" => vec![
+            "bottom_units = [6, 5]\ntower_units = [4]",
+            "bottom_units = [6]\ntower_units = []",
+            "bottom_units = [6]\ntower_units = [4]\nscenario_heads = true",
+        ],
+        "single_scenario" => vec!["bottom_units = [6, 5]\ntower_units = [4]"],
         "apg" => {
             let kinds = [
                 "hyper_units = [4]\ngenerate_bias = true\nover_rank = 3",

@@ -147,7 +147,18 @@ fn a_model_that_is_written_and_read_predicts_the_same_bits() {
 #[test]
 fn the_order_of_tasks_changes_no_prediction() {
     let batch = batch(30);
-    for name in ["cgc", "dffm", "mmoe", "moe", "shared_bottom", "single_task", "star"] {
+    for name in [
+        "apg",
+        "cgc",
+        "dffm",
+        "hamur",
+        "mmoe",
+        "moe",
+        "shared_bottom",
+        "single_scenario",
+        "single_task",
+        "star",
+    ] {
         let keys = toml::Table::from_iter([("name".to_owned(), name.into())]);
         let (_, architecture) = manygate_models::from_table(&keys).unwrap();
         let outputs = |reversed: bool| {
@@ -174,7 +185,7 @@ fn the_order_of_tasks_changes_no_prediction() {
 #[test]
 fn what_is_not_served_is_not_computed() {
     let batch = batch(30);
-    for name in ["m2m", "mmoe", "shared_bottom", "star"] {
+    for name in ["apg", "hamur", "m2m", "mmoe", "shared_bottom", "star"] {
         let keys = toml::Table::from_iter([("name".to_owned(), name.into())]);
         let (_, architecture) = manygate_models::from_table(&keys).unwrap();
         let mut inputs = inputs(name);
@@ -259,7 +270,9 @@ fn an_absent_scenario_gets_no_gradient_and_keeps_its_statistics() {
         let of_absent = |name: &str| {
             let prefixes: &[&str] = match entry.name {
                 "causalint" => &["experts.2.", "towers.2."],
+                "hamur" => &["bottom.2.", "towers.2."],
                 "mtms" => &["tower.2.", "head.2."],
+                "single_scenario" => &["bottom.2.", "towers.click.2.", "towers.buy.2."],
                 _ => &[],
             };
             prefixes.iter().any(|prefix| name.starts_with(prefix))

@@ -16,6 +16,7 @@ pub mod mtms;
 pub mod ple;
 pub mod registry;
 pub mod shared_bottom;
+pub mod single_scenario;
 pub mod single_task;
 pub mod star;
 pub mod taxonomy;

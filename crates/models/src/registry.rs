@@ -83,6 +83,7 @@ pub const MODELS: &[Entry] = &[
     mtms::ENTRY,
     ple::ENTRY,
     shared_bottom::ENTRY,
+    single_scenario::ENTRY,
     single_task::ENTRY,
     star::ENTRY,
 ];
@@ -185,7 +186,7 @@ mod tests {
         let table =
             |text: &str| from_table(&toml::from_str(text).unwrap()).map(|_| ()).unwrap_err().to_string();
         assert!(table("name = \"mmoo\"").contains(
-            "use one of: apg, causalint, cgc, dffm, esmm, hamur, m2m, mmoe, moe, mtms, ple, shared_bottom, \
+            "use one of: apg, causalint, cgc, dffm, esmm, hamur, m2m, mmoe, moe, mtms, ple, shared_bottom, single_scenario, \
              single_task, star"
         ));
         assert!(table("name = \"mmoe\"\nexpert = 3").contains("unknown field `expert`"));

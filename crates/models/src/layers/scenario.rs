@@ -20,6 +20,14 @@ pub fn scenarios(inputs: &Inputs) -> Result<usize> {
     }
 }
 
+/// The number of scenarios that have heads of their own, where `scenario_heads` asks for that.
+///
+/// # Errors
+/// When it does and the data has none.
+pub fn of_heads(inputs: &Inputs, scenario_heads: bool) -> Result<Option<usize>> {
+    if scenario_heads { scenarios(inputs).map(Some) } else { Ok(None) }
+}
+
 /// The scenario's embedding `[batch, width]`.
 ///
 /// # Errors

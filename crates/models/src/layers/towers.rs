@@ -1,12 +1,64 @@
 //! Towers: an MLP a task that ends in one bare logit.
 //!
 //! With prefix `towers.<task>`: hidden layers from index 0, then the logit layer `[1, last unit]` as the last index.
+//! With a tower for each task and scenario the prefix is `towers.<task>.<scenario>`, and a row computes those of its
+//! own.
 
 use super::mlp::{MlpInput, MlpStyle, linears, mlps};
+use super::{by_scenario, scenario};
 use crate::inputs::Inputs;
 use manygate_core::Result;
 use manygate_graph::{Graph, Value};
 use manygate_kernels::activation::Activation;
+
+/// [`towers`] or, with `scenario_heads`, a tower for each task and scenario: how a multi-task model that knows no
+/// scenarios otherwise takes them.
+///
+/// # Errors
+/// As [`towers`], and when the data has no scenarios that heads could be of.
+pub fn heads(
+    g: &mut Graph,
+    inputs: &Inputs,
+    input: MlpInput,
+    style: MlpStyle<'_>,
+    scenario_heads: bool,
+) -> Result<Vec<Value>> {
+    if !scenario_heads {
+        return towers(g, inputs, input, style);
+    }
+    let prefixes: Vec<String> = inputs.task_names().map(|task| format!("towers.{task}")).collect();
+    heads_named(g, inputs, &prefixes, input, style, true)
+}
+
+/// The same for any prefixes: a logit `[batch, 1]` each.
+///
+/// # Errors
+/// As [`heads`].
+pub fn heads_named(
+    g: &mut Graph,
+    inputs: &Inputs,
+    prefixes: &[String],
+    input: MlpInput,
+    style: MlpStyle<'_>,
+    scenario_heads: bool,
+) -> Result<Vec<Value>> {
+    let Some(scenarios) = scenario::of_heads(inputs, scenario_heads)? else {
+        let logits = logits(g, prefixes, input, style)?;
+        return (0..prefixes.len()).map(|t| g.columns(logits, t, 1)).collect();
+    };
+    let mut logits = Vec::with_capacity(prefixes.len());
+    for (t, prefix) in prefixes.iter().enumerate() {
+        let x = match input {
+            MlpInput::Shared(x) => x,
+            MlpInput::Each(x) => {
+                let width = g.cols(x) / prefixes.len();
+                g.columns(x, t * width, width)?
+            }
+        };
+        logits.push(by_scenario::logit(g, &by_scenario::prefixes(prefix, scenarios), x, style)?);
+    }
+    Ok(logits)
+}
 
 /// A logit `[batch, 1]` a task. `input` is shared by all towers or holds a range of columns for each.
 ///
