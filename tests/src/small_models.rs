@@ -22,6 +22,7 @@ fn plain_configurations(model: &str) -> Vec<String> {
             "experts = 3\nexpert_units = [6, 5]\ntower_units = [4]",
             "experts = 2\nexpert_units = [7]\ntower_units = []\ngate_bias = true\ngate_units = [3]",
             "experts = 4\nexpert_units = [5]\ntower_units = [4]\ntop_k = 3\ngate_dropout = 0.4",
+            "experts = 2\nexpert_units = [5]\ntower_units = [4]\ngate_units = [3]\nscenario_heads = true",
         ],
         "moe" => vec![
             "experts = 3\nexpert_units = [6, 5]\ntower_units = [4]",
@@ -35,8 +36,8 @@ fn plain_configurations(model: &str) -> Vec<String> {
         "ple" => vec![
             "task_experts = 2\nexpert_units = [[6, 5], [4]]\ntower_units = [4]",
             "levels = 3\nexpert_units = [5]\ntower_units = []\ngate_bias = true\ngate_units = [3]",
+            "expert_units = [5]\ntower_units = []\nscenario_heads = true",
         ],
-        "esmm" => vec!["tower_units = [6, 4]", "tower_units = []\nconditional = [\"a\", \"b\", \"c\"]"],
         "cross_stitch" => {
             vec!["units = [6, 5]\ntower_units = [4]", "units = [5]\ntower_units = []\nper_unit = true"]
         }
@@ -60,8 +61,39 @@ fn plain_configurations(model: &str) -> Vec<String> {
              nested_gates = true\nlevels = 2\nfuse = \"gate\"\ngate_bias = true\ngate_units = [3]",
             "learners = 2\nexpert_units = [5]\ntower_units = [4]\nfuse = \"logit\"\nnested_gates = true",
         ],
-        "shared_bottom" | "single_task" => {
-            vec!["bottom_units = [6, 5]\ntower_units = [4]", "bottom_units = [6]\ntower_units = []"]
+        "esmm" => vec![
+            "tower_units = [6, 4]",
+            "tower_units = []\nconditional = [\"a\", \"b\", \"c\"]",
+            "tower_units = [4]\nscenario_heads = true",
+        ],
+        "shared_bottom" | "single_task" => vec![
+            "bottom_units = [6, 5]\ntower_units = [4]",
+            "bottom_units = [6]\ntower_units = []",
+            "bottom_units = [6]\ntower_units = [4]\nscenario_heads = true",
+        ],
+        "single_scenario" => vec!["bottom_units = [6, 5]\ntower_units = [4]"],
+        "apg" => {
+            let kinds = [
+                "hyper_units = [4]\ngenerate_bias = true\nover_rank = 3",
+                "hyper_units = []\ncondition = \"self\"\nover_rank = 0",
+                "hyper_units = [4]\ncondition = \"mix\"\ncondition_fields = [\"item\"]\ngenerate_bias = true",
+                "hyper_units = [4]\ngenerate = \"low_rank\"\ngenerate_bias = true",
+                "hyper_units = []\ngenerate = \"full\"",
+                "hyper_units = []\ngenerate = \"full\"\ncondition = \"mix\"\ncondition_fields = [\"user\"]",
+            ];
+            let sizes =
+                "embedding_dim = 3\nactivation = \"tanh\"\nunits = [6, 5]\nrank = 2\nscenario_dim = 2";
+            return kinds.iter().map(|kind| format!("name = \"apg\"\n{sizes}\n{kind}")).collect();
+        }
+        "hamur" => {
+            let kinds = [
+                "adapters = [1]\nhyper_units = [4]",
+                "adapters = [0, 1]\nhyper_units = []\nbackbone = \"shared\"\nrunning_variance = \"unbiased\"",
+                "adapters = []\nnorm = \"batch\"",
+            ];
+            let sizes = "embedding_dim = 3\nactivation = \"tanh\"\nunits = [6, 5]\nadapter_width = 3\nrank = 2\n\
+                         epsilon = 0.1";
+            return kinds.iter().map(|kind| format!("name = \"hamur\"\n{sizes}\n{kind}")).collect();
         }
         "attention" => {
             let kinds = [

@@ -112,12 +112,14 @@ fn kind(name: &str) -> String {
         "param" | "grad" if rest.starts_with("embedding.") || rest.starts_with("task_embedding.") => {
             format!("{head} embedding")
         }
-        "param" | "grad" if rest.contains(".norm.") => format!("{head} norm {last}"),
         "param" | "grad"
             if ["pn.", "transform."].iter().any(|p| rest.starts_with(p)) || rest.contains(".domain_") =>
         {
             format!("{head} of a scenario")
         }
+        "param" | "grad" if rest.contains(".norm.") => format!("{head} norm {last}"),
+        "param" | "grad" if is_factor(last) => format!("{head} weight"),
+        "param" | "grad" if last.ends_with("_b") => format!("{head} bias"),
         "param" | "grad" if rest.starts_with("dfub.") || rest == "position" => format!("{head} weight"),
         "param" | "grad" if ["u", "v", "c", "dense_vectors"].contains(&last) => format!("{head} weight"),
         "param" | "grad"
@@ -133,6 +135,11 @@ fn kind(name: &str) -> String {
         "loss" if !rest.is_empty() => "loss of a part".to_owned(),
         _ => head.to_owned(),
     }
+}
+
+/// Whether a tensor with this last name is a factor of a weight.
+fn is_factor(last: &str) -> bool {
+    ["u", "v", "u_l", "u_r", "v_l", "v_r"].contains(&last) || last.ends_with("_u") || last.ends_with("_v")
 }
 
 #[test]

@@ -150,6 +150,7 @@ fn the_order_of_tasks_changes_no_prediction() {
     for name in [
         "adaptdhm",
         "adasparse",
+        "apg",
         "attention",
         "cgc",
         "cross_stitch",
@@ -157,6 +158,7 @@ fn the_order_of_tasks_changes_no_prediction() {
         "dcn_v2",
         "dffm",
         "epnet_dcn",
+        "hamur",
         "hinet",
         "interactions",
         "lhuc",
@@ -164,6 +166,7 @@ fn the_order_of_tasks_changes_no_prediction() {
         "mmoe",
         "moe",
         "shared_bottom",
+        "single_scenario",
         "single_task",
         "star",
         "stem",
@@ -198,12 +201,14 @@ fn what_is_not_served_is_not_computed() {
     for name in [
         "adasparse",
         "aitm",
+        "apg",
         "attention",
         "cross_stitch",
         "dcn",
         "dcn_v2",
         "dffm",
         "epnet_dcn",
+        "hamur",
         "hinet",
         "interactions",
         "lhuc",
@@ -414,8 +419,10 @@ fn an_absent_scenario_gets_no_gradient_and_keeps_its_statistics() {
         let of_absent = |name: &str| {
             let prefixes: &[&str] = match entry.name {
                 "causalint" => &["experts.2.", "towers.2."],
+                "hamur" => &["bottom.2.", "towers.2."],
                 "mtms" => &["tower.2.", "head.2."],
                 "sarnet" => &["specific.2."],
+                "single_scenario" => &["bottom.2.", "towers.click.2.", "towers.buy.2."],
                 _ => &[],
             };
             prefixes.iter().any(|prefix| name.starts_with(prefix)) || name.contains("_2.")

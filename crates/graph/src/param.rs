@@ -21,7 +21,7 @@ pub enum Init {
         /// Columns.
         input: usize,
     },
-    /// Each row in pieces, one after the other: how many values, and how they start.
+    /// Each row, or a vector, in pieces, one after the other: how many values, and how they start.
     Rows(Vec<(usize, Init)>),
     /// A square of blocks of `width` values a row: those on the diagonal, and all others.
     Diagonal {
@@ -78,34 +78,35 @@ impl Block {
     /// Fills `values` as `init` says.
     fn initialise(&self, seed: u64, values: &mut [f32]) {
         let stream = Stream::new(seed, 0, name_hash(&self.name));
-        let (fan, cols) = (self.rows() + self.cols(), self.cols());
+        let fan = self.rows() + self.cols();
+        let width = if self.shape.len() == 1 { self.len() } else { self.cols() };
         for (i, v) in values.iter_mut().enumerate() {
-            *v = self.init.value(&stream, fan, i, cols);
+            *v = self.init.value(&stream, fan, i, width);
         }
     }
 }
 
 impl Init {
-    /// Value number `i` of a tensor of width `cols`, whose rows and columns are `fan` together.
-    fn value(&self, stream: &Stream, fan: usize, i: usize, cols: usize) -> f32 {
+    /// Value number `i` of a tensor whose rows have `width` values, and whose rows and columns are `fan` together.
+    fn value(&self, stream: &Stream, fan: usize, i: usize, width: usize) -> f32 {
         let xavier = |fan: usize| (6.0 / fan as f32).sqrt() * (2.0 * stream.uniform(i as u64, 0) - 1.0);
         match self {
             Init::Constant(c) => *c,
             Init::Normal(deviation) => deviation * stream.normal(i as u64, 0),
             Init::XavierUniform => xavier(fan),
             Init::XavierOf { out, input } => xavier(out + input),
-            Init::Diagonal { width, own, others } => {
-                if i / cols == i % cols / width {
+            Init::Diagonal { width: block, own, others } => {
+                if i / width == i % width / block {
                     *own
                 } else {
                     *others
                 }
             }
             Init::Rows(pieces) => {
-                let mut column = i % cols;
+                let mut column = i % width;
                 for (len, init) in pieces {
                     if column < *len {
-                        return init.value(stream, fan, i, cols);
+                        return init.value(stream, fan, i, width);
                     }
                     column -= len;
                 }

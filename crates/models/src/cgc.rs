@@ -17,8 +17,12 @@
 //! `gates.<task>.weight` (`.bias`, `.hidden.<i>.*` as configured), `towers.<task>.<i>.*`. The first layer of all experts
 //! and gates is one product, and no gate reads an expert that it does not see. Others keep a shared gate, whose
 //! parameters get no gradient, or put the shared experts first, which permutes the gates' rows.
+//!
+//! `scenario_heads`: a gate and a tower for each task and scenario, `gates.<task>.<scenario>.*` and
+//! `towers.<task>.<scenario>.<i>.*`, of which a row computes its own scenario's. All experts are those
+//! of all scenarios.
 
-use crate::config::{self, ActivationName, COMMON_KEYS, Common, Key, NormName};
+use crate::config::{self, ActivationName, COMMON_KEYS, Common, Key, NormName, SCENARIO_HEADS};
 use crate::inputs::Inputs;
 use crate::layers::extraction::{Extraction, States};
 use crate::layers::mlp::{MlpInput, MlpStyle};
@@ -45,6 +49,7 @@ pub struct Cgc {
     gate_units: Vec<usize>,
     tower_units: Vec<usize>,
     dropout: f64,
+    scenario_heads: bool,
 }
 
 impl Default for Cgc {
@@ -61,16 +66,18 @@ impl Default for Cgc {
             gate_units: Vec::new(),
             tower_units: vec![128, 64],
             dropout: 0.0,
+            scenario_heads: false,
         }
     }
 }
 
-const OWN_KEYS: [Key; 5] = [
+const OWN_KEYS: [Key; 6] = [
     Key { name: "task_experts", default: "1", doc: "experts of each task" },
     Key { name: "shared_experts", default: "1", doc: "experts of all tasks" },
     Key { name: "expert_units", default: "[256]", doc: "widths of each expert" },
     Key { name: "gate_bias", default: "false", doc: "whether gates have a bias (the paper's have none)" },
     Key { name: "gate_units", default: "[]", doc: "hidden widths of each gate (the paper's have none)" },
+    SCENARIO_HEADS,
 ];
 
 /// Registry entry.
@@ -97,11 +104,13 @@ impl Architecture for Cgc {
             shared_experts: self.shared_experts,
             expert: common.mlp(&self.expert_units),
             gate: GateStyle { bias: self.gate_bias, hidden },
+            scenario_heads: self.scenario_heads,
         };
         extraction.check(inputs)?;
         let x0 = trunk::trunk(g, inputs, common.embedding)?;
         let h = extraction.level(g, inputs, "", States::One(x0), false)?;
-        let logits = towers::towers(g, inputs, MlpInput::Each(h), common.mlp(&self.tower_units))?;
+        let tower = common.mlp(&self.tower_units);
+        let logits = towers::of_tasks(g, inputs, MlpInput::Each(h), tower, self.scenario_heads)?;
         tasks::heads(g, inputs, &logits)
     }
 

@@ -59,6 +59,13 @@ pub const DROPOUT: Key = Key {
     doc: "probability in training of a value after a hidden layer's activation to be dropped, in [0, 1)",
 };
 
+/// The key of multi-task models that may have towers, and gates, for each task and scenario.
+pub const SCENARIO_HEADS: Key = Key {
+    name: "scenario_heads",
+    default: "false",
+    doc: "whether each task has a tower, and a gate of its own, for each scenario; a row computes its scenario's alone",
+};
+
 /// Keys that most models have; some have the first of them.
 pub const COMMON_KEYS: [Key; 6] = [
     Key { name: "embedding_dim", default: "16", doc: "width of every table that does not state its own" },

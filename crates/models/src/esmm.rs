@@ -16,8 +16,10 @@
 //! first has a loss of its own. The paper ends in a softmax of two, which is one logit. Others add a loss of conversion
 //! over all rows, which teaches q_j = p_j, take conversions of rows without a click at face value, or multiply rounded
 //! probabilities, which loses 1 − p_j where all q are close to 1.
+//!
+//! `scenario_heads`: a tower for each conditional probability and scenario, `towers.<c_j>.<scenario>.<i>.*`.
 
-use crate::config::{self, ActivationName, COMMON_KEYS, Common, Key, NormName};
+use crate::config::{self, ActivationName, COMMON_KEYS, Common, Key, NormName, SCENARIO_HEADS};
 use crate::inputs::Inputs;
 use crate::layers::mlp::MlpInput;
 use crate::layers::{tasks, towers, trunk};
@@ -25,7 +27,7 @@ use crate::registry::{Architecture, Entry};
 use crate::taxonomy::{Method, Relation, Structure};
 use manygate_core::{Error, Result};
 use manygate_graph::ops::{BceOfProduct, Multiply, Sigmoid};
-use manygate_graph::{Graph, Over, Value};
+use manygate_graph::{Graph, Over};
 use serde::{Deserialize, Serialize};
 
 /// Configuration of esmm.
@@ -39,6 +41,7 @@ pub struct Esmm {
     conditional: Vec<String>,
     tower_units: Vec<usize>,
     dropout: f64,
+    scenario_heads: bool,
 }
 
 impl Default for Esmm {
@@ -51,15 +54,19 @@ impl Default for Esmm {
             conditional: Vec::new(),
             tower_units: vec![128, 64],
             dropout: 0.0,
+            scenario_heads: false,
         }
     }
 }
 
-const OWN_KEYS: [Key; 1] = [Key {
-    name: "conditional",
-    default: "[]",
-    doc: "names of each task's probability given the one before; [] for click, buy: click, buy_given_click",
-}];
+const OWN_KEYS: [Key; 2] = [
+    Key {
+        name: "conditional",
+        default: "[]",
+        doc: "names of each task's probability given the one before; [] for click, buy: click, buy_given_click",
+    },
+    SCENARIO_HEADS,
+];
 
 /// Registry entry.
 pub const ENTRY: Entry = Entry {
@@ -109,8 +116,8 @@ impl Architecture for Esmm {
             .with_dropout(self.dropout);
         let x0 = trunk::trunk(g, inputs, common.embedding)?;
         let prefixes: Vec<String> = names.iter().map(|name| format!("towers.{name}")).collect();
-        let logits = towers::logits(g, &prefixes, MlpInput::Shared(x0), common.mlp(&self.tower_units))?;
-        let logits: Vec<Value> = (0..names.len()).map(|j| g.columns(logits, j, 1)).collect::<Result<_>>()?;
+        let (x0, tower) = (MlpInput::Shared(x0), common.mlp(&self.tower_units));
+        let logits = towers::named(g, inputs, &prefixes, x0, tower, self.scenario_heads)?;
         let mut product = None;
         for (j, (task, name)) in inputs.tasks.iter().zip(&names).enumerate() {
             let given = g.add(format!("probability.{name}"), Sigmoid, &[logits[j]])?;

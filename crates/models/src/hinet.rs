@@ -205,10 +205,8 @@ impl HiNet {
         let (mut experts, mut gates) = (Vec::new(), Vec::new());
         let specific = (0..scenarios).map(|m| (format!("specific.{m}"), self.sub_experts));
         for (prefix, count) in [("shared".to_owned(), self.shared_sub_experts)].into_iter().chain(specific) {
-            gates.push(Gate {
-                prefix: format!("{prefix}.gate"),
-                sees: (experts.len()..experts.len() + count).collect(),
-            });
+            let sees = (experts.len()..experts.len() + count).collect();
+            gates.push(Gate::new(format!("{prefix}.gate"), sees));
             experts.extend((0..count).map(|k| format!("{prefix}.experts.{k}")));
         }
         let readers = Readers { input: x0, experts, gates };
@@ -242,8 +240,7 @@ impl HiNet {
         let own = |task| (0..self.task_experts).map(move |k| format!("task_experts.{task}.{k}"));
         let experts = inputs.task_names().flat_map(own).chain(self.common_experts()).collect();
         let gates = inputs.task_names().enumerate();
-        let gates =
-            gates.map(|(t, task)| Gate { prefix: format!("gates.{task}"), sees: self.sees(inputs, t) });
+        let gates = gates.map(|(t, task)| Gate::new(format!("gates.{task}"), self.sees(inputs, t)));
         Readers { input, experts, gates: gates.collect() }
     }
 

@@ -215,7 +215,7 @@ impl M2m {
         })?;
         let scores = RowLinear::new(self.experts, 1, false, Activation::Identity);
         let scores = g.add(format!("scores.{t}"), scores, &[hidden, v])?;
-        let gate = Gate { prefix: format!("meta_attention.{task}"), sees: (0..self.experts).collect() };
+        let gate = Gate::new(format!("meta_attention.{task}"), (0..self.experts).collect());
         let names: Vec<String> = (0..self.experts).map(|e| format!("experts.{e}")).collect();
         show_gates(g, &[&gate], &names, [scores, experts], 0)?;
         g.add(format!("mixture.{t}"), GateCombine::new(1, self.experts), &[scores, experts])

@@ -23,12 +23,15 @@
 //! Experts that one task alone uses (R. Aoki, F. Tung, G. L. Oliveira, *Heterogeneous Multi-task Learning with Expert
 //! Diversity*, 2021, who choose them by chance) are no option here: reserved for tasks by number, they are the customised
 //! gate control of H. Tang et al., RecSys 2020.
+//!
+//! `scenario_heads`: a gate and a tower for each task and scenario, `gates.<task>.<scenario>.*` and
+//! `towers.<task>.<scenario>.<i>.*`, of which a row computes its own scenario's.
 
-use crate::config::{self, ActivationName, COMMON_KEYS, Common, Key, NormName};
+use crate::config::{self, ActivationName, COMMON_KEYS, Common, Key, NormName, SCENARIO_HEADS};
 use crate::inputs::Inputs;
 use crate::layers::mlp::{MlpInput, MlpStyle};
-use crate::layers::moe::{Choice, GateStyle, mixtures_of_all};
-use crate::layers::{tasks, towers, trunk};
+use crate::layers::moe::{Choice, GateStyle, all_see_all, mixtures_of_all};
+use crate::layers::{scenario, tasks, towers, trunk};
 use crate::registry::{Architecture, Entry};
 use crate::taxonomy::{Method, Relation, Structure};
 use manygate_core::{Error, Result};
@@ -51,6 +54,7 @@ pub struct Mmoe {
     gate_dropout: f64,
     tower_units: Vec<usize>,
     dropout: f64,
+    scenario_heads: bool,
 }
 
 impl Default for Mmoe {
@@ -68,11 +72,12 @@ impl Default for Mmoe {
             gate_dropout: 0.0,
             tower_units: vec![128, 64],
             dropout: 0.0,
+            scenario_heads: false,
         }
     }
 }
 
-const OWN_KEYS: [Key; 6] = [
+const OWN_KEYS: [Key; 7] = [
     Key { name: "experts", default: "8", doc: "number of shared experts" },
     Key { name: "expert_units", default: "[512, 256]", doc: "widths of each expert" },
     Key { name: "gate_bias", default: "false", doc: "whether gates have a bias (the paper's have none)" },
@@ -87,6 +92,7 @@ const OWN_KEYS: [Key; 6] = [
         default: "0.0",
         doc: "probability in training of a gate's weight to be dropped, the others renormalised, in [0, 1)",
     },
+    SCENARIO_HEADS,
 ];
 
 /// Registry entry.
@@ -116,8 +122,11 @@ impl Architecture for Mmoe {
         let hidden = MlpStyle { batch_norm: false, dropout: 0.0, ..common.mlp(&self.gate_units) };
         let gate = GateStyle { bias: self.gate_bias, hidden };
         let choice = Choice { top_k: self.top_k, dropout: self.gate_dropout };
-        let h = mixtures_of_all(g, x0, experts, gates, common.mlp(&self.expert_units), gate, choice)?;
-        let logits = towers::towers(g, inputs, MlpInput::Each(h), common.mlp(&self.tower_units))?;
+        let scenarios = scenario::of_heads(inputs, self.scenario_heads)?;
+        let readers = all_see_all(x0, experts, gates).by_scenario(scenarios);
+        let h = mixtures_of_all(g, &readers, common.mlp(&self.expert_units), gate, choice)?;
+        let tower = common.mlp(&self.tower_units);
+        let logits = towers::of_tasks(g, inputs, MlpInput::Each(h), tower, self.scenario_heads)?;
         tasks::heads(g, inputs, &logits)
     }
 

@@ -26,8 +26,10 @@
 //! ```text
 //! L = mean of −log Σ_e g_e exp(−(y − o_e)² / 2)        p = Σ_e g_e o_e
 //! ```
+//!
+//! `scenario_heads`: a tower for each task and scenario, `towers.<task>.<scenario>.<i>.*`, under the one gate.
 
-use crate::config::{self, ActivationName, COMMON_KEYS, Common, Key, NormName};
+use crate::config::{self, ActivationName, COMMON_KEYS, Common, Key, NormName, SCENARIO_HEADS};
 use crate::inputs::{Inputs, TaskKind};
 use crate::layers::mlp::{MlpInput, MlpStyle, linears};
 use crate::layers::moe::{
@@ -58,6 +60,7 @@ pub struct Moe {
     jacobs1991: bool,
     tower_units: Vec<usize>,
     dropout: f64,
+    scenario_heads: bool,
 }
 
 impl Default for Moe {
@@ -75,11 +78,12 @@ impl Default for Moe {
             jacobs1991: false,
             tower_units: vec![128, 64],
             dropout: 0.0,
+            scenario_heads: false,
         }
     }
 }
 
-const OWN_KEYS: [Key; 6] = [
+const OWN_KEYS: [Key; 7] = [
     Key { name: "experts", default: "8", doc: "number of experts" },
     Key { name: "expert_units", default: "[512, 256]", doc: "widths of each expert" },
     Key { name: "gate_bias", default: "false", doc: "whether the gate has a bias (the paper's has none)" },
@@ -94,6 +98,7 @@ const OWN_KEYS: [Key; 6] = [
         default: "false",
         doc: "experts that compete for the samples of one regression task, in place of towers",
     },
+    SCENARIO_HEADS,
 ];
 
 /// Registry entry.
@@ -132,6 +137,10 @@ impl Moe {
         if self.top_k > 0 {
             return Err(Error::config("model.top_k", "has no place where experts compete: leave it out"));
         }
+        if self.scenario_heads {
+            let message = "has no place where experts take the place of towers: leave it out";
+            return Err(Error::config("model.scenario_heads", message));
+        }
         let readers = all_see_all(x0, experts, vec!["gate".to_owned()]);
         let (bank, logits) = bank_and_logits(g, &readers, expert, gate)?;
         let layer = expert.units.len();
@@ -165,8 +174,10 @@ impl Architecture for Moe {
             return self.competing(g, inputs, x0, experts, expert, gate);
         }
         let choice = Choice { top_k: self.top_k, ..Choice::default() };
-        let h = mixtures_of_all(g, x0, experts, vec!["gate".to_owned()], expert, gate, choice)?;
-        let logits = towers::towers(g, inputs, MlpInput::Shared(h), common.mlp(&self.tower_units))?;
+        let readers = all_see_all(x0, experts, vec!["gate".to_owned()]);
+        let h = mixtures_of_all(g, &readers, expert, gate, choice)?;
+        let tower = common.mlp(&self.tower_units);
+        let logits = towers::of_tasks(g, inputs, MlpInput::Shared(h), tower, self.scenario_heads)?;
         tasks::heads(g, inputs, &logits)
     }
 

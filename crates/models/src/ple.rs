@@ -19,8 +19,12 @@
 //! `.hidden.<i>.*` as configured), `towers.<task>.<i>.*`. The paper's task weights change with the epoch; here they are
 //! the configuration's. Others feed upper gates with x0, let the shared gate see the shared experts alone, keep it at
 //! the last level, where it gets no gradient, or overwrite a state that other modules of the level still read.
+//!
+//! `scenario_heads`: a gate and a tower for each task and scenario, `levels.<l>.gates.<task>.<scenario>.*` and
+//! `towers.<task>.<scenario>.<i>.*`, of which a row computes its own scenario's. The shared gate and all
+//! experts are those of all scenarios.
 
-use crate::config::{self, ActivationName, COMMON_KEYS, Common, Key, NormName};
+use crate::config::{self, ActivationName, COMMON_KEYS, Common, Key, NormName, SCENARIO_HEADS};
 use crate::inputs::Inputs;
 use crate::layers::extraction::{Extraction, States};
 use crate::layers::mlp::{MlpInput, MlpStyle};
@@ -61,6 +65,7 @@ pub struct Ple {
     gate_units: Vec<usize>,
     tower_units: Vec<usize>,
     dropout: f64,
+    scenario_heads: bool,
 }
 
 impl Default for Ple {
@@ -78,11 +83,12 @@ impl Default for Ple {
             gate_units: Vec::new(),
             tower_units: vec![128, 64],
             dropout: 0.0,
+            scenario_heads: false,
         }
     }
 }
 
-const OWN_KEYS: [Key; 6] = [
+const OWN_KEYS: [Key; 7] = [
     Key { name: "levels", default: "2", doc: "number of levels; with 1 it is cgc" },
     Key { name: "task_experts", default: "1", doc: "experts of each task at every level" },
     Key { name: "shared_experts", default: "1", doc: "experts of all tasks at every level" },
@@ -93,6 +99,7 @@ const OWN_KEYS: [Key; 6] = [
     },
     Key { name: "gate_bias", default: "false", doc: "whether gates have a bias (the paper's have none)" },
     Key { name: "gate_units", default: "[]", doc: "hidden widths of each gate (the paper's have none)" },
+    SCENARIO_HEADS,
 ];
 
 /// Registry entry.
@@ -143,13 +150,15 @@ impl Architecture for Ple {
                 shared_experts: self.shared_experts,
                 expert: common.mlp(units),
                 gate,
+                scenario_heads: self.scenario_heads,
             };
             extraction.check(inputs)?;
             let prefix = format!("levels.{l}.");
             states = States::Each(extraction.level(g, inputs, &prefix, states, l + 1 < self.levels)?);
         }
         let (States::One(h) | States::Each(h)) = states;
-        let logits = towers::towers(g, inputs, MlpInput::Each(h), common.mlp(&self.tower_units))?;
+        let tower = common.mlp(&self.tower_units);
+        let logits = towers::of_tasks(g, inputs, MlpInput::Each(h), tower, self.scenario_heads)?;
         tasks::heads(g, inputs, &logits)
     }
 

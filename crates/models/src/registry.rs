@@ -4,9 +4,9 @@ use crate::config::Key;
 use crate::inputs::Inputs;
 use crate::taxonomy::{Method, Relation, Structure};
 use crate::{
-    adaptdhm, adasparse, aitm, attention, causalint, cgc, cross_stitch, dcn, dcn_v2, deepfm, dffm, epnet_dcn,
-    escm2, esmm, hinet, interactions, lhuc, m2m, m3oe, mmoe, moe, mtms, pepnet, ple, sarnet, shared_bottom,
-    single_task, star, stem, taml,
+    adaptdhm, adasparse, aitm, apg, attention, causalint, cgc, cross_stitch, dcn, dcn_v2, deepfm, dffm,
+    epnet_dcn, escm2, esmm, hamur, hinet, interactions, lhuc, m2m, m3oe, mmoe, moe, mtms, pepnet, ple,
+    sarnet, shared_bottom, single_scenario, single_task, star, stem, taml,
 };
 use manygate_core::{Error, Result};
 use manygate_graph::{Graph, Mode, Parameters};
@@ -89,6 +89,7 @@ pub const MODELS: &[Entry] = &[
     adaptdhm::ENTRY,
     adasparse::ENTRY,
     aitm::ENTRY,
+    apg::ENTRY,
     attention::ENTRY,
     causalint::ENTRY,
     cgc::ENTRY,
@@ -100,6 +101,7 @@ pub const MODELS: &[Entry] = &[
     epnet_dcn::ENTRY,
     escm2::ENTRY,
     esmm::ENTRY,
+    hamur::ENTRY,
     hinet::ENTRY,
     interactions::ENTRY,
     lhuc::ENTRY,
@@ -112,6 +114,7 @@ pub const MODELS: &[Entry] = &[
     ple::ENTRY,
     sarnet::ENTRY,
     shared_bottom::ENTRY,
+    single_scenario::ENTRY,
     single_task::ENTRY,
     star::ENTRY,
     stem::ENTRY,

@@ -11,8 +11,11 @@
 //! Parameters: `embedding.<f>.weight`, `bottom.<i>.{weight,bias}`, `towers.<task>.<i>.{weight,bias}`. The bottom runs
 //! backward once, on the sum of the towers' gradients. Others leave the last bottom layer linear, or start all towers
 //! equal; here both bottoms end activated and each tower has its own random numbers.
+//!
+//! `scenario_heads`: a tower for each task and scenario, `towers.<task>.<scenario>.<i>.*`, of which a row computes its
+//! own scenario's. Without it a scenario is what its column tells as a feature.
 
-use crate::config::{self, ActivationName, COMMON_KEYS, Common, Key, NormName};
+use crate::config::{self, ActivationName, COMMON_KEYS, Common, Key, NormName, SCENARIO_HEADS};
 use crate::inputs::Inputs;
 use crate::layers::{mlp, tasks, towers, trunk};
 use crate::registry::{Architecture, Entry};
@@ -32,6 +35,7 @@ pub struct SharedBottom {
     bottom_units: Vec<usize>,
     tower_units: Vec<usize>,
     dropout: f64,
+    scenario_heads: bool,
 }
 
 impl Default for SharedBottom {
@@ -44,12 +48,15 @@ impl Default for SharedBottom {
             bottom_units: vec![512, 256],
             tower_units: vec![128, 64],
             dropout: 0.0,
+            scenario_heads: false,
         }
     }
 }
 
-const OWN_KEYS: [Key; 1] =
-    [Key { name: "bottom_units", default: "[512, 256]", doc: "widths of the shared network" }];
+const OWN_KEYS: [Key; 2] = [
+    Key { name: "bottom_units", default: "[512, 256]", doc: "widths of the shared network" },
+    SCENARIO_HEADS,
+];
 
 /// Registry entry.
 pub const ENTRY: Entry = Entry {
@@ -71,7 +78,8 @@ impl Architecture for SharedBottom {
             .with_dropout(self.dropout);
         let x0 = trunk::trunk(g, inputs, common.embedding)?;
         let h = mlp::mlp(g, "bottom", x0, common.mlp(&self.bottom_units))?;
-        let logits = towers::towers(g, inputs, mlp::MlpInput::Shared(h), common.mlp(&self.tower_units))?;
+        let tower = common.mlp(&self.tower_units);
+        let logits = towers::of_tasks(g, inputs, mlp::MlpInput::Shared(h), tower, self.scenario_heads)?;
         tasks::heads(g, inputs, &logits)
     }
 

@@ -1,7 +1,7 @@
 //! Nothing is shared: every task has a whole network, tables too. What the others are to be measured by.
 //!
-//! Each network is [`shared_bottom`](crate::shared_bottom) with one task, the "single-task" baseline of J. Ma et al., KDD
-//! 2018, and H. Tang et al., RecSys 2020.
+//! Each network is [`shared_bottom`](crate::shared_bottom) with one task, the "single-task" baseline of J. Ma et al.,
+//! KDD 2018, and H. Tang et al., RecSys 2020.
 //!
 //! ```text
 //! x_t = the trunk of task t's own tables
@@ -13,8 +13,11 @@
 //! Parameters: `<task>.embedding.<f>.weight`, `<task>.bottom.<i>.{weight,bias}`, `<task>.tower.<i>.{weight,bias}`. All
 //! networks are trained in one run, and each takes the weights of its own best validation: one common step would be a
 //! compromise that no task needs here, and the comparison with models that share would be unfair.
+//!
+//! `scenario_heads`: in each task's network a tower for each scenario, `<task>.tower.<scenario>.<i>.*`. A network for
+//! each scenario is [`single_scenario`](crate::single_scenario).
 
-use crate::config::{self, ActivationName, COMMON_KEYS, Common, Key, NormName};
+use crate::config::{self, ActivationName, COMMON_KEYS, Common, Key, NormName, SCENARIO_HEADS};
 use crate::inputs::{Inputs, Table};
 use crate::layers::mlp::{MlpInput, mlp};
 use crate::layers::{tasks, towers, trunk};
@@ -36,6 +39,7 @@ pub struct SingleTask {
     bottom_units: Vec<usize>,
     tower_units: Vec<usize>,
     dropout: f64,
+    scenario_heads: bool,
 }
 
 impl Default for SingleTask {
@@ -48,15 +52,15 @@ impl Default for SingleTask {
             bottom_units: vec![512, 256],
             tower_units: vec![128, 64],
             dropout: 0.0,
+            scenario_heads: false,
         }
     }
 }
 
-const OWN_KEYS: [Key; 1] = [Key {
-    name: "bottom_units",
-    default: "[512, 256]",
-    doc: "widths of each task's network below its tower",
-}];
+const OWN_KEYS: [Key; 2] = [
+    Key { name: "bottom_units", default: "[512, 256]", doc: "widths of each task's network below its tower" },
+    SCENARIO_HEADS,
+];
 
 /// Registry entry.
 pub const ENTRY: Entry = Entry {
@@ -87,8 +91,9 @@ impl Architecture for SingleTask {
             let pieces = trunk::pieces(inputs, |_| true, table)?;
             let x = g.add(format!("{prefix}trunk"), LookupTrunk::new(pieces), &[])?;
             let h = mlp(g, &format!("{prefix}bottom"), x, common.mlp(&self.bottom_units))?;
-            let tower = [format!("{prefix}tower")];
-            let logit = towers::logits(g, &tower, MlpInput::Shared(h), common.mlp(&self.tower_units))?;
+            let (prefix, h, tower) =
+                ([format!("{prefix}tower")], MlpInput::Shared(h), common.mlp(&self.tower_units));
+            let logit = towers::named(g, inputs, &prefix, h, tower, self.scenario_heads)?[0];
             tasks::head(g, task, t, logit, &task.name)?;
         }
         Ok(())

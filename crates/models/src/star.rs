@@ -24,12 +24,13 @@
 use crate::config::{self, ActivationName, COMMON_KEYS, Common, DROPOUT, Key, NormName};
 use crate::inputs::Inputs;
 use crate::layers::mlp::MlpInput;
+use crate::layers::scenario_norm::{Moving, Variance, moments};
 use crate::layers::star::{Parts, star_network};
 use crate::layers::{concat, scenario, tasks, towers, trunk};
 use crate::registry::{Architecture, Entry};
 use crate::taxonomy::{Method, Relation, Structure};
 use manygate_core::Result;
-use manygate_graph::ops::{Add, BatchMoments, Fold, Normalise, Running};
+use manygate_graph::ops::{Add, Fold, Normalise};
 use manygate_graph::{Block, Graph, Init, ParamSpec, Value};
 use manygate_kernels::activation::Activation;
 use serde::{Deserialize, Serialize};
@@ -44,14 +45,6 @@ enum Auxiliary {
     Raw,
     /// The normalised trunk.
     Normalized,
-}
-
-/// Which variance the running average takes in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(rename_all = "snake_case")]
-enum Variance {
-    Biased,
-    Unbiased,
 }
 
 /// Configuration of star.
@@ -166,14 +159,8 @@ impl Star {
         let own_beta = g.param(ParamSpec::new(vec![own("pn.domain_beta", 0.0)])?)?;
         let gamma = g.add("pn.folded_gamma", Fold::product(scenarios), &[gamma, own_gamma])?;
         let beta = g.add("pn.folded_beta", Fold::sum(scenarios), &[beta, own_beta])?;
-        let (running, state) = g.state(ParamSpec::new(vec![own("pn.mean", 0.0), own("pn.var", 1.0)])?)?;
-        let moments = if g.is_training() {
-            let unbiased = self.running_variance == Variance::Unbiased;
-            let running = Running { state, momentum: self.momentum as f32, unbiased };
-            g.add("pn.moments", BatchMoments::new(Some(running)).by_scenario(scenarios), &[x])?
-        } else {
-            running
-        };
+        let moving = Moving { momentum: self.momentum, variance: self.running_variance };
+        let moments = moments(g, "pn", scenarios, x, moving)?;
         let norm = Normalise::new(self.epsilon as f32, Activation::Identity).by_scenario(scenarios);
         g.add("pn", norm, &[x, moments, gamma, beta])
     }

@@ -103,7 +103,7 @@ impl Architecture for Stem {
         let gate = GateStyle { bias: self.gate_bias, hidden };
         let expert = common.mlp(&self.expert_units);
         let (task_experts, shared_experts) = (self.task_experts, self.shared_experts);
-        let level = Extraction { task_experts, shared_experts, expert, gate };
+        let level = Extraction { task_experts, shared_experts, expert, gate, scenario_heads: false };
         level.check(inputs)?;
         if self.levels == 0 {
             return Err(Error::config("model.levels", "must be at least 1"));
@@ -170,7 +170,7 @@ fn mixtures(
                 false => states[tasks],
             };
             sees.push((0..all).collect::<Vec<_>>());
-            let gate = Gate { prefix: name, sees: (0..all).collect() };
+            let gate = Gate::new(name, (0..all).collect());
             logits.extend(gate_logits(g, selector, &[gate], level.gate)?);
         }
     }

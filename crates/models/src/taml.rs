@@ -180,7 +180,7 @@ impl Architecture for Taml {
         let mut states = States::One(trunk::trunk(g, inputs, common.embedding)?);
         let (task_experts, shared_experts) = (self.task_experts, self.shared_experts);
         for l in 0..self.levels - 1 {
-            let extraction = Extraction { task_experts, shared_experts, expert, gate };
+            let extraction = Extraction { task_experts, shared_experts, expert, gate, scenario_heads: false };
             states = States::Each(extraction.level(g, inputs, &format!("levels.{l}."), states, true)?);
         }
         let h = self.views(g, inputs, states, expert, gate)?;
@@ -268,7 +268,7 @@ impl Taml {
             if is_task {
                 learners.push(self.learner_readers(input, module, |m| of_learner(number, m)));
                 if self.nested_gates {
-                    gates.push(Gate { prefix: format!("gates.{module}"), sees: of_task(0, number) });
+                    gates.push(Gate::new(format!("gates.{module}"), of_task(0, number)));
                 }
             }
             let count = if is_task { self.task_experts } else { self.shared_experts };
@@ -300,7 +300,7 @@ impl Taml {
     fn learner_readers(&self, input: Value, task: &str, sees: impl Fn(usize) -> Vec<usize>) -> Readers {
         let prefix = |m: usize| format!("learners.{task}.{m}");
         let experts = |m: usize| (0..self.learner_experts).map(move |e| format!("{}.experts.{e}", prefix(m)));
-        let gate = |m: usize| Gate { prefix: format!("{}.gate", prefix(m)), sees: sees(m) };
+        let gate = |m: usize| Gate::new(format!("{}.gate", prefix(m)), sees(m));
         Readers {
             input,
             experts: (0..self.learners).flat_map(experts).collect(),

@@ -7,7 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 /// Models without cases of their own: tests/tests/single_task.rs holds it to shared_bottom, bit by bit.
-pub const WITHOUT_CASES: [&str; 1] = ["single_task"];
+pub const WITHOUT_CASES: [&str; 2] = ["single_scenario", "single_task"];
 
 /// What became of a case.
 #[derive(Clone, Debug, PartialEq)]

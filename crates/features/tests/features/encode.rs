@@ -55,6 +55,21 @@ fn rows_become_ids_lists_numbers_and_labels() {
     assert_eq!(batch.labels, [[0.0, 1.0, 1.0, 0.0], [0.0, 0.0, 1.0, 0.0]]);
 }
 
+/// The scenario as a feature like any other: its column is read once, for both.
+#[test]
+fn the_column_of_scenarios_may_be_a_feature() {
+    let text = EVERY_KIND.replace("\"user\", \"item\"", "\"user\", \"item\", \"tab\"");
+    let mut fitter = fitter(&text, ROLES).unwrap();
+    assert_eq!(fitter.columns(), ["user", "item", "tab", "hour", "tag", "history", "age"]);
+    let rows =
+        ROWS.map(|[user, item, hour, tag, history, age, tab]| [user, item, tab, hour, tag, history, age]);
+    rows.iter().for_each(|row| fitter.observe(row).unwrap());
+    let encoder = fitter.finish().unwrap();
+    let mut batch = encoder.empty_batch(4, false);
+    rows.iter().for_each(|row| encoder.encode(row, &mut batch).unwrap());
+    assert_eq!((&batch.ids[2][..], &batch.scenario[..]), (&[1, 2, 1, 2][..], &[0, 1, 0, 1][..]));
+}
+
 #[test]
 fn what_no_fit_row_has_is_unknown() {
     let encoder = encoder(ROLES);

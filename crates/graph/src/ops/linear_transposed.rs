@@ -1,6 +1,6 @@
 //! `y = x W`: a linear layer's weight used the other way round, as its backward pass does.
 //!
-//! x `[batch, out]`, W `[out, in]`, y `[batch, in]`. Backward: `dW = xᵀ dy`, `dx = dy Wᵀ`.
+//! x `[batch, out]` or a matrix that exists once, W `[out, in]`, y `[batch, in]`. Backward: `dW = xᵀ dy`, `dx = dy Wᵀ`.
 
 use crate::check::Case;
 use crate::op::{Backward, Forward, Matrix, Op, Pack, Saved};
@@ -29,12 +29,7 @@ impl Op for LinearTransposed {
 
     fn output(&self, inputs: &[Shape]) -> Result<Shape, String> {
         match inputs {
-            [x, w]
-                if x.space != Space::Once
-                    && w.space == Space::Once
-                    && x.cols == self.out
-                    && w.rows == self.out =>
-            {
+            [x, w] if w.space == Space::Once && x.cols == self.out && w.rows == self.out => {
                 Ok(x.with_cols(w.cols))
             }
             _ => {
@@ -101,5 +96,10 @@ pub fn cases() -> Vec<Case> {
     let case = |name: &str, out: usize, cols: usize| {
         Case::new(name, move |g, x| g.add("op", LinearTransposed::new(out), x)).rows(out).once(out, cols)
     };
-    vec![case("linear_transposed/one", 1, 5), case("linear_transposed/wide", 18, 33)]
+    let once = Case::new("linear_transposed/once", |g, x| g.add("op", LinearTransposed::new(7), x));
+    vec![
+        case("linear_transposed/one", 1, 5),
+        case("linear_transposed/wide", 18, 33),
+        once.once(5, 7).once(7, 19),
+    ]
 }

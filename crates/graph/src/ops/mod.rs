@@ -76,6 +76,7 @@ pub mod sum_columns;
 pub mod tap;
 pub mod target_attention;
 pub mod transfer_mixture;
+pub mod transpose;
 pub mod weight_gradient;
 pub mod weight_part;
 pub mod weighted_loss;
@@ -155,6 +156,7 @@ pub use sum_columns::SumColumns;
 pub use tap::Tap;
 pub use target_attention::TargetAttention;
 pub use transfer_mixture::TransferMixture;
+pub use transpose::Transpose;
 pub use weight_gradient::WeightGradient;
 pub use weight_part::WeightPart;
 pub use weighted_loss::{RowLoss, RowWeight, WeightedLoss};
@@ -238,6 +240,7 @@ pub fn cases() -> Vec<Case> {
         tap::cases,
         target_attention::cases,
         transfer_mixture::cases,
+        transpose::cases,
         weight_gradient::cases,
         weight_part::cases,
         weighted_loss::cases,

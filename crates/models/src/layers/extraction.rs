@@ -10,10 +10,12 @@
 //! q_s'    = softmax(W_s q_s) [a_{1,1} .. a_{T,m_T}, s_1 .. s_{m_s}]    the shared gate, where there is one
 //! ```
 //!
-//! Parameters, with prefix P: `P.experts.<task>.<j>.*`, `P.experts.shared.<k>.*`, `P.gates.<task>.*`, `P.gates.shared.*`.
+//! Parameters, with prefix P: `P.experts.<task>.<j>.*`, `P.experts.shared.<k>.*`, `P.gates.<task>.*`,
+//! `P.gates.shared.*`.
 
 use super::mlp::MlpStyle;
 use super::moe::{Gate, GateStyle, Readers, mixtures, together};
+use super::scenario;
 use crate::inputs::Inputs;
 use manygate_core::{Error, Result};
 use manygate_graph::{Graph, Value};
@@ -32,6 +34,8 @@ pub struct Extraction<'a> {
     pub expert: MlpStyle<'a>,
     /// Every gate.
     pub gate: GateStyle<'a>,
+    /// Whether a task has a gate for each scenario; the shared gate is that of all.
+    pub scenario_heads: bool,
 }
 
 /// What a level reads.
@@ -76,7 +80,8 @@ impl Extraction<'_> {
     /// The next states `[batch, tasks · d]`, or `[batch, (tasks + 1) · d]` with that of the shared gate.
     ///
     /// # Errors
-    /// When the experts have no layer, a width is 0 or a name is taken.
+    /// When the experts have no layer, gates are to be of scenarios and there are none, a width is 0 or a name is
+    /// taken.
     pub fn level(
         &self,
         g: &mut Graph,
@@ -85,6 +90,7 @@ impl Extraction<'_> {
         states: States,
         shared_gate: bool,
     ) -> Result<Value> {
+        let scenarios = scenario::of_heads(inputs, self.scenario_heads)?;
         let modules: Vec<&str> = inputs.task_names().chain([SHARED]).collect();
         let mut readers = Vec::with_capacity(modules.len());
         for (number, module) in modules.iter().enumerate() {
@@ -92,7 +98,11 @@ impl Extraction<'_> {
             let is_task = number < inputs.tasks.len();
             let count = if is_task { self.task_experts } else { self.shared_experts };
             let experts = (0..count).map(|j| format!("{prefix}experts.{module}.{j}")).collect();
-            let gate = Gate { prefix: format!("{prefix}gates.{module}"), sees: self.sees(inputs, number) };
+            let gate = Gate {
+                prefix: format!("{prefix}gates.{module}"),
+                sees: self.sees(inputs, number),
+                scenarios: scenarios.filter(|_| is_task),
+            };
             let gates = if is_task || shared_gate { vec![gate] } else { Vec::new() };
             readers.push(Readers { input, experts, gates });
         }
@@ -135,7 +145,7 @@ mod tests {
     fn extraction(task_experts: usize, shared_experts: usize) -> Extraction<'static> {
         let style = MlpStyle { units: &[4], activation: Activation::Relu, batch_norm: false, dropout: 0.0 };
         let gate = GateStyle { bias: false, hidden: MlpStyle { units: &[], ..style } };
-        Extraction { task_experts, shared_experts, expert: style, gate }
+        Extraction { task_experts, shared_experts, expert: style, gate, scenario_heads: false }
     }
 
     fn inputs(names: [&str; 2]) -> Inputs {

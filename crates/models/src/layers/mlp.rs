@@ -14,9 +14,9 @@ use manygate_graph::{Block, Graph, Init, ParamSpec, Value};
 use manygate_kernels::activation::Activation;
 
 /// ε of batch normalisation.
-const EPSILON: f32 = 1e-5;
+pub(super) const EPSILON: f32 = 1e-5;
 /// Weight of the new value in running statistics.
-const MOMENTUM: f32 = 0.1;
+pub(super) const MOMENTUM: f32 = 0.1;
 
 /// The shape of an MLP.
 #[derive(Clone, Copy, Debug)]

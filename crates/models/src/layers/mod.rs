@@ -1,11 +1,13 @@
 //! Layers that models share. A layer declares ops and parameters; it holds no numbers.
 
+pub mod by_scenario;
 pub mod concat;
 pub mod cross;
 pub mod deep_cross;
 pub mod dropout;
 pub mod extraction;
 pub mod gate_unit;
+pub mod generated;
 pub mod interaction;
 pub mod learning;
 pub mod linear;
@@ -13,6 +15,7 @@ pub mod mlp;
 pub mod moe;
 pub mod scenario;
 pub mod scenario_mlp;
+pub mod scenario_norm;
 pub mod sequence;
 pub mod specific;
 pub mod star;

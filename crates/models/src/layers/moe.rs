@@ -2,8 +2,9 @@
 //!
 //! Experts: MLPs of one shape, which stand side by side as a bank `[batch, experts · last unit]`. A gate with prefix G:
 //! softmax over the experts that it sees of `G.weight` x (+ `G.bias`), or of the last layer of a hidden MLP
-//! `G.hidden.<i>` of x.
+//! `G.hidden.<i>` of x. A gate of each scenario is `G.<scenario>`.
 
+use super::by_scenario;
 use super::concat::concat;
 use super::mlp::{Head, MlpInput, MlpStyle, linears_named, mlps, mlps_with_heads};
 use manygate_core::{Error, Result};
@@ -37,6 +38,15 @@ pub struct Gate {
     pub prefix: String,
     /// The experts of the bank that it sees, in the order of its logits.
     pub sees: Vec<usize>,
+    /// Where it is one of each scenario, their number.
+    pub scenarios: Option<usize>,
+}
+
+impl Gate {
+    /// A gate that all scenarios share.
+    pub fn new(prefix: impl Into<String>, sees: Vec<usize>) -> Gate {
+        Gate { prefix: prefix.into(), sees, scenarios: None }
+    }
 }
 
 /// Experts and gates that read the same value.
@@ -46,30 +56,35 @@ pub struct Readers {
     pub input: Value,
     /// Prefixes of the experts.
     pub experts: Vec<String>,
-    /// The gates.
+    /// The gates, those of each scenario first.
     pub gates: Vec<Gate>,
 }
 
-/// Experts over `input`, all of which every gate sees and of which it weighs those of `choice`:
-/// `[batch, gates · last unit]`. The first layer of all is one product.
+impl Readers {
+    /// With all gates of each scenario, where a number of them is given.
+    pub fn by_scenario(mut self, scenarios: Option<usize>) -> Readers {
+        self.gates.iter_mut().for_each(|gate| gate.scenarios = scenarios);
+        self
+    }
+}
+
+/// Experts [that all gates see](all_see_all), of which a gate weighs those of `choice`: `[batch, gates · last unit]`.
+/// The first layer of all is one product.
 ///
 /// # Errors
 /// When the experts have no layer, more are to be chosen than there are, a width is 0 or a name is taken.
 pub fn mixtures_of_all(
     g: &mut Graph,
-    input: Value,
-    experts: Vec<String>,
-    gates: Vec<String>,
+    readers: &Readers,
     expert: MlpStyle<'_>,
     gate: GateStyle<'_>,
     choice: Choice,
 ) -> Result<Value> {
-    let readers = all_see_all(input, experts, gates);
-    let (bank, logits) = bank_and_logits(g, &readers, expert, gate)?;
+    let (bank, logits) = bank_and_logits(g, readers, expert, gate)?;
     let logits = concat(g, "gates", &logits)?;
-    let combine = choice.among(g, readers.gates.len(), readers.experts.len())?;
+    let mix = choice.among(g, readers.gates.len(), readers.experts.len())?;
     show_gates(g, &readers.gates.iter().collect::<Vec<_>>(), &readers.experts, [logits, bank], choice.top_k)?;
-    g.add("mixtures", combine, &[logits, bank])
+    g.add("mixtures", mix, &[logits, bank])
 }
 
 impl Choice {
@@ -106,7 +121,7 @@ pub fn together(input: Value, readers: Vec<Readers>) -> Readers {
 /// Experts over `input`, all of which every gate sees.
 pub fn all_see_all(input: Value, experts: Vec<String>, gates: Vec<String>) -> Readers {
     let sees: Vec<usize> = (0..experts.len()).collect();
-    let gates = gates.into_iter().map(|prefix| Gate { prefix, sees: sees.clone() }).collect();
+    let gates = gates.into_iter().map(|prefix| Gate::new(prefix, sees.clone())).collect();
     Readers { input, experts, gates }
 }
 
@@ -200,14 +215,19 @@ pub fn bank_and_logits(
     gate: GateStyle<'_>,
 ) -> Result<(Value, Vec<Value>)> {
     let Readers { input, experts, gates } = readers;
-    if gate.hidden.units.is_empty() && !gates.is_empty() {
-        let heads: Vec<Head> =
-            gates.iter().map(|gate| Head { prefix: gate.prefix.clone(), out: gate.sees.len() }).collect();
-        let (bank, logits) = mlps_with_heads(g, experts, *input, expert, &heads, gate.bias)?;
-        return Ok((bank, vec![logits]));
+    let (of_scenarios, shared) = gates.split_at(gates.partition_point(|gate| gate.scenarios.is_some()));
+    if gate.hidden.units.is_empty() && !shared.is_empty() {
+        let head = |gate: &Gate| Head { prefix: gate.prefix.clone(), out: gate.sees.len() };
+        let heads: Vec<Head> = shared.iter().map(head).collect();
+        let (bank, of_shared) = mlps_with_heads(g, experts, *input, expert, &heads, gate.bias)?;
+        let mut logits = logits_by_scenario(g, *input, of_scenarios, gate)?;
+        logits.push(of_shared);
+        return Ok((bank, logits));
     }
     let bank = mlps(g, experts, MlpInput::Shared(*input), expert)?;
-    Ok((bank, gate_logits(g, *input, gates, gate)?))
+    let mut logits = logits_by_scenario(g, *input, of_scenarios, gate)?;
+    logits.extend(gate_logits(g, *input, shared, gate)?);
+    Ok((bank, logits))
 }
 
 /// The logits of the gates of one input, of several gates in one value or not.
@@ -229,6 +249,26 @@ pub fn gate_logits(g: &mut Graph, input: Value, gates: &[Gate], style: GateStyle
         from += alike.len() * width;
         let out = alike[0].sees.len();
         logits.push(linears_named(g, "gates", &prefixes, x, out, style.bias, Activation::Identity)?);
+    }
+    Ok(logits)
+}
+
+/// The logits of gates of each scenario; a row computes those of its own.
+fn logits_by_scenario(g: &mut Graph, x: Value, gates: &[Gate], style: GateStyle<'_>) -> Result<Vec<Value>> {
+    let Some(scenarios) = gates.first().and_then(|gate| gate.scenarios) else { return Ok(Vec::new()) };
+    let heads_of = |gates: &[Gate], s: usize| -> Vec<Head> {
+        let head = |gate: &Gate| Head { prefix: format!("{}.{s}", gate.prefix), out: gate.sees.len() };
+        gates.iter().map(head).collect()
+    };
+    // Without hidden layers all gates are one product.
+    let together = if style.hidden.units.is_empty() { gates.len() } else { 1 };
+    let mut logits = Vec::new();
+    for gates in gates.chunks(together) {
+        let prefix = &gates[0].prefix;
+        let hidden: Vec<String> = (0..scenarios).map(|s| format!("{prefix}.{s}.hidden")).collect();
+        let hidden = by_scenario::mlp(g, &hidden, x, style.hidden)?;
+        let heads: Vec<Vec<Head>> = (0..scenarios).map(|s| heads_of(gates, s)).collect();
+        logits.push(by_scenario::linears(g, prefix, &heads, hidden, style.bias, Activation::Identity)?);
     }
     Ok(logits)
 }

@@ -22,6 +22,14 @@ pub fn scenarios(inputs: &Inputs) -> Result<usize> {
     }
 }
 
+/// The number of scenarios that have heads of their own, where `scenario_heads` asks for that.
+///
+/// # Errors
+/// When it does and the data has none.
+pub fn of_heads(inputs: &Inputs, scenario_heads: bool) -> Result<Option<usize>> {
+    if scenario_heads { scenarios(inputs).map(Some) } else { Ok(None) }
+}
+
 /// The scenario's embedding `[batch, width]`.
 ///
 /// # Errors
@@ -91,7 +99,15 @@ pub fn table(g: &mut Graph, inputs: &Inputs, width: usize, deviation: f32) -> Re
 /// # Errors
 /// When the matrix has another number of rows.
 pub fn rows(g: &mut Graph, inputs: &Inputs, table: Value) -> Result<Value> {
-    g.add("scenario", ScenarioEmbedding::new(inputs.scenarios), &[table])
+    rows_of(g, "scenario", inputs.scenarios, table)
+}
+
+/// The same as a value called `name`, of a matrix that may be computed.
+///
+/// # Errors
+/// When the matrix has another number of rows.
+pub fn rows_of(g: &mut Graph, name: &str, scenarios: usize, matrix: Value) -> Result<Value> {
+    g.add(name, ScenarioEmbedding::new(scenarios), &[matrix])
 }
 
 fn matrix(g: &mut Graph, prefix: &str, inputs: &Inputs, width: usize, deviation: f32) -> Result<Value> {

@@ -1,16 +1,66 @@
 //! Towers: an MLP a task that ends in one bare logit.
 //!
 //! With prefix `towers.<task>`: hidden layers from index 0, then the logit layer `[1, last unit]` as the last index. Where
-//! every scenario has towers of its own, the prefix is `towers.<task>_<scenario>`. Heads
-//! are the logit layers alone, `head.<task>.{weight,bias}`.
+//! every scenario has towers of its own, a row computes those of its own, and the prefix is `towers.<task>_<scenario>` in
+//! models of scenarios, `towers.<task>.<scenario>` where a model of tasks takes them. Heads are the logit layers alone,
+//! `head.<task>.{weight,bias}`.
 
 use super::mlp::{MlpInput, MlpStyle, linears, mlps};
-use super::scenario_mlp;
+use super::{by_scenario, scenario, scenario_mlp};
 use crate::inputs::{Inputs, Task};
 use manygate_core::Result;
 use manygate_graph::ops::Linear;
 use manygate_graph::{Block, Graph, Init, ParamSpec, Value};
 use manygate_kernels::activation::Activation;
+
+/// [`towers`] or, with `scenario_heads`, a tower for each task and scenario: how a multi-task model that knows no
+/// scenarios otherwise takes them.
+///
+/// # Errors
+/// As [`towers`], and when the data has no scenarios that heads could be of.
+pub fn of_tasks(
+    g: &mut Graph,
+    inputs: &Inputs,
+    input: MlpInput,
+    style: MlpStyle<'_>,
+    scenario_heads: bool,
+) -> Result<Vec<Value>> {
+    if !scenario_heads {
+        return towers(g, inputs, input, style);
+    }
+    let prefixes: Vec<String> = inputs.task_names().map(|task| format!("towers.{task}")).collect();
+    named(g, inputs, &prefixes, input, style, true)
+}
+
+/// The same for any prefixes: a logit `[batch, 1]` each.
+///
+/// # Errors
+/// As [`of_tasks`].
+pub fn named(
+    g: &mut Graph,
+    inputs: &Inputs,
+    prefixes: &[String],
+    input: MlpInput,
+    style: MlpStyle<'_>,
+    scenario_heads: bool,
+) -> Result<Vec<Value>> {
+    let Some(scenarios) = scenario::of_heads(inputs, scenario_heads)? else {
+        let logits = logits(g, prefixes, input, style)?;
+        return (0..prefixes.len()).map(|t| g.columns(logits, t, 1)).collect();
+    };
+    let mut logits = Vec::with_capacity(prefixes.len());
+    for (t, prefix) in prefixes.iter().enumerate() {
+        let x = match input {
+            MlpInput::Shared(x) => x,
+            MlpInput::Each(x) => {
+                let width = g.cols(x) / prefixes.len();
+                g.columns(x, t * width, width)?
+            }
+        };
+        logits.push(by_scenario::logit(g, &by_scenario::prefixes(prefix, scenarios), x, style)?);
+    }
+    Ok(logits)
+}
 
 /// A logit `[batch, 1]` a task. `input` is shared by all towers or holds a range of columns for each.
 ///

@@ -138,7 +138,10 @@ impl Setup {
 
 fn normalises(model: &toml::Table) -> bool {
     let is = |key: &str, value: toml::Value| model.get(key) == Some(&value);
-    is("norm", "batch".into()) || is("partitioned_norm", true.into()) || is("activation", "dice".into())
+    is("norm", "batch".into())
+        || is("partitioned_norm", true.into())
+        || is("activation", "dice".into())
+        || model.contains_key("adapters")
 }
 
 /// The numbers of a case are columns without names; behind them stands the fairness coefficient, where the model has one.

@@ -5,6 +5,45 @@ use serde_json::Value;
 
 pub(super) const TRANSLATIONS: &[Translation] = &[
     Translation {
+        model: "apg",
+        required: &[
+            ("act", "activation"),
+            ("scene_dim", "scenario_dim"),
+            ("condition", "condition"),
+            ("condition_fields", "condition_fields"),
+            ("units", "units"),
+            ("hyper_units", "hyper_units"),
+            ("generate_bias", "generate_bias"),
+        ],
+        optional: &[("rank", "rank")],
+        special: |keys, model| {
+            let kind: String = keys.required("generate")?;
+            model.insert("generate".into(), kind.replace("lowrank", "low_rank").into());
+            let over = keys.optional::<u32>("over")?.unwrap_or(0);
+            model.insert("over_rank".into(), i64::from(over).into());
+            Ok(())
+        },
+        without_effect: &[],
+    },
+    Translation {
+        model: "hamur",
+        required: &[
+            ("act", "activation"),
+            ("units", "units"),
+            ("adapters", "adapters"),
+            ("adapter_width", "adapter_width"),
+            ("rank", "rank"),
+            ("hyper_units", "hyper_units"),
+            ("backbone", "backbone"),
+            ("eps", "epsilon"),
+            ("momentum", "momentum"),
+            ("running_var", "running_variance"),
+        ],
+        optional: &[],
+        special: |_, _| Ok(()),
+        without_effect: &[],
+    },
+    Translation {
         model: "star",
         required: &[
             ("act", "activation"),

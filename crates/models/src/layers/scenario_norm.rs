@@ -1,0 +1,44 @@
+//! Statistics of a sample's scenario: means and variances over its rows in the batch, in evaluation their moving
+//! averages, which are state: `P.mean` and `P.var`, both `[scenarios, width]`.
+
+use manygate_core::Result;
+use manygate_graph::ops::{BatchMoments, Running};
+use manygate_graph::{Block, Graph, Init, ParamSpec, Value};
+use serde::{Deserialize, Serialize};
+
+/// Which variance the moving average takes in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Variance {
+    /// That of the rows.
+    Biased,
+    /// That of the population.
+    Unbiased,
+}
+
+/// How statistics move.
+#[derive(Clone, Copy, Debug)]
+pub struct Moving {
+    /// Weight of the new value.
+    pub momentum: f64,
+    /// What the average of variances takes in.
+    pub variance: Variance,
+}
+
+/// The moments of `x` that [`Normalise`](manygate_graph::ops::Normalise) by scenario reads: `[2 · scenarios, width]`.
+///
+/// # Errors
+/// When a name is taken.
+pub fn moments(g: &mut Graph, prefix: &str, scenarios: usize, x: Value, moving: Moving) -> Result<Value> {
+    let width = g.cols(x);
+    let own = |name: &str, start| {
+        Block::weight(format!("{prefix}.{name}"), scenarios, width, Init::Constant(start))
+    };
+    let (running, state) = g.state(ParamSpec::new(vec![own("mean", 0.0), own("var", 1.0)])?)?;
+    if !g.is_training() {
+        return Ok(running);
+    }
+    let unbiased = moving.variance == Variance::Unbiased;
+    let running = Running { state, momentum: moving.momentum as f32, unbiased };
+    g.add(format!("{prefix}.moments"), BatchMoments::new(Some(running)).by_scenario(scenarios), &[x])
+}
