@@ -1,5 +1,5 @@
-//! A layer over few rows behind pruned units: time falls with the share of units that are pruned, arithmetic and bytes of
-//! weights alike. The first case of each shape is the product that skips nothing.
+//! A layer over few rows behind pruned units: time falls with the share of units that are pruned, arithmetic and bytes
+//! of weights alike. The first case of each shape is the product that skips nothing.
 
 use criterion::{Criterion, criterion_main};
 use manygate_benches::{Aligned, Machine, Work, case, quick, values};

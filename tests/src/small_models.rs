@@ -175,7 +175,7 @@ fn plain_configurations(model: &str) -> Vec<String> {
                 "form = \"vector\"\namplitude = \"sigmoid\"\nsite = \"output\"",
                 "form = \"vector\"\namplitude = \"exp\"\nsite = \"input\"\ntower_units = []",
                 "form = \"gate\"\namplitude = \"sigmoid\"\nsite = \"input\"\ngate_units = []\ngate_general = false",
-                "form = \"gate\"\namplitude = \"linear\"\nsite = \"output\"\ngate_units = [3]\ngate_fields = [\"item\"]",
+                "form = \"gate\"\namplitude = \"linear\"\ngate_units = [3]\ngate_fields = [\"item\"]",
             ];
             let sizes = "embedding_dim = 3\nactivation = \"tanh\"\nunits = [6, 5]\nscenario_dim = 2";
             return kinds.map(|kind| format!("name = \"lhuc\"\n{sizes}\n{kind}")).to_vec();

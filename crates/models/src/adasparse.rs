@@ -1,18 +1,18 @@
-//! One network of which each scenario uses a part: small pruners look at the scenario and at a layer, and weigh or remove its
-//! units.
+//! One network of which each scenario uses a part: small pruners look at the scenario and at a layer, and weigh or
+//! remove its units.
 //!
-//! X. Yang, X. Peng, P. Wei, S. Liu, L. Wang, B. Zheng, *AdaSparse: Learning Adaptively Sparse Structures for Multi-Domain
-//! Click-Through Rate Prediction*, CIKM 2022.
+//! X. Yang, X. Peng, P. Wei, S. Liu, L. Wang, B. Zheng, *AdaSparse: Learning Adaptively Sparse Structures for
+//! Multi-Domain Click-Through Rate Prediction*, CIKM 2022.
 //!
 //! ```text
 //! e       = [scene_s ; domain fields]
 //! h^0     = [e ; x0]                          with `prune_input`, x0 pruned first; e itself never is
-//! h^{l+1} = π^l ⊙ φ(W_l h^l + b_l)            π^l of z = pruners.l([e ; unit values]), an MLP whose last layer is linear
+//! h^{l+1} = π^l ⊙ φ(W_l h^l + b_l)            π^l of z = pruners.l([e ; units]), an MLP, its last layer linear
 //! π       = β sigmoid(z)                      "scaling": nothing is removed
 //!         = [v > ε],     v = sigmoid(α z)     "binarization"
 //!         = v [v > ε],   v = β sigmoid(α z)   "fusion"; the step is a constant factor: ∂π/∂v = [v > ε]
 //! z_t     = towers.t.0(h^L)                   one linear layer;  p_t = sigmoid(z_t)
-//! R       = (1/L) Σ_l λ_l |r_l − r|           over pruned layers; r_l the share of units removed, over the batch and the
+//! R       = (1/L) Σ_l λ_l |r_l − r|           over pruned layers; r_l the share of units removed, over batch and
 //!                                             layer; r the middle of [min, max]; λ_l = 0 inside, else λ |r_l − r|,
 //!                                             a coefficient without gradient
 //! L       = Σ_t w_t BCE(y_t, p_t) + R
@@ -21,14 +21,14 @@
 //! A step has no gradient, and the paper names no estimator. Straight through (ours): ∂π/∂v = 1 in binarization, where
 //! without that no pruner learns, and ∂r_l/∂v = −1 / (rows · units) in both.
 //!
-//! Parameters: `embedding.<f>.weight`, `scene.weight`, `bottom.<l>.{weight,bias}`, `pruners.<k>.<i>.{weight,bias}` (k counts
-//! pruned layers, the input first), `towers.<task>.0.{weight,bias}`. α and λ, which the paper lets grow, are keys, so that stages
-//! of training may have theirs; a model is evaluated with those of its last.
+//! Parameters: `embedding.<f>.weight`, `scene.weight`, `bottom.<l>.{weight,bias}`, `pruners.<k>.<i>.{weight,bias}` (k
+//! counts pruned layers, the input first), `towers.<task>.0.{weight,bias}`. α and λ, which the paper lets grow, are
+//! keys, so that stages of training may have theirs; a model is evaluated with those of its last.
 //!
 //! Where a few rows are served, layers skip the weights of units that are removed in all of them.
 //!
-//! Others keep a sign in place of the step, which negates units where they should be removed; advance α inside the forward
-//! pass, evaluation included; and differentiate λ_l, which doubles the gradient.
+//! Others keep a sign in place of the step, which negates units where they should be removed; advance α inside the
+//! forward pass, evaluation included; and differentiate λ_l, which doubles the gradient.
 
 use crate::config::{self, ActivationName, COMMON_KEYS, Common, DROPOUT, Key, NormName};
 use crate::inputs::Inputs;
@@ -200,7 +200,7 @@ impl AdaSparse {
         let (scale, epsilon) = (self.pruning().scale, self.epsilon);
         if self.form != Form::Scaling && !(0.0..0.5 * f64::from(scale)).contains(&epsilon) {
             let message = format!(
-                "{epsilon} is not in [0, {}), half the largest weight of a unit: every unit would be removed at the start",
+                "{epsilon} is not in [0, {}), half a unit's largest weight: every unit would be removed at first",
                 0.5 * scale
             );
             return wrong("epsilon", message);

@@ -1,8 +1,8 @@
-//! One network whose hidden units count more or less by scenario: an amplitude near 1 for each unit, and nothing else, is
-//! learnt of a scenario.
+//! One network whose hidden units count more or less by scenario: an amplitude near 1 for each unit, and nothing else,
+//! is learnt of a scenario.
 //!
-//! P. Swietojanski, S. Renals, *Learning Hidden Unit Contributions for Unsupervised Speaker Adaptation of Neural Network
-//! Acoustic Models*, IEEE SLT 2014; P. Swietojanski, J. Li, S. Renals, IEEE/ACM TASLP 24, 2016.
+//! P. Swietojanski, S. Renals, *Learning Hidden Unit Contributions for Unsupervised Speaker Adaptation of Neural
+//! Network Acoustic Models*, IEEE SLT 2014; P. Swietojanski, J. Li, S. Renals, IEEE/ACM TASLP 24, 2016.
 //!
 //! ```text
 //! h^0     = x0
@@ -16,13 +16,13 @@
 //! L       = Σ_t w_t BCE(y_t, p_t)
 //! ```
 //!
-//! Parameters: `embedding.<f>.weight`, `bottom.<l>.{weight,bias}`, `scale.<l>.weight` `[S, width]` or `scene.weight` and
-//! `gates.<l>.<i>.{weight,bias}`, `towers.<task>.<i>.{weight,bias}`. `scale` starts at 0, as the shared network.
+//! Parameters: `embedding.<f>.weight`, `bottom.<l>.{weight,bias}`, `scale.<l>.weight` `[S, width]` or `scene.weight`
+//! and `gates.<l>.<i>.{weight,bias}`, `towers.<task>.<i>.{weight,bias}`. `scale` starts at 0, as the shared network.
 //!
-//! A row of `scale` without samples in a batch gets no gradient; it is a dense parameter like others, so that a method with
-//! moments may still move it. `freeze = ["embedding.*", "bottom.*", "towers.*"]` learns a new scenario and nothing else. Others
-//! forget the factor 2, which halves every unit at the start; scale before the activation; scale towers; or let the gate's
-//! gradient into the embeddings that it was to be stopped from.
+//! A row of `scale` without samples in a batch gets no gradient; it is a dense parameter like others, so that a method
+//! with moments may still move it. `freeze = ["embedding.*", "bottom.*", "towers.*"]` learns a new scenario and nothing
+//! else. Others forget the factor 2, which halves every unit at the start; scale before the activation; scale towers;
+//! or let the gate's gradient into the embeddings that it was to be stopped from.
 
 use crate::config::{self, ActivationName, COMMON_KEYS, Common, DROPOUT, Key, NormName};
 use crate::inputs::Inputs;

@@ -1,13 +1,13 @@
-//! Gates that tell, from what is known before, how much each unit counts: one over the shared embedding, by scenario, and one
-//! for each layer of the towers, by who and what a sample is.
+//! Gates that tell, from what is known before, how much each unit counts: one over the shared embedding, by scenario,
+//! and one for each layer of the towers, by who and what a sample is.
 //!
-//! J. Chang, C. Zhang, Y. Hui, D. Leng, Y. Niu, Y. Song, K. Gai, *PEPNet: Parameter and Embedding Personalized Network for
-//! Infusing with Personalized Prior Information*, KDD 2023.
+//! J. Chang, C. Zhang, Y. Hui, D. Leng, Y. Niu, Y. Song, K. Gai, *PEPNet: Parameter and Embedding Personalized Network
+//! for Infusing with Personalized Prior Information*, KDD 2023.
 //!
 //! ```text
 //! GateNU(x) = γ sigmoid(W1 relu(W0 x + b0) + b1)             γ = 2: a gate that knows nothing says 1
 //! EPNet:  E = x0 [w];   O = GateNU([scene_s ; domain fields ; sg(E)]) ⊗ E
-//! PPNet:  δ^l = GateNU^l([prior fields ; sg(O)])             [T · d_l], task after task: one gate a layer for all tasks
+//! PPNet:  δ^l = GateNU^l([prior fields ; sg(O)])             [T · d_l], task by task: one gate a layer
 //! towers: H^0 = O;      H^{l+1} = f(W_t^l (δ_t^l ⊗ H^l) + b_t^l)     site "input", the paper's; the logit layer too
 //!                       H^{l+1} = δ_t^l ⊗ f(W_t^l H^l + b_t^l)       site "output": hidden layers alone
 //! L = Σ_t w_t BCE(y_t, sigmoid(H_t))
@@ -17,11 +17,12 @@
 //! `embedding.<f>.weight`, `scene.weight` `[S, scenario_dim]`, `epnet.gate.{0,1}.{weight,bias}`,
 //! `ppnet.gates.<l>.{0,1}.{weight,bias}`, `towers.<task>.<l>.{weight,bias}`, with own prior tables `prior.<f>.weight`.
 //!
-//! All gates of the towers read the same, so that their first layers are one product; layers of all towers are one grouped
-//! product. A gate's last layer is one tensor for all tasks, and a plan that serves some of them still computes all of it.
+//! All gates of the towers read the same, so that their first layers are one product; layers of all towers are one
+//! grouped product. A gate's last layer is one tensor for all tasks, and a plan that serves some of them still computes
+//! all of it.
 //!
-//! Others cut the whole gate off the gradient, so that it never learns, or cut E where it is multiplied; feed towers with the
-//! input of the gates; or have a tower for each scenario in place of each task.
+//! Others cut the whole gate off the gradient, so that it never learns, or cut E where it is multiplied; feed towers
+//! with the input of the gates; or have a tower for each scenario in place of each task.
 
 use crate::config::{self, ActivationName, COMMON_KEYS, Common, DROPOUT, Key, NormName};
 use crate::inputs::Inputs;
@@ -148,7 +149,7 @@ pub const ENTRY: Entry = Entry {
     relation: Relation::Parallel,
     structure: Structure::SingleTower,
     method: Method::DynamicWeights,
-    summary: "a gate by scenario over the shared embedding, gates by prior knowledge over the layers of each task's tower",
+    summary: "a gate by scenario over the shared embedding, gates by prior knowledge over the layers of towers",
     paper: "J. Chang et al., \"PEPNet: Parameter and Embedding Personalized Network for Infusing with Personalized Prior Information\", KDD 2023",
     own_keys: &OWN_KEYS,
     common_keys: COMMON_KEYS.split_at(3).0,

@@ -1,11 +1,12 @@
 //! `y = x ⊙ a(r)`: every unit times an amplitude, which is γ·sigmoid(r), e^r, 1 + r, or 0 for a unit that is pruned.
 //!
 //! x, y `[batch, n]`. r is `[batch, n]`, what a gate says of each unit; over parts `[batch, parts]`, and one amplitude
-//! multiplies all units of a part, as those of a field; by scenario `[scenarios, n]`, a matrix that exists once, of which a
-//! row takes that of its scenario. Backward: `dx = dy ⊙ a(r)`, `dr = dy ⊙ x ⊙ a'(r)`, summed over a part or over the rows
-//! of a scenario.
+//! multiplies all units of a part, as those of a field; by scenario `[scenarios, n]`, a matrix that exists once, of
+//! which a row takes that of its scenario. Backward: `dx = dy ⊙ a(r)`, `dr = dy ⊙ x ⊙ a'(r)`, summed over a part or
+//! over the rows of a scenario.
 //!
-//! In copies, r and y have several times n columns: each copy of x has amplitudes of its own, as the input of several towers.
+//! In copies, r and y have several times n columns: each copy of x has amplitudes of its own, as the input of several
+//! towers.
 
 use crate::check::Case;
 use crate::op::{Backward, Forward, Matrix, Op, Reads, Rowset, Saved};
@@ -99,6 +100,8 @@ impl Op for Amplify {
     fn reach(&self, _inputs: &[Shape], i: usize, output: &[bool], reached: &mut [bool]) {
         match i {
             0 => reach::at_same_place(output, reached, reached.len()),
+            // The step of a mask has no slope.
+            _ if matches!(self.amplitude, Amplitude::Mask { straight_through: false, .. }) => {}
             _ if self.scenarios.is_some() => reached.fill(true),
             _ => {
                 let sources = self.sources(output.len());

@@ -1,9 +1,9 @@
-//! The shares of units that are pruned, `s_l = 1 − mean over rows and units of [v > ε]` with v = γ sigmoid(α r_l): a reduction.
+//! The shares of units that are pruned, `s_l = 1 − mean over rows and units of [v > ε]` with v = γ sigmoid(α r_l): a
+//! reduction.
 //!
-//! r_1 … r_L `[batch, n_l]`; output `[L, 1]`, which exists once. Which units are pruned is a step; straight through it, the
-//! gradient is that of 1 − mean v: `dr_l = −ds_l v' / (rows n_l)`. Without that it is 0.
-//! X. Yang et al., *AdaSparse: Learning Adaptively Sparse Structures for Multi-Domain Click-Through Rate Prediction*, CIKM
-//! 2022.
+//! r_1 … r_L `[batch, n_l]`; output `[L, 1]`, which exists once. Which units are pruned is a step; straight through it,
+//! the gradient is that of 1 − mean v: `dr_l = −ds_l v' / (rows n_l)`. Without that it is 0. X. Yang et al.,
+//! *AdaSparse: Learning Adaptively Sparse Structures for Multi-Domain Click-Through Rate Prediction*, CIKM 2022.
 
 use super::amplify::weight_f64;
 use crate::check::Case;
@@ -50,7 +50,7 @@ impl Op for PrunedShare {
     }
 
     fn reach(&self, _inputs: &[Shape], i: usize, output: &[bool], reached: &mut [bool]) {
-        reached.fill(output[i]);
+        reached.fill(output[i] && self.straight_through);
     }
 
     fn forward(&self, _tile: &mut Forward<'_>) {}
@@ -93,8 +93,8 @@ impl Reduction for PrunedShare {
     }
 }
 
-/// Instances for the check of every op, see [`check`](crate::check). Straight through a step, differences say nothing of the
-/// gradient: golden cases of adasparse check that.
+/// Instances for the check of every op, see [`check`](crate::check). Straight through a step, differences say nothing
+/// of the gradient: golden cases of adasparse check that.
 pub fn cases() -> Vec<Case> {
     let pruning = Pruning { scale: 1.5, steepness: 2.0, threshold: 0.6 };
     let case = |name: &str, units: &[usize]| {

@@ -1,8 +1,8 @@
 //! `ℓ = (1/L) Σ_l λ(f_l) |s_l − m|`: a loss that draws numbers into a range, m = (low + high) / 2, with
 //! λ(f) = 0 for low ≤ f ≤ high, else λ̂ |f − m|.
 //!
-//! s, f `[L, 1]`, which exist once. A model whose λ is a coefficient, and no function to differentiate, hands in s once more,
-//! without gradient, as f.
+//! s, f `[L, 1]`, which exist once. A model whose λ is a coefficient, and no function to differentiate, hands in s once
+//! more, without gradient, as f.
 //! Backward: `ds_l = scale λ(f_l) sign(s_l − m) / L`, `df_l = scale λ'(f_l) |s_l − m| / L`.
 
 use crate::check::Case;

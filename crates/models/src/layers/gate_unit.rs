@@ -1,15 +1,15 @@
 //! Gate units: two layers that say how much each unit of a value counts.
 //!
-//! J. Chang, C. Zhang, Y. Hui, D. Leng, Y. Niu, Y. Song, K. Gai, *PEPNet: Parameter and Embedding Personalized Network for
-//! Infusing with Personalized Prior Information*, KDD 2023.
+//! J. Chang, C. Zhang, Y. Hui, D. Leng, Y. Niu, Y. Song, K. Gai, *PEPNet: Parameter and Embedding Personalized Network
+//! for Infusing with Personalized Prior Information*, KDD 2023.
 //!
 //! ```text
 //! δ = γ sigmoid(W1 relu(W0 z + b0) + b1)      [batch, n], in (0, γ): a gate that knows nothing, with γ = 2, says 1
 //! y = δ ⊙ x
 //! ```
 //!
-//! With two prefixes P and Q, for the layers: `P.weight` `[hidden, |z|]`, `P.bias`, `Q.weight` `[n, hidden]`, `Q.bias`. δ is
-//! never in memory: a gate hands on what the sigmoid is taken of, and [`apply`] does the rest in one pass.
+//! With two prefixes P and Q, for the layers: `P.weight` `[hidden, |z|]`, `P.bias`, `Q.weight` `[n, hidden]`, `Q.bias`.
+//! δ is never in memory: a gate hands on what the sigmoid is taken of, and [`apply`] does the rest in one pass.
 
 use super::linear::{linear, side_by_side};
 use manygate_core::{Error, Result};
@@ -30,8 +30,8 @@ pub struct Gate {
 }
 
 impl Gate {
-    /// A gate whose layers are `<prefix>.0` and `<prefix>.1`, with as many hidden units as amplitudes where `hidden` says
-    /// nothing.
+    /// A gate whose layers are `<prefix>.0` and `<prefix>.1`, with as many hidden units as amplitudes where `hidden`
+    /// says nothing.
     pub fn new(prefix: &str, hidden: Option<usize>, out: usize) -> Gate {
         Gate { layers: [0, 1].map(|i| format!("{prefix}.{i}")), hidden: hidden.unwrap_or(out), out }
     }
@@ -72,8 +72,8 @@ pub fn apply_to_parts(
     g.add(name, Amplify::new(of(gamma)?).over_parts(parts), &[x, r])
 }
 
-/// The same for each of `copies` copies of x side by side, as the inputs of several towers: r and y have as many times the
-/// columns of x.
+/// The same for each of `copies` copies of x side by side, as the inputs of several towers: r and y have as many times
+/// the columns of x.
 ///
 /// # Errors
 /// When γ is not above 0, or the widths do not fit.
