@@ -16,10 +16,8 @@ fn stitches(criterion: &mut Criterion, isa: Isa, per_unit: bool, machine: &Machi
     let (x, weights) = (values(ROWS * cols), values(TASKS * TASKS * if per_unit { UNITS } else { 1 }));
     let x = Mat::new(x.as_ref(), ROWS, cols);
     let (mut out, mut d_weights) = (Aligned::zeros(ROWS * cols), Aligned::zeros(weights.as_ref().len()));
-    let work = Work {
-        flops: (2 * ROWS * TASKS * cols) as f64,
-        bytes: (2 * ROWS * cols * size_of::<f32>()) as f64,
-    };
+    let work =
+        Work { flops: (2 * ROWS * TASKS * cols) as f64, bytes: (2 * ROWS * cols * size_of::<f32>()) as f64 };
     let shape = format!("{ROWS} rows, T={TASKS}, u={UNITS}");
     case(&mut group, machine, &format!("forward, {shape}"), work, || {
         let out = MatMut::new(out.as_mut(), ROWS, cols);
