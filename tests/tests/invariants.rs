@@ -190,7 +190,14 @@ fn the_order_of_tasks_changes_no_prediction() {
             let columns = predict(&Model { plan, params, state, tables }, &Serial, &batch);
             names.into_iter().zip(columns).collect::<BTreeMap<_, _>>()
         };
-        assert_eq!(outputs(false), outputs(true), "{name}");
+        let (forward, reversed) = (outputs(false), outputs(true));
+        if ["cross_stitch", "stem"].contains(&name) {
+            // Sums over tasks are rounded in their order.
+            let close = |a: &Vec<f32>, b: &Vec<f32>| a.iter().zip(b).all(|(a, b)| (a - b).abs() < 1e-6);
+            assert!(forward.iter().all(|(task, column)| close(column, &reversed[task])), "{name}");
+        } else {
+            assert_eq!(forward, reversed, "{name}");
+        }
     }
 }
 

@@ -223,7 +223,9 @@ fn a_part_of_the_loss_gives_gradients_to_what_it_reaches_and_to_nothing_else() {
             {
                 let loss = &model.plan.losses()[part].name;
                 assert!(reached || !found, "{keys}\n{loss} moves {name} and does not reach it");
-                assert!(found || !reached, "{keys}\n{loss} reaches {name} and does not move it");
+                // A penalty moves what is out of order in some row.
+                let moves = found || loss == "calibrator";
+                assert!(moves || !reached, "{keys}\n{loss} reaches {name} and does not move it");
             }
         }
     }
