@@ -249,8 +249,8 @@ fn plain_configurations(model: &str) -> Vec<String> {
 fn interacting(model: &str) -> Vec<String> {
     let sizes: &[&str] = match model {
         "dcn" => &[
-            "cross_layers = 3\ndeep_units = [4]\nscenario_dim = 2\nnorm = \"batch\"",
-            "cross_layers = 1\nstructure = \"stacked\"\ndeep_units = [5, 4]",
+            "cross_layers = 3\ndeep_units = [4]\nscenario_dim = 2",
+            "cross_layers = 1\nstructure = \"stacked\"\ndeep_units = [5, 4]\nnorm = \"batch\"",
             "cross_layers = 2\nstructure = \"cross_only\"",
         ],
         "dcn_v2" => &[
@@ -263,9 +263,10 @@ fn interacting(model: &str) -> Vec<String> {
         ],
         "deepfm" => &["deep_units = [6, 5]\nnorm = \"batch\"", "deep_units = []\ndense_field = true"],
         "epnet_dcn" => &[
-            "scenario_fields = [\"item\"]\nstop_gradient = false\nscenario_to_dcn = true\nnorm = \"batch\"",
-            "granularity = \"field\"\ncross = \"matrix\"",
-            "gate_features = false\ngamma = 1.5",
+            "scenario_fields = [\"item\"]\nstop_gradient = false\nscenario_to_dcn = true\nnorm = \"batch\"\n\
+             cross_layers = 1",
+            "granularity = \"field\"\ncross = \"matrix\"\ncross_layers = 2",
+            "gate_features = false\ngamma = 1.5\ncross_layers = 2",
         ],
         _ => &[
             "kind = \"none\"\ndeep_units = [4]\nnorm = \"batch\"",

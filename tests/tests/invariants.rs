@@ -321,7 +321,9 @@ fn dcn_is_a_special_case_of_dcn_v2() {
         let (weight, bias) = (format!("cross.{l}.weight"), format!("cross.{l}.bias"));
         let w = dcn.params.get(&weight).unwrap().to_vec();
         second.params.set(&weight, &w.repeat(w.len())).unwrap();
-        [&mut dcn, &mut second].map(|model| model.params.set(&bias, &vec![0.0; w.len()]).unwrap());
+        for model in [&mut dcn, &mut second] {
+            model.params.set(&bias, &vec![0.0; w.len()]).unwrap();
+        }
     }
     assert_close(&second, &dcn);
 }
