@@ -135,6 +135,9 @@ pub(super) const TRANSLATIONS: &[Translation] = &[
         ],
         optional: &[],
         special: |_, _| Ok(()),
+        without_effect: &[],
+    },
+    Translation {
         model: "sarnet",
         required: &[
             ("act", "activation"),
