@@ -1,7 +1,7 @@
 //! Towers: an MLP a task that ends in one bare logit.
 //!
-//! With prefix `towers.<task>`: hidden layers from index 0, then the logit layer `[1, last unit]` as the last index. Where
-//! every scenario has towers of its own, the prefix is `towers.<task>_<scenario>`.
+//! With prefix `towers.<task>`: hidden layers from index 0, then the logit layer `[1, last unit]` as the last index.
+//! Where every scenario has towers of its own, the prefix is `towers.<task>_<scenario>`.
 
 use super::mlp::{MlpInput, MlpStyle, linears, mlps};
 use super::scenario_mlp;
