@@ -1,24 +1,24 @@
 //! The real distributions need not be the scenarios that data names: each sample goes to the nearest of a few clusters,
 //! whose centres follow the samples, and through that cluster's star network.
 //!
-//! J. Li, H. Zheng, Y. Liu, M. Lu, L. Wu, H. Hu, *AdaptDHM: Adaptive Distribution Hierarchical Model for Multi-Domain CTR
-//! Prediction*, 2022.
+//! J. Li, H. Zheng, Y. Liu, M. Lu, L. Wu, H. Hu, *AdaptDHM: Adaptive Distribution Hierarchical Model for Multi-Domain
+//! CTR Prediction*, 2022.
 //!
 //! ```text
 //! x   = stop(x0)                                    [batch, w]
-//! r   = softmax(x Cᵀ),  C ← unit rows of β C + (1 − β) rᵀ x     in training, `routing` times; rᵀ x a sum over the batch
+//! r   = softmax(x Cᵀ),  C ← unit rows of β C + (1 − β) rᵀ x    in training, `routing` times; rᵀ x a sum over the batch
 //! k   = argmax_k x C_kᵀ                             of the moved centres in training, of the kept ones in evaluation
 //! h   = φ((W ⊗ W_k) h + (b + b_k))                  every layer from x0 on; the last one, of width 1, bare
 //! p_t = sigmoid(h),  L = Σ_t w_t BCE(y_t, p_t)      a star network a task
 //! ```
 //!
 //! Parameters: `embedding.<f>.weight`; `star.<task>.<l>.weight` `[out, in]`, `.bias` `[out]`, `.domain_weight`
-//! `[K, out, in]`, `.domain_bias` `[K, out]`; state `centers` `[K, w]`, of rows that start with a length of about 1. The
-//! networks start as the shared ones.
+//! `[K, out, in]`, `.domain_bias` `[K, out]`; state `centers` `[K, w]`, of rows that start with a length of about 1.
+//! The networks start as the shared ones.
 //!
 //! A row costs one cluster's network. Since rᵀ x is a sum and not a mean, centres follow a large batch almost at once,
-//! whatever β; and scores of long x saturate the softmax. The scenario is not read. A public port never adds its biases,
-//! and its centres are not part of what it saves.
+//! whatever β; and scores of long x saturate the softmax. The scenario is not read. A public port never adds its
+//! biases, and its centres are not part of what it saves.
 
 use crate::config::{self, ActivationName, COMMON_KEYS, Common, DROPOUT, Key, NormName};
 use crate::inputs::Inputs;

@@ -1,5 +1,5 @@
-//! Two levels of extraction: what scenarios have in common, the sample's own and the others, weighed by how near they are,
-//! and on that experts of the tasks.
+//! Two levels of extraction: what scenarios have in common, the sample's own and the others, weighed by how near they
+//! are, and on that experts of the tasks.
 //!
 //! J. Zhou, X. Cao, W. Li, L. Bo, K. Zhang, C. Luo, Q. Yu, *HiNet: Novel Multi-Scenario & Multi-Task Learning with
 //! Hierarchical Information Extraction*, ICDE 2023.
@@ -19,12 +19,12 @@
 //! `common_experts.<k>.<l>.*`, `task_experts.<κ>.<k>.<l>.*`, `gates.<κ>.*`, `towers.<κ>.<l>.*`; κ is `<task>` or
 //! `<task>_<scenario>`.
 //!
-//! Every sample asks every scenario's experts and moves them, as the paper means it: their first layers and gates are one
-//! product. The logits of the attention exist once, a row a scenario. Where tasks have experts, gates and towers in each
-//! scenario, a row passes through those of its own alone.
+//! Every sample asks every scenario's experts and moves them, as the paper means it: their first layers and gates are
+//! one product. The logits of the attention exist once, a row a scenario. Where tasks have experts, gates and towers in
+//! each scenario, a row passes through those of its own alone.
 //!
-//! In the authors' released code gates pass a ReLU before the softmax, which makes negative logits equal, and the softmax
-//! of the second level runs over an axis of length 1, which sums the experts.
+//! In the authors' released code gates pass a ReLU before the softmax, which makes negative logits equal, and the
+//! softmax of the second level runs over an axis of length 1, which sums the experts.
 
 use crate::config::{self, ActivationName, COMMON_KEYS, Common, DROPOUT, Key, NormName};
 use crate::inputs::Inputs;

@@ -1,7 +1,7 @@
 //! Experts of all, of each domain and of each task over a representation of the domain, fused by four learnt numbers.
 //!
-//! Z. Zhang, S. Liu, J. Yu, Q. Cai, X. Zhao, C. Zhang, Z. Liu, Q. Liu, H. Zhao, L. Hu, P. Jiang, K. Gai, *M3oE: Multi-Domain
-//! Multi-Task Mixture-of-Experts Recommendation Framework*, SIGIR 2024.
+//! Z. Zhang, S. Liu, J. Yu, Q. Cai, X. Zhao, C. Zhang, Z. Liu, Q. Liu, H. Zhao, L. Hu, P. Jiang, K. Gai, *M3oE:
+//! Multi-Domain Multi-Task Mixture-of-Experts Recommendation Framework*, SIGIR 2024.
 //!
 //! ```text
 //! h     = W_c ((W ⊗ W_d) x0 + b + b_d) + b_c + agnostic(x0)    [batch, w]    d the sample's scenario
@@ -15,12 +15,13 @@
 //!
 //! Parameters: `embedding.<f>.weight`; `extract.weight` `[star, |x0|]`, `.bias`, `.domain_weight` `[S, star, |x0|]`,
 //! `.domain_bias`; `project.*`; `agnostic.<l>.*`; `experts.<e>.{linear,norm}.*`, `domain_experts.<d>.…`,
-//! `task_experts.<task>.…`; `gates.<task>_<d>.*`; `towers.<task>_<d>.<l>.*`; `alpha_d`, `alpha_t`, `beta_d`, `beta_t` `[1]`.
+//! `task_experts.<task>.…`; `gates.<task>_<d>.*`; `towers.<task>_<d>.<l>.*`; `alpha_d`, `alpha_t`, `beta_d`, `beta_t`
+//! `[1]`.
 //!
 //! Every sample asks the experts of all domains and tasks, which are one product; gates and towers are those of its own
-//! scenario alone. The paper trains the four numbers by turns with the rest, one step of theirs an epoch: an optimiser group
-//! over their names with a rate and a cadence of its own. Equation 7 in print has α_d and α_t the other way round than its
-//! text.
+//! scenario alone. The paper trains the four numbers by turns with the rest, one step of theirs an epoch: an optimiser
+//! group over their names with a rate and a cadence of its own. Equation 7 in print has α_d and α_t the other way round
+//! than its text.
 //!
 //! The released code has a layer normalisation in the towers as well, multiplies by β where there is one task, cuts the
 //! gradient of the gates at h, trains the numbers by both optimisers, and passes every sample through all towers.

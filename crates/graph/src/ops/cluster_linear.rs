@@ -1,9 +1,9 @@
 //! `y = act(x W_kᵀ + b_k)`, k the row's cluster: a fully connected layer by scenario, where the scenario is computed.
 //!
-//! x `[batch, in]`, W `[clusters · out, in]`, b `[clusters · out, 1]`, k `[batch, 1]`, y `[batch, out]`. k is a whole number,
-//! as [`Route`](super::Route) gives it. Rows stand in the batch's order, which no cluster has told; so a tile gathers the
-//! rows of each cluster, multiplies them by its weight and puts the products back. A row costs one product, however many
-//! clusters there are, and a copy.
+//! x `[batch, in]`, W `[clusters · out, in]`, b `[clusters · out, 1]`, k `[batch, 1]`, y `[batch, out]`. k is a whole
+//! number, as [`Route`](super::Route) gives it. Rows stand in the batch's order, which no cluster has told; so a tile
+//! gathers the rows of each cluster, multiplies them by its weight and puts the products back. A row costs one product,
+//! however many clusters there are, and a copy.
 //!
 //! Backward as [`linear`](super::linear), cluster by cluster; k has no gradient.
 

@@ -1,12 +1,12 @@
 //! A weight for each scenario, made of a shared one and the scenario's own: `W*_s = W ⊗ W_s`, `b*_s = b + b_s`.
 //!
-//! shared `[rows, cols]`, own: as many values for each scenario, output `[scenarios · rows, cols]`. It is computed once a
-//! step, for the scenarios that have rows in the batch; what is left of the others nobody reads. Where it is not the
+//! shared `[rows, cols]`, own: as many values for each scenario, output `[scenarios · rows, cols]`. It is computed once
+//! a step, for the scenarios that have rows in the batch; what is left of the others nobody reads. Where it is not the
 //! scenario that chooses a weight ([`Fold::of_all`]), all are computed.
 //! X.-R. Sheng et al., *One Model to Serve All: Star Topology Adaptive Recommender*, CIKM 2021.
 //!
-//! Backward, over the scenarios with rows: `dW = Σ_s dW*_s ⊗ W_s`, `dW_s = dW*_s ⊗ W`; `db = Σ_s db*_s`, `db_s = db*_s`.
-//! A scenario without rows gets zeros.
+//! Backward, over the scenarios with rows: `dW = Σ_s dW*_s ⊗ W_s`, `dW_s = dW*_s ⊗ W`; `db = Σ_s db*_s`, `db_s =
+//! db*_s`. A scenario without rows gets zeros.
 
 use crate::check::Case;
 use crate::op::{Backward, Facts, Forward, Matrix, Op, Reads, Saved};

@@ -2,8 +2,8 @@
 //!
 //! x `[batch, groups · in]`, W `[groups · out, in]`, b `[groups · out]`, y `[batch, groups · out]`.
 //!
-//! By scenario, W is `[scenarios · groups · out, in]` and b `[scenarios · groups · out]`, and a row is multiplied by the
-//! weights of its scenario.
+//! By scenario, W is `[scenarios · groups · out, in]` and b `[scenarios · groups · out]`, and a row is multiplied by
+//! the weights of its scenario.
 //!
 //! Backward: as [`linear`](super::linear), group by group.
 

@@ -1,8 +1,8 @@
 //! `y = γ ⊙ (x − mean) / sqrt(var + ε) + β`, over the columns of each row.
 //!
 //! x, y `[batch, n]` (or a row an id of a list), γ, β `[n, 1]`. J. L. Ba, J. R. Kiros, G. E. Hinton, *Layer
-//! Normalization*, 2016. In groups, x is `[batch, groups · n]`, γ and β `[groups · n, 1]`: parts of a row side by side are
-//! normalised by themselves.
+//! Normalization*, 2016. In groups, x is `[batch, groups · n]`, γ and β `[groups · n, 1]`: parts of a row side by side
+//! are normalised by themselves.
 //!
 //! Backward, x̂ the normalised row, σ its deviation, g = dy ⊙ γ: `dγ = Σ dy ⊙ x̂`, `dβ = Σ dy`,
 //! `dx = (g − mean(g) − x̂ mean(g ⊙ x̂)) / σ`.

@@ -6,12 +6,12 @@
 //! ```
 //!
 //! S `[batch, tasks · n]`, f `[batch, domains · n]`, e `[batch, tasks · n]`, h `[batch, tasks · n]`; of four numbers
-//! `[4, 1]`, the logistic functions are α_d, α_t, β_d, β_t. Z. Zhang et al., *M3oE: Multi-Domain Multi-Task Mixture-of-Experts
-//! Recommendation Framework*, SIGIR 2024, equations 5 to 7.
+//! `[4, 1]`, the logistic functions are α_d, α_t, β_d, β_t. Z. Zhang et al., *M3oE: Multi-Domain Multi-Task
+//! Mixture-of-Experts Recommendation Framework*, SIGIR 2024, equations 5 to 7.
 //!
 //! Backward, with a level's weights own and other, `d = Σ_t dh_t`: `dS = dh`, `df_s = α_d own d`, `df_d = α_d other d`,
-//! `de_j = α_t (own dh_j + other (d − dh_j))`; the numbers need four dot products: `d · f_s`, `d · Σ f`, `Σ dh_t · e_t` and
-//! `d · Σ e`.
+//! `de_j = α_t (own dh_j + other (d − dh_j))`; the numbers need four dot products: `d · f_s`, `d · Σ f`, `Σ dh_t · e_t`
+//! and `d · Σ e`.
 
 use crate::check::Case;
 use crate::op::{Backward, Forward, Matrix, Op, Reads, Saved};
@@ -102,7 +102,7 @@ impl Op for LevelFusion {
                 Ok(*shared)
             }
             _ => Err(format!(
-                "states of {} tasks, experts of {} domains and of the tasks, and four numbers are needed, not {inputs:?}",
+                "states of {} tasks, experts of {} domains and of tasks, and four numbers are needed, not {inputs:?}",
                 self.tasks, self.domains
             )),
         }

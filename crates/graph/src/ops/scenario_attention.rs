@@ -1,10 +1,10 @@
 //! What a sample's own scenario says of it, and what the others do, weighed by how near each is to its own:
 //! `y = [S_i ; Σ_{m≠i} g_m S_m]`, i the row's scenario.
 //!
-//! a `[scenarios, scenarios]`, a row of logits for each scenario, S `[batch, scenarios · n]`, y `[batch, 2n]`. The weights
-//! g are the softmax of row i of a over m ≠ i; or, dropping, over all m, of which i is left out, so that they sum to less
-//! than 1. Of a single scenario the second half is 0. J. Zhou et al., *HiNet: Novel Multi-Scenario & Multi-Task Learning
-//! with Hierarchical Information Extraction*, ICDE 2023.
+//! a `[scenarios, scenarios]`, a row of logits for each scenario, S `[batch, scenarios · n]`, y `[batch, 2n]`. The
+//! weights g are the softmax of row i of a over m ≠ i; or, dropping, over all m, of which i is left out, so that they
+//! sum to less than 1. Of a single scenario the second half is 0. J. Zhou et al., *HiNet: Novel Multi-Scenario &
+//! Multi-Task Learning with Hierarchical Information Extraction*, ICDE 2023.
 //!
 //! Backward, d and e the two halves of dy: `dS_i = d`, `dS_m = g_m e`, `dg_m = S_m · e` with `dg_i = 0`,
 //! `da_im = g_m (dg_m − Σ g dg)`, over what the softmax is over.

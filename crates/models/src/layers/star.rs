@@ -65,7 +65,8 @@ pub fn star_layer(
     }
 }
 
-/// Layers `<prefix>.0` … of these widths over `x`, and a bare logit behind them: `[batch, 1]`. Dropout after hidden ones.
+/// Layers `<prefix>.0` … of these widths over `x`, and a bare logit behind them: `[batch, 1]`. Dropout after hidden
+/// ones.
 ///
 /// # Errors
 /// When a name is taken.
