@@ -143,7 +143,8 @@ fn a_model_that_is_written_and_read_predicts_the_same_bits() {
     }
 }
 
-/// Of models whose tasks stand side by side, each under its name.
+/// Of models whose tasks stand side by side, each under its name. A gate of stem and the experts of sarnet have a row a task
+/// in one matrix: what a row means there depends on the order.
 #[test]
 fn the_order_of_tasks_changes_no_prediction() {
     let batch = batch(30);
@@ -169,7 +170,6 @@ fn the_order_of_tasks_changes_no_prediction() {
         "single_scenario",
         "single_task",
         "star",
-        "stem",
         "taml",
     ] {
         let keys = toml::Table::from_iter([("name".to_owned(), name.into())]);
@@ -191,7 +191,7 @@ fn the_order_of_tasks_changes_no_prediction() {
             names.into_iter().zip(columns).collect::<BTreeMap<_, _>>()
         };
         let (forward, reversed) = (outputs(false), outputs(true));
-        if ["cross_stitch", "stem"].contains(&name) {
+        if name == "cross_stitch" {
             // Sums over tasks are rounded in their order.
             let close = |a: &Vec<f32>, b: &Vec<f32>| a.iter().zip(b).all(|(a, b)| (a - b).abs() < 1e-6);
             assert!(forward.iter().all(|(task, column)| close(column, &reversed[task])), "{name}");

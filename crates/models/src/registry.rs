@@ -244,14 +244,14 @@ mod tests {
         let mut names: Vec<&str> =
             MODELS.iter().flat_map(|m| m.aliases.iter().chain([&m.name])).copied().collect();
         assert_eq!(find("omoe").unwrap().name, "moe");
-        for (alias, key, value) in PRESETS {
+        for Preset { alias, key, value } in PRESETS.iter().copied().flatten() {
             let table = |keys: &str| toml::from_str(&format!("name = \"{alias}\"\n{keys}")).unwrap();
             let resolved = |keys: &str| from_table(&table(keys)).unwrap().1.resolved()[*key].clone();
             assert_eq!(resolved(""), (*value).into(), "{alias}");
-            for (_, _, stated) in
-                PRESETS.iter().filter(|p| find(p.0).unwrap().name == find(alias).unwrap().name)
-            {
-                assert_eq!(resolved(&format!("{key} = \"{stated}\"")), (*stated).into(), "{alias}");
+            let own = find(alias).unwrap().name;
+            for stated in PRESETS.iter().copied().flatten().filter(|p| find(p.alias).unwrap().name == own) {
+                let keys = format!("{key} = \"{}\"", stated.value);
+                assert_eq!(resolved(&keys), stated.value.into(), "{alias}");
             }
         }
         names.sort_unstable();
