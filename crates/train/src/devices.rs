@@ -94,7 +94,7 @@ fn on_cuda(entry: &Entry) -> Result<ModelOnCuda> {
     let (_, architecture) = manygate_models::from_table(&table)?;
     // Some predict two tasks, or one.
     let build = |tasks: usize| {
-        let mut inputs = workload::inputs(3, false);
+        let mut inputs = workload::inputs(3, 0);
         inputs.tasks.truncate(tasks);
         manygate_models::build(architecture.as_ref(), &inputs, Mode::Training)
     };

@@ -2,7 +2,7 @@
 //!
 //! 26 categorical fields with vocabularies log-spaced from 10 to 1,000,000 (2.71 M rows), ids by Zipf's law with
 //! exponent 1.05, 13 standard normal numbers, 5 scenarios, 3 tasks of which the second needs a positive first; for models
-//! that read them, 5 to 50 behaviours a row out of the largest table.
+//! that read them, 5 to 50 behaviours a row out of the largest table, and the scenario of each.
 
 use manygate_core::{Bag, Batch, Stream};
 use manygate_kernels::embedding::Pooling;
@@ -36,20 +36,20 @@ pub struct Workload {
 impl Workload {
     /// Batches of `rows` rows each, 4 to 48 of them, with all tasks and without histories.
     pub fn new(rows: usize) -> Workload {
-        Workload::of(rows, TASKS.len(), false)
+        Workload::of(rows, TASKS.len(), 0)
     }
 
-    /// The same with the first `tasks` tasks, and a history of behaviours where it is asked for.
-    pub fn of(rows: usize, tasks: usize, history: bool) -> Workload {
+    /// The same with the first `tasks` tasks and so many lists: behaviours, and the scenarios of these.
+    pub fn of(rows: usize, tasks: usize, lists: usize) -> Workload {
         let batches = (TOTAL_ROWS / rows.max(1)).clamp(4, 48);
-        let all = draw(batches * rows, tasks, history);
+        let all = draw(batches * rows, tasks, lists);
         let numbers: Vec<u32> = (0..all.rows as u32).collect();
         let of = |rows: &[u32]| {
             let mut batch = Batch::empty_like(&all);
             batch.gather(&all, rows);
             batch
         };
-        Workload { inputs: inputs(tasks, history), batches: numbers.chunks(rows.max(1)).map(of).collect() }
+        Workload { inputs: inputs(tasks, lists), batches: numbers.chunks(rows.max(1)).map(of).collect() }
     }
 
     /// Rows of tables that a batch looks up, each counted once: the median over batches.
@@ -71,21 +71,27 @@ fn vocabulary(field: usize) -> usize {
     (10.0 * 1e5_f64.powf(field as f64 / (FIELDS - 1) as f64)).round() as usize
 }
 
-/// Fields, numbers, the first `tasks` tasks, and where it is asked for a history.
-pub(crate) fn inputs(tasks: usize, history: bool) -> Inputs {
+/// Fields, numbers, the first `tasks` tasks and `lists` lists.
+pub(crate) fn inputs(tasks: usize, lists: usize) -> Inputs {
     let name = |field: usize| format!("field{field}");
     let task = |(name, _): (&str, f64)| Task::binary(name);
-    let behaviours = BagField {
-        name: "history".into(),
-        table: FIELDS - 1,
+    let list = |(name, table): (&str, usize)| BagField {
+        name: name.into(),
+        table,
         pooling: Pooling::Mean,
         longest: Some(LONGEST_HISTORY),
     };
+    let field = |f: usize| Table { name: name(f), rows: vocabulary(f) + 1, dim: None };
+    let scenarios = Table { name: "scenario".into(), rows: SCENARIOS.len() + 1, dim: None };
     Inputs {
         // One row more: row 0 is the unknown row, which nothing looks up here.
-        tables: (0..FIELDS).map(|f| Table { name: name(f), rows: vocabulary(f) + 1, dim: None }).collect(),
+        tables: (0..FIELDS).map(field).chain((lists > 1).then_some(scenarios)).collect(),
         fields: (0..FIELDS).map(|f| Field { name: name(f), table: f }).collect(),
-        bags: if history { vec![behaviours] } else { Vec::new() },
+        bags: [("history", FIELDS - 1), ("history_scenarios", FIELDS)]
+            .into_iter()
+            .take(lists)
+            .map(list)
+            .collect(),
         dense: DENSE,
         dense_names: Vec::new(),
         scenarios: SCENARIOS.len(),
@@ -93,7 +99,7 @@ pub(crate) fn inputs(tasks: usize, history: bool) -> Inputs {
     }
 }
 
-fn draw(rows: usize, tasks: usize, history: bool) -> Batch {
+fn draw(rows: usize, tasks: usize, lists: usize) -> Batch {
     // Streams are numbered as the columns: fields, then the others.
     let stream = |column: usize| Stream::new(SEED, 0, column as u64);
     let ids = |field: usize| {
@@ -113,7 +119,7 @@ fn draw(rows: usize, tasks: usize, history: bool) -> Batch {
     Batch {
         rows,
         ids: (0..FIELDS).map(ids).collect(),
-        bags: if history { vec![histories(rows)] } else { Vec::new() },
+        bags: if lists == 0 { Vec::new() } else { histories(rows).into_iter().take(lists).collect() },
         dense: (0..(rows * DENSE) as u64).map(|i| numbers.normal(i, 0)).collect(),
         dense_width: DENSE,
         scenario: (0..rows as u64).map(|row| position(&shares, uniform(&scenarios, row)) as u32).collect(),
@@ -121,19 +127,22 @@ fn draw(rows: usize, tasks: usize, history: bool) -> Batch {
     }
 }
 
-/// 5 to 50 behaviours a row, by the law of the largest table.
-fn histories(rows: usize) -> Bag {
+/// 5 to 50 behaviours a row, by the law of the largest table, and the scenario of each.
+fn histories(rows: usize) -> [Bag; 2] {
     let stream = |column: usize| Stream::new(SEED, 0, (FIELDS + 2 + TASKS.len() + column) as u64);
-    let (zipf, lengths, ids) = (Zipf::new(vocabulary(FIELDS - 1)), stream(0), stream(1));
-    let mut bag = Bag { offsets: vec![0], ids: Vec::new() };
+    let (zipf, shares) = (Zipf::new(vocabulary(FIELDS - 1)), cumulative(SCENARIOS.into_iter()));
+    let (lengths, ids, scenarios) = (stream(0), stream(1), stream(2));
+    let mut bags = [(); 2].map(|()| Bag { offsets: vec![0], ids: Vec::new() });
     for row in 0..rows as u64 {
         let spread = (LONGEST_HISTORY - SHORTEST_HISTORY + 1) as u64;
-        let length = SHORTEST_HISTORY as u64 + lengths.below(row, 0, spread);
         let first = row * LONGEST_HISTORY as u64;
-        bag.ids.extend((0..length).map(|i| zipf.id(uniform(&ids, first + i))));
-        bag.offsets.push(bag.ids.len() as u32);
+        for i in first..first + SHORTEST_HISTORY as u64 + lengths.below(row, 0, spread) {
+            bags[0].ids.push(zipf.id(uniform(&ids, i)));
+            bags[1].ids.push(1 + position(&shares, uniform(&scenarios, i)) as u32);
+        }
+        bags.iter_mut().for_each(|bag| bag.offsets.push(bag.ids.len() as u32));
     }
-    bag
+    bags
 }
 
 /// A number in [0, 1) with 53 random bits: a million ranks need more than the 24 of an f32.

@@ -80,7 +80,7 @@ pub fn bench_inference(options: &InferenceOptions) -> Result<InferenceSpeed> {
     let yardstick = Yardstick::of(&options.model)?;
     let (_, architecture) = manygate_models::from_table(&yardstick.model)?;
     Pool::new(options.threads)?.enter(|exec| {
-        let inputs = crate::workload::inputs(yardstick.tasks, yardstick.history);
+        let inputs = crate::workload::inputs(yardstick.tasks, yardstick.lists);
         let graph = manygate_models::build(architecture.as_ref(), &inputs, Mode::Evaluation)?;
         let plan = Plan::compile(graph, PlanOptions::default())?;
         let weights = Weights {
@@ -114,7 +114,7 @@ fn latency(
     weights: &Weights,
     batch: usize,
 ) -> Result<Latency> {
-    let workload = Workload::of(batch, yardstick.tasks, yardstick.history);
+    let workload = Workload::of(batch, yardstick.tasks, yardstick.lists);
     let Weights { params, state, tables } = weights;
     let mut predictor = Predictor::new(plan, params, state, tables, exec, batch)?;
     let mut out = vec![0.0; batch * predictor.output_names().count()];

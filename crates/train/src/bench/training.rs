@@ -108,7 +108,7 @@ pub fn bench_training(options: &BenchOptions) -> Result<TrainingSpeed> {
     Pool::new(options.threads)?.enter(|exec| {
         // First: its memory is given back before the tables take theirs.
         let machine = measure_machine(Isa::best(), exec.threads());
-        let workload = Workload::of(options.batch, yardstick.tasks, yardstick.history);
+        let workload = Workload::of(options.batch, yardstick.tasks, yardstick.lists);
         let graph = manygate_models::build(architecture.as_ref(), &workload.inputs, Mode::Training)?;
         let optimizer = OptimizerConfig::default();
         let learner = Learner::new(graph, PlanOptions::default(), &optimizer, SEED, exec, options.batch)?;

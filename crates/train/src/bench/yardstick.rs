@@ -10,33 +10,75 @@ pub(super) struct Yardstick {
     pub(super) model: toml::Table,
     /// How many of the workload's tasks it predicts.
     pub(super) tasks: usize,
-    /// Whether rows have a history of behaviours.
-    pub(super) history: bool,
+    /// How many lists of behaviours rows have: none, items, or items and the scenarios that they were met in.
+    pub(super) lists: usize,
 }
 
-/// What is said of an architecture; it predicts all tasks and reads no history unless that is said.
+/// What is said of an architecture; it predicts all tasks and reads no lists unless that is said.
 #[derive(Clone, Copy)]
 struct Size {
     name: &'static str,
     keys: &'static str,
     tasks: usize,
-    history: bool,
+    lists: usize,
 }
 
 const fn size(name: &'static str, keys: &'static str) -> Size {
-    Size { name, keys, tasks: 3, history: false }
+    Size { name, keys, tasks: 3, lists: 0 }
 }
 
 const SIZES: &[Size] = &[
+    // Deep networks of one shape, whatever stands before, between or beside their layers.
+    Size { tasks: 1, ..size("adaptdhm", "units = [512, 256, 128]") },
+    Size { tasks: 1, ..size("adasparse", "units = [512, 256, 128]\nprune_input = true") },
+    Size { tasks: 1, ..size("apg", "units = [512, 256, 128]") },
+    Size { tasks: 1, ..size("causalint", "units = [512, 256, 128]") },
+    Size { tasks: 1, ..size("hamur", "units = [512, 256, 128]") },
+    Size { tasks: 1, ..size("star", "units = [512, 256, 128]\nauxiliary_units = [128]") },
+    size("lhuc", "units = [512, 256]\ntower_units = [128, 64]"),
+    // Experts.
     size("mmoe", "gate_bias = true"),
     size("cgc", "task_experts = 4\nshared_experts = 4\nexpert_units = [256, 128]\ngate_bias = true"),
     size("ple", "task_experts = 4\nshared_experts = 4\nexpert_units = [256, 128]\ngate_bias = true"),
+    size(
+        "hinet",
+        "scenario_dim = 16\nshared_sub_experts = 4\nsub_experts = 2\nsub_units = [256, 128]\nextraction = \"task\"\n\
+         task_experts = 2\ncommon_experts = 4\nexpert_units = [256, 128]",
+    ),
+    Size { tasks: 2, ..size("escm2", "gate_bias = true") },
+    // Networks and towers of tasks.
+    size("aitm", "bottom_units = [512, 256]\ntower_units = [128, 64]"),
     Size { tasks: 2, ..size("esmm", "tower_units = [512, 256, 128]") },
-    Size { tasks: 1, ..size("star", "units = [512, 256, 128]\nauxiliary_units = [128]") },
-    Size { tasks: 1, ..size("causalint", "units = [512, 256, 128]") },
     Size { tasks: 2, ..size("mtms", "stage = \"represent\"\ntower_units = [512, 256]") },
+    size(
+        "pepnet",
+        "tower_units = [512, 256, 128]\ngate_hidden = 128\ngate_site = \"output\"\n\
+         prior_fields = [\"field23\", \"field24\", \"field25\"]",
+    ),
+    // Interactions of fields.
+    size("dcn", "deep_units = [512, 256]"),
+    size("dcn_v2", "deep_units = [512, 256]"),
+    size("epnet_dcn", "deep_units = [512, 256]"),
+    size("interactions", "deep_units = [512, 256]"),
+    Size { tasks: 1, ..size("deepfm", "") },
+    // Behaviours.
     Size {
-        history: true,
+        lists: 1,
+        ..size(
+            "attention",
+            "history = \"history\"\ntarget = \"field25\"\nunits = [512, 256]\nactivation = \"relu\"",
+        )
+    },
+    Size {
+        lists: 1,
+        ..size(
+            "dffm",
+            "dffi_units = [512, 256]\nfusion_units = [128, 64]\nhistory = \"history\"\ntarget = \"field25\"\n\
+             attention_heads = 4\nattention_head_dim = 8",
+        )
+    },
+    Size {
+        lists: 1,
         ..size(
             "m2m",
             "expert_units = [256, 64]\nattention_heads = 4\nffn = 128\nscenario_units = [64]\ntask_dim = 64\n\
@@ -45,11 +87,11 @@ const SIZES: &[Size] = &[
         )
     },
     Size {
-        history: true,
+        lists: 2,
         ..size(
-            "dffm",
-            "dffi_units = [512, 256]\nfusion_units = [128, 64]\nhistory = \"history\"\ntarget = \"field25\"\n\
-             attention_heads = 4\nattention_head_dim = 8",
+            "sarnet",
+            "history = \"history\"\nhistory_scenarios = \"history_scenarios\"\ntarget = \"field25\"\n\
+             expert_units = [256, 128]",
         )
     },
 ];
@@ -65,7 +107,7 @@ impl Yardstick {
         let mut model: toml::Table =
             size.keys.parse().map_err(|e: toml::de::Error| Error::config("model", e.message()))?;
         model.insert("name".to_owned(), name.into());
-        Ok(Yardstick { model, tasks: size.tasks, history: size.history })
+        Ok(Yardstick { model, tasks: size.tasks, lists: size.lists })
     }
 }
 
@@ -78,10 +120,10 @@ mod tests {
     #[test]
     fn every_architecture_can_be_measured() {
         for entry in manygate_models::MODELS {
-            let Yardstick { model, tasks, history } = Yardstick::of(entry.name).unwrap();
+            let Yardstick { model, tasks, lists } = Yardstick::of(entry.name).unwrap();
             let (_, architecture) = manygate_models::from_table(&model).unwrap();
             for mode in [Mode::Training, Mode::Evaluation] {
-                let graph = manygate_models::build(architecture.as_ref(), &inputs(tasks, history), mode);
+                let graph = manygate_models::build(architecture.as_ref(), &inputs(tasks, lists), mode);
                 let graph = graph.unwrap_or_else(|e| panic!("{}: {e}", entry.name));
                 Plan::compile(graph, PlanOptions::default()).unwrap();
             }
