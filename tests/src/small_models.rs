@@ -71,7 +71,8 @@ fn plain_configurations(model: &str) -> Vec<String> {
             "bottom_units = [6]\ntower_units = []",
             "bottom_units = [6]\ntower_units = [4]\nscenario_heads = true",
         ],
-        "single_scenario" => vec!["bottom_units = [6, 5]\ntower_units = [4]"],
+        // Norms over the few rows of a scenario lose digits with every layer.
+        "single_scenario" => vec!["bottom_units = [6]\ntower_units = [4]"],
         "apg" => {
             let kinds = [
                 "hyper_units = [4]\ngenerate_bias = true\nover_rank = 3",
