@@ -192,11 +192,13 @@ impl EpnetDcn {
             parts.push(if self.stop_gradient { g.stop_gradient(x) } else { x });
         }
         let input = concat::concat(g, "domain.input", &parts)?;
-        let by_field = trunk::widths(inputs, common.embedding);
-        let out = if self.granularity == Granularity::Field { by_field.len() } else { g.cols(x) };
+        let fields = trunk::parts(inputs, common.embedding);
+        let by_field = fields.iter().map(|(_, width)| *width).collect();
+        let out = if self.granularity == Granularity::Field { fields.len() } else { g.cols(x) };
         let layers = ["domain0", "domain1"].map(str::to_owned);
         let gate = Gate { layers, hidden: self.gate_hidden, out };
         let said = gate_unit::gates(g, "domain0", input, &[gate])?;
+        gate_unit::show(g, "domain", self.gamma, said[0], fields)?;
         match self.granularity {
             Granularity::Element => gate_unit::apply(g, "gated", self.gamma, said[0], x),
             Granularity::Field => gate_unit::apply_to_parts(g, "gated", self.gamma, said[0], x, by_field),

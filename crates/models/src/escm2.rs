@@ -23,7 +23,7 @@
 use crate::config::{self, ActivationName, COMMON_KEYS, Common, Key, NormName};
 use crate::inputs::Inputs;
 use crate::layers::mlp::{MlpInput, MlpStyle};
-use crate::layers::moe::{GateStyle, all_see_all, bank_and_logits_of_all, mix};
+use crate::layers::moe::{GateStyle, all_see_all, bank_and_logits_of_all, mix, show_readers};
 use crate::layers::{tasks, towers, trunk};
 use crate::registry::{Architecture, Entry};
 use crate::taxonomy::{Method, Relation, Structure};
@@ -261,6 +261,7 @@ impl Escm2 {
         let gate = GateStyle { bias: self.gate_bias, hidden };
         let readers = [all_see_all(x0, experts, gates)];
         let (bank, logits) = bank_and_logits_of_all(g, &readers, common.mlp(&self.expert_units), gate)?;
+        show_readers(g, &readers, [logits, bank])?;
         let mut mixtures = |from: usize, gates: usize| {
             let logits = g.columns(logits, from * self.experts, gates * self.experts)?;
             let sees: Vec<Vec<usize>> = vec![(0..self.experts).collect(); gates];

@@ -226,6 +226,7 @@ impl Pepnet {
         let z = concat::concat(g, "epnet.input", &[scene, general])?;
         let gate = self.gate("epnet.gate", g.cols(x0));
         let r = gate_unit::gates(g, "epnet.gate.0", z, &[gate])?[0];
+        gate_unit::show(g, "epnet", self.gamma, r, trunk::parts(inputs, common.embedding))?;
         gate_unit::apply(g, "epnet", self.gamma, r, x0)
     }
 

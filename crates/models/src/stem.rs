@@ -25,7 +25,7 @@ use crate::inputs::{Inputs, Table};
 use crate::layers::concat::concat;
 use crate::layers::extraction::{Extraction, SHARED};
 use crate::layers::mlp::{MlpInput, MlpStyle, mlps};
-use crate::layers::moe::{Gate, GateStyle, gate_logits};
+use crate::layers::moe::{Gate, GateStyle, gate_logits, show_gates};
 use crate::layers::{tasks, towers, trunk};
 use crate::registry::{Architecture, Entry};
 use crate::taxonomy::{Method, Relation, Structure};
@@ -157,25 +157,28 @@ fn mixtures(
 ) -> Result<Value> {
     let tasks = inputs.tasks.len();
     let all = tasks * level.task_experts + level.shared_experts;
-    let (mut banks, mut logits, mut sees) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut banks, mut logits, mut names, mut gates) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for (number, module) in inputs.task_names().chain([SHARED]).enumerate() {
         let is_task = number < tasks;
         let count = if is_task { level.task_experts } else { level.shared_experts };
         let experts: Vec<String> = (0..count).map(|j| format!("{prefix}experts.{module}.{j}")).collect();
         banks.push(mlps(g, &experts, MlpInput::Shared(states[number]), level.expert)?);
+        names.extend(experts);
         if is_task || shared_gate {
             let name = format!("{prefix}gates.{module}");
             let selector = match is_task {
                 true => g.add(format!("{name}.selector"), Add::new(2), &[states[number], states[tasks]])?,
                 false => states[tasks],
             };
-            sees.push((0..all).collect::<Vec<_>>());
             let gate = Gate::new(name, (0..all).collect());
-            logits.extend(gate_logits(g, selector, &[gate], level.gate)?);
+            logits.extend(gate_logits(g, selector, std::slice::from_ref(&gate), level.gate)?);
+            gates.push(gate);
         }
     }
     let bank = concat(g, "bank", &banks)?;
     let logits = concat(g, "gates", &logits)?;
+    show_gates(g, &gates.iter().collect::<Vec<_>>(), &names, [logits, bank], 0)?;
+    let sees: Vec<Vec<usize>> = gates.iter().map(|gate| gate.sees.clone()).collect();
     // A gate weighs the experts of other tasks and does not train them.
     let foreign = |gate: usize, expert: usize| {
         let owner = expert / level.task_experts;

@@ -33,7 +33,7 @@ use crate::layers::concat::concat;
 use crate::layers::extraction::{Extraction, SHARED, States, no_task_is_shared};
 use crate::layers::linear::bare;
 use crate::layers::mlp::{MlpInput, MlpStyle};
-use crate::layers::moe::{Gate, GateStyle, Readers, bank_and_logits_of_all, mix, together};
+use crate::layers::moe::{Gate, GateStyle, Readers, bank_and_logits_of_all, mix, show_readers, together};
 use crate::layers::{tasks, towers, trunk};
 use crate::registry::{Architecture, Entry};
 use crate::taxonomy::{Method, Relation, Structure};
@@ -282,6 +282,7 @@ impl Taml {
         }
         let (bank, logits) = bank_and_logits_of_all(g, &readers, expert, gate)?;
         if !self.nested_gates {
+            show_readers(g, &readers, [logits, bank])?;
             return mix(g, logits, bank, private + common, &sees);
         }
         let (d, all) = (g.cols(bank) / (private + common), g.cols(logits));

@@ -14,7 +14,7 @@
 use super::linear::{linear, side_by_side};
 use manygate_core::{Error, Result};
 use manygate_graph::ops::Amplify;
-use manygate_graph::{Graph, Value};
+use manygate_graph::{GateView, GateWeights, Graph, Value};
 use manygate_kernels::activation::Activation;
 use manygate_kernels::amplitude::Amplitude;
 
@@ -49,12 +49,25 @@ pub fn gates(g: &mut Graph, name: &str, z: Value, gates: &[Gate]) -> Result<Vec<
     gates.iter().zip(hidden).map(second).collect()
 }
 
+/// Tells of a gate over the `fields` of the trunk, from what [`gates`] said: r has an amplitude for each of their units, or
+/// one for each of them.
+///
+/// # Errors
+/// When γ is not above 0, or another gate has the name.
+pub fn show(g: &mut Graph, name: &str, gamma: f64, r: Value, fields: Vec<(String, usize)>) -> Result<()> {
+    let by_field = g.cols(r) == fields.len();
+    let (of, widths): (Vec<String>, Vec<usize>) = fields.into_iter().unzip();
+    let widths = if by_field { vec![1; of.len()] } else { widths };
+    let weights = GateWeights::Factors { arguments: r, amplitude: amplitude(gamma)?, widths };
+    g.show_gate(GateView { name: name.to_owned(), of, weights })
+}
+
 /// `γ sigmoid(r) ⊙ x`, from what [`gates`] said: an amplitude for each unit of x.
 ///
 /// # Errors
 /// When γ is not above 0, or the widths differ.
 pub fn apply(g: &mut Graph, name: &str, gamma: f64, r: Value, x: Value) -> Result<Value> {
-    g.add(name, Amplify::new(of(gamma)?), &[x, r])
+    g.add(name, Amplify::new(amplitude(gamma)?), &[x, r])
 }
 
 /// The same with an amplitude for all units of a part, of which `parts` tells the numbers of units, in order.
@@ -69,7 +82,7 @@ pub fn apply_to_parts(
     x: Value,
     parts: Vec<usize>,
 ) -> Result<Value> {
-    g.add(name, Amplify::new(of(gamma)?).over_parts(parts), &[x, r])
+    g.add(name, Amplify::new(amplitude(gamma)?).over_parts(parts), &[x, r])
 }
 
 /// The same for each of `copies` copies of x side by side, as the inputs of several towers: r and y have as many times
@@ -85,14 +98,14 @@ pub fn apply_to_copies(
     x: Value,
     copies: usize,
 ) -> Result<Value> {
-    g.add(name, Amplify::new(of(gamma)?).copies(copies), &[x, r])
+    g.add(name, Amplify::new(amplitude(gamma)?).copies(copies), &[x, r])
 }
 
 /// γ·sigmoid.
 ///
 /// # Errors
 /// [`Error::Config`] when γ is not above 0.
-fn of(gamma: f64) -> Result<Amplitude> {
+fn amplitude(gamma: f64) -> Result<Amplitude> {
     if gamma.is_finite() && gamma > 0.0 {
         return Ok(Amplitude::Sigmoid(gamma as f32));
     }

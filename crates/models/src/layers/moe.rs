@@ -137,11 +137,10 @@ pub fn mixtures(
     gate: GateStyle<'_>,
 ) -> Result<Value> {
     let (bank, logits) = bank_and_logits_of_all(g, readers, expert, gate)?;
-    let names: Vec<String> = readers.iter().flat_map(|r| r.experts.clone()).collect();
-    let gates: Vec<&Gate> = readers.iter().flat_map(|r| &r.gates).collect();
-    show_gates(g, &gates, &names, [logits, bank], 0)?;
-    let sees: Vec<Vec<usize>> = gates.iter().map(|gate| gate.sees.clone()).collect();
-    mix(g, logits, bank, names.len(), &sees)
+    show_readers(g, readers, [logits, bank])?;
+    let experts = readers.iter().map(|r| r.experts.len()).sum();
+    let sees: Vec<Vec<usize>> = readers.iter().flat_map(|r| &r.gates).map(|gate| gate.sees.clone()).collect();
+    mix(g, logits, bank, experts, &sees)
 }
 
 /// A bank of `experts`, mixed by gates whose logits stand in order, each over what it sees of the bank:
@@ -174,6 +173,16 @@ pub fn bank_and_logits_of_all(
         logits.extend(own);
     }
     Ok((concat(g, "bank", &banks)?, concat(g, "gates", &logits)?))
+}
+
+/// Tells of the gates of `readers` over the bank of all their experts, see [`bank_and_logits_of_all`].
+///
+/// # Errors
+/// When two gates have one name.
+pub fn show_readers(g: &mut Graph, readers: &[Readers], [logits, bank]: [Value; 2]) -> Result<()> {
+    let experts: Vec<String> = readers.iter().flat_map(|r| r.experts.clone()).collect();
+    let gates: Vec<&Gate> = readers.iter().flat_map(|r| &r.gates).collect();
+    show_gates(g, &gates, &experts, [logits, bank], 0)
 }
 
 /// Tells of gates over a bank of `experts`, whose logits stand side by side.

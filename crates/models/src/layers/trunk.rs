@@ -50,16 +50,14 @@ pub fn trunk_of(
     g.add("trunk", LookupTrunk::new(pieces), &[])
 }
 
-/// What the name of a number in [`parts`] begins with: its position follows.
-pub const NUMBER: &str = "number ";
-
-/// Name and width of what stands side by side in the trunk: fields, bags and sequences by their names, each number by
-/// its position, which is all that a model knows of it.
+/// Name and width of what stands side by side in the trunk: fields, bags and sequences, and each number, by its position
+/// where it has no name.
 pub fn parts(inputs: &Inputs, embedding: Embedding) -> Vec<(String, usize)> {
     let width = |table: usize| inputs.tables[table].dim.unwrap_or(embedding.dim);
     let fields = inputs.fields.iter().map(|field| (field.name.clone(), width(field.table)));
     let bags = inputs.bags.iter().map(|bag| (bag.name.clone(), width(bag.table)));
-    fields.chain(bags).chain((0..inputs.dense).map(|i| (format!("{NUMBER}{i}"), 1))).collect()
+    let number = |i: usize| inputs.dense_names.get(i).cloned().unwrap_or_else(|| format!("number {i}"));
+    fields.chain(bags).chain((0..inputs.dense).map(|i| (number(i), 1))).collect()
 }
 
 /// The pieces of a trunk whose tables, by their index among the inputs', and widths `table` tells.
@@ -154,13 +152,6 @@ pub fn field(
     };
     let before = inputs.fields[..position].iter().map(width).sum();
     g.columns(x0, before, width(&inputs.fields[position]))
-}
-
-/// The widths of what stands side by side in the trunk: of fields and bags, and 1 for each number.
-pub fn widths(inputs: &Inputs, embedding: Embedding) -> Vec<usize> {
-    let tables = inputs.fields.iter().map(|f| f.table).chain(inputs.bags.iter().map(|b| b.table));
-    let widths = tables.map(|table| inputs.tables[table].dim.unwrap_or(embedding.dim));
-    widths.chain(std::iter::repeat_n(1, inputs.dense)).collect()
 }
 
 /// How many vectors `embedding.dim` wide stand side by side in the trunk, before its numbers.

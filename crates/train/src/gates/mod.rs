@@ -7,7 +7,6 @@ use crate::config::Config;
 use manygate_core::{Batch, Error, Executor, Pool, Result};
 use manygate_data::encode_file;
 use manygate_graph::{Draws, GateView, GateWeights, Input, Mode, Plan, PlanOptions, RowOrder, Workspace};
-use manygate_models::layers::trunk::NUMBER;
 use manygate_runtime::predictor::CHUNK_ROWS;
 use manygate_runtime::{CONFIG_FILE, Model, model_inputs};
 use serde::Serialize;
@@ -122,13 +121,7 @@ pub fn gates(folder: &Path, files: &[PathBuf], threads: usize) -> Result<Gates> 
         return Err(Error::config("--gates", message));
     }
     graph.output_gates();
-    let mut views = graph.gates().to_vec();
-    let number = |name: &String| schema.dense.get(name.strip_prefix(NUMBER)?.parse::<usize>().ok()?).cloned();
-    for name in views.iter_mut().flat_map(|view| &mut view.of) {
-        if let Some(column) = number(name) {
-            *name = column;
-        }
-    }
+    let views = graph.gates().to_vec();
     let plan = Plan::compile(graph, PlanOptions::default())?;
 
     let files = if files.is_empty() { config.data.test } else { files.to_vec() };
