@@ -3,10 +3,12 @@
 use manygate_tests::golden::{
     Case, Report, Summary, Tensor, Values, Verdict, WITHOUT_CASES, check, check_folder,
 };
+use manygate_tests::on_all_cores;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 
 fn folder(case: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("golden").join(case)
@@ -148,15 +150,12 @@ fn is_factor(last: &str) -> bool {
 
 #[test]
 fn a_moved_value_of_any_tensor_fails_its_case() {
-    let mut kinds = BTreeSet::new();
-    for (label, mut case) in all_cases() {
-        let names: Vec<String> = case.tensors.keys().filter(|n| !ignored(n)).cloned().collect();
-        for name in names
-            .iter()
-            .filter(|n| matches!(case.tensors[*n].values, Values::F32(_)))
-            .cloned()
-            .collect::<Vec<_>>()
-        {
+    let kinds = Mutex::new(BTreeSet::new());
+    on_all_cores(all_cases(), |(label, case)| {
+        let mut case = case.clone();
+        let are_floats = |name: &&String| matches!(case.tensors[*name].values, Values::F32(_));
+        let names = case.tensors.keys().filter(|name| !ignored(name)).filter(are_floats);
+        for name in names.cloned().collect::<Vec<String>>() {
             for at in places(&mut case, &name) {
                 let values = floats(&mut case, &name);
                 let (before, largest) = (values[at], values[largest(values)].abs());
@@ -164,9 +163,10 @@ fn a_moved_value_of_any_tensor_fails_its_case() {
                 assert!(check(&case).is_err(), "{label}: {name} moved at {at} is not seen");
                 floats(&mut case, &name)[at] = before;
             }
-            kinds.insert(kind(&name));
+            kinds.lock().unwrap().insert(kind(&name));
         }
-    }
+    });
+    let kinds = kinds.into_inner().unwrap();
     let all = [
         "after",
         "buffer",
