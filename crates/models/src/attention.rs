@@ -13,14 +13,14 @@
 //! ```
 //!
 //! Parameters: `embedding.<f>.weight`; `unit.<i>.*` with prelu `unit.act<i>.weight`, `unit_out.{weight,bias}`;
-//! `block.{q,k,v}.weight` [heads · w, d], `block.o.weight` [d, heads · w]; `blocks.<n>.{q,k,v,o}.weight`, `.norm1.*`,
-//! `.ffn1.*`, `.ffn2.*`, `.norm2.*`; `position` [longest, d]; `deep.<i>.*`, `deep.act<i>.*`, with dice state
+//! `block.{q,k,v}.weight` `[heads · w, d]`, `block.o.weight` `[d, heads · w]`; `blocks.<n>.{q,k,v,o}.weight`, `.norm1.*`,
+//! `.ffn1.*`, `.ffn2.*`, `.norm2.*`; `position` `[longest, d]`; `deep.<i>.*`, `deep.act<i>.*`, with dice state
 //! `deep.act<i>.bn.{running_mean,running_var}`; `head.<task>.*`. The history looks up the table that the data gives it,
 //! most often the target's own.
 //!
 //! Behaviours are a ragged list: no padding takes part, so no mask is needed, and a history without ids gives zeros (a
 //! masked softmax over padding alone gives each place 1/L). din and target stream over the list, one query a sample; self
-//! has a row of scores at a time, never [L, L]. The paper's din does not normalise: the size of u says how much interest
+//! has a row of scores at a time, never `[L, L]`. The paper's din does not normalise: the size of u says how much interest
 //! there is. A public port takes no mask, so that padding has weight, and its dice standardises rows, by a sum in place of
 //! the variance, with one random slope.
 

@@ -10,10 +10,10 @@
 //! p_t       = sigmoid(v_t · h + a_t)            L = Σ_t w_t BCE(y_t, p_t)
 //! ```
 //!
-//! Parameters: `embedding.<f>.weight`, `scene.weight` [S, scenario_dim], `cross.<l>.{weight,bias}` [d],
+//! Parameters: `embedding.<f>.weight`, `scene.weight` `[S, scenario_dim]`, `cross.<l>.{weight,bias}` `[d]`,
 //! `deep.<i>.{weight,bias}`, `head.<task>.weight` [1, |h|], `head.<task>.bias`.
 //!
-//! Others build x0 xᵀ as [batch, d, d], which costs a layer d times as much; take the inner product of x0 instead of the
+//! Others build x0 xᵀ as `[batch, d, d]`, which costs a layer d times as much; take the inner product of x0 instead of the
 //! running vector; move the bias into the product, where V2 has it; or lose the rows' axis with a batch of one row. Rows
 //! of unit variance explode with the number of layers: keep `embedding_deviation` small.
 

@@ -11,10 +11,10 @@
 //! h           as in dcn                                            p_t = sigmoid(v_t · h + a_t)
 //! ```
 //!
-//! Parameters: `cross.<l>.weight` [d, d], `cross.<l>.bias` [d]; `cross.<l>.u`, `.v` [d, r] or [K, d, r], `.c` [K, r, r]; the gate
-//! `cross.gate.weight` [K, d] of all layers or `cross.<l>.gate.weight`; the rest as in [`dcn`](crate::dcn).
+//! Parameters: `cross.<l>.weight` `[d, d]`, `cross.<l>.bias` `[d]`; `cross.<l>.u`, `.v` `[d, r]` or `[K, d, r]`, `.c` `[K, r, r]`; the gate
+//! `cross.gate.weight` `[K, d]` of all layers or `cross.<l>.gate.weight`; the rest as in [`dcn`](crate::dcn).
 //!
-//! The gates are multiplied into the bottleneck, so no [batch, K, d] exists, and the bias is b Σ_k G_k: it belongs inside the
+//! The gates are multiplied into the bottleneck, so no `[batch, K, d]` exists, and the bias is b Σ_k G_k: it belongs inside the
 //! product and to every expert. Others add it outside, take the gate of x0, divide gates that are not a softmax by their
 //! sum, or transpose the roles of U and V. The paper's table counts the total rank, K · r.
 

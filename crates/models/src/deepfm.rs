@@ -10,8 +10,8 @@
 //! p  = sigmoid(z1 + z2 + z3)                 L = BCE(y, p)
 //! ```
 //!
-//! Parameters: `embedding.<f>.weight` [ids, dim], `linear.<f>.weight` [ids, 1], `bias` [1], `linear_dense.weight` [1, D],
-//! `dense_vectors` [D, dim], `deep.<i>.{weight,bias}`, `deep_out.weight` [1, u].
+//! Parameters: `embedding.<f>.weight` `[ids, dim]`, `linear.<f>.weight` `[ids, 1]`, `bias` `[1]`, `linear_dense.weight` `[1, D]`,
+//! `dense_vectors` `[D, dim]`, `deep.<i>.{weight,bias}`, `deep_out.weight` `[1, u]`.
 //!
 //! The second order costs F · dim: each field times the sum of those before it, where the usual difference of squares
 //! loses digits. A bag is a field, whose vector is its pooled rows in both orders. Others take the first order from a column

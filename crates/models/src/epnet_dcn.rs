@@ -12,7 +12,7 @@
 //! p_t  = sigmoid(v_t · [cross(y') ; deep(y')] + a_t)    y' = y, or [y ; scene_s] with scenario_to_dcn
 //! ```
 //!
-//! Parameters: `embedding.<f>.weight`, `scene.weight` [S, scenario_dim], `domain0.{weight,bias}`, `domain1.{weight,bias}`,
+//! Parameters: `embedding.<f>.weight`, `scene.weight` `[S, scenario_dim]`, `domain0.{weight,bias}`, `domain1.{weight,bias}`,
 //! `dcn.cross.<l>.{weight,bias}`, `dcn.deep.<i>.{weight,bias}`, `dcn.head.<task>.{weight,bias}`.
 //!
 //! Only the copy of x in the gate's input is stopped: stopping the one in y would freeze the tables. The scenario fields in

@@ -9,7 +9,7 @@
 
 use super::bce_of_product::log_sigmoid;
 
-/// How z gives the mean of a label, see the [module](self).
+/// How z gives the mean of a label.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Link {
     /// Of a binary label.

@@ -9,8 +9,8 @@
 //!
 //! R. Wang et al., *Deep & Cross Network for Ad Click Predictions*, ADKDD 2017 (vector), and *DCN V2*, WWW 2021. The mixture
 //! is one product down to all bottlenecks, `[batch, K · r]`, the gates are multiplied in there, and one product up.
-//! Parameters, with prefix P: `P.weight` [d] or [d, d], `P.bias` [d], `P.u`, `P.v` [d, r] or [K, d, r], `P.c` [K, r, r],
-//! gates `<prefix of the gate>.weight` [K, d] without a bias.
+//! Parameters, with prefix P: `P.weight` `[d]` or `[d, d]`, `P.bias` `[d]`, `P.u`, `P.v` `[d, r]` or `[K, d, r]`, `P.c` `[K, r, r]`,
+//! gates `<prefix of the gate>.weight` `[K, d]` without a bias.
 
 use manygate_core::Result;
 use manygate_graph::ops::{
@@ -153,7 +153,7 @@ pub fn mixture(
     product(g, prefix, x0, map, x)
 }
 
-/// The weight [K, d] of a gate, `<prefix>.weight`.
+/// The weight `[K, d]` of a gate, `<prefix>.weight`.
 ///
 /// # Errors
 /// When the name is taken.

@@ -146,7 +146,7 @@ fn side_by_side(
     Ok(all)
 }
 
-/// A logit `[batch, 1]` a task as a linear function of x: `<family>.<task>.weight` [1, width] and `.bias` [1].
+/// A logit `[batch, 1]` a task as a linear function of x: `<family>.<task>.weight` `[1, width]` and `.bias` `[1]`.
 ///
 /// # Errors
 /// When a name is taken.
