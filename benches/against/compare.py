@@ -74,20 +74,26 @@ def run(command, environment, time_limit):
     return result | {"others_cores": others if others is None else max(others, 0.0)}
 
 
+def preloaded(libraries):
+    """The environment of a command under which `libraries` are put."""
+    environment = dict(os.environ)
+    if libraries:
+        inherited = [os.environ["LD_PRELOAD"]] if os.environ.get("LD_PRELOAD") else []
+        environment["LD_PRELOAD"] = ":".join(libraries + inherited)
+    return environment
+
+
 def measure_pairs(args):
     """[(manygate, PyTorch)], each what its command printed."""
     common = ["--model", args.model, "--batch", args.batch, "--threads", args.threads, "--seconds", args.seconds]
     common = [str(word) for word in common]
     ours = [args.manygate, "bench", "train", *common, "--json"]
     theirs = [args.python, str(HERE / "pytorch.py"), *common, "--experts", args.experts]
-    preloaded = dict(os.environ)
-    if args.preload:
-        inherited = [os.environ["LD_PRELOAD"]] if os.environ.get("LD_PRELOAD") else []
-        preloaded["LD_PRELOAD"] = ":".join(args.preload + inherited)
+    environment = preloaded(args.preload)
     time_limit = 60 + 30 * args.seconds
     pairs = []
     for i in range(args.pairs):
-        pair = run(ours, dict(os.environ), time_limit), run(theirs, preloaded, time_limit)
+        pair = run(ours, dict(os.environ), time_limit), run(theirs, environment, time_limit)
         for key in SAME:
             if pair[0][key] != pair[1][key]:
                 raise Failure(f"not the same work: {key} is {pair[0][key]} in manygate, {pair[1][key]} in PyTorch")

@@ -14,8 +14,10 @@ use std::time::Instant;
 
 /// Predictions before the clock runs.
 const WARM_UP: usize = 10;
-/// Fewest predictions that are measured, however long they take: a 99th percentile of fewer says nothing.
-const FEWEST: usize = 100;
+/// As many predictions are measured, however long they take, up to [`LONGEST`]: a 99th percentile of fewer says little.
+const ENOUGH: usize = 100;
+/// Times the seconds asked for, after which fewer predictions have to do.
+const LONGEST: f64 = 5.0;
 const SEED: u64 = 7;
 
 /// What is measured.
@@ -126,7 +128,8 @@ fn latency(
         let start = Instant::now();
         predictor.predict_into(exec, rows, &mut out)?;
         times.push(start.elapsed().as_secs_f64() * 1e6);
-        if number >= WARM_UP && times.len() >= FEWEST && begin.elapsed().as_secs_f64() >= options.seconds {
+        let passed = begin.elapsed().as_secs_f64() / options.seconds;
+        if number >= WARM_UP && passed >= 1.0 && (times.len() >= ENOUGH || passed >= LONGEST) {
             break;
         }
     }

@@ -30,7 +30,7 @@ const fn size(name: &'static str, keys: &'static str) -> Size {
 const SIZES: &[Size] = &[
     // Deep networks of one shape, whatever stands before, between or beside their layers.
     Size { tasks: 1, ..size("adaptdhm", "units = [512, 256, 128]") },
-    Size { tasks: 1, ..size("adasparse", "units = [512, 256, 128]\nprune_input = true") },
+    Size { tasks: 1, ..size("adasparse", "units = [512, 256, 128]\nprune_input = true\nsparsity_weight = 0.0") },
     Size { tasks: 1, ..size("apg", "units = [512, 256, 128]") },
     Size { tasks: 1, ..size("causalint", "units = [512, 256, 128]") },
     Size { tasks: 1, ..size("hamur", "units = [512, 256, 128]") },
@@ -81,7 +81,7 @@ const SIZES: &[Size] = &[
         lists: 1,
         ..size(
             "m2m",
-            "expert_units = [256, 64]\nattention_heads = 4\nffn = 128\nscenario_units = [64]\ntask_dim = 64\n\
+            "expert_units = [256, 64]\nmeta_per_task = false\nattention_heads = 4\nffn = 128\nscenario_units = [64]\ntask_dim = 64\n\
              task_units = [64]\nattention_meta = [64]\ntower_layers = 2\n\
              profile_fields = [\"field0\", \"field1\", \"field2\", \"field3\"]",
         )
