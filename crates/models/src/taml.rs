@@ -26,20 +26,25 @@
 //! `entire_space` a task that comes after another is multiplied by it, learner by learner, and trained over all rows, as in
 //! [`esmm`](crate::esmm). Others do not detach the teacher, or with it F_t, which then trains nothing; or they average
 //! logits where scores are meant.
+//!
+//! `scenario_heads`: a gate and a tower for each learner and scenario, `learners.<task>.<m>.gate.<scenario>.*` and
+//! `learners.<task>.<m>.tower.<scenario>.<i>.*`, of which a row computes its own scenario's; so do the gates of a task,
+//! `gates.<task>`, `levels.<l>.gates.<task>` and `learners.<task>.fuse`.
 
-use crate::config::{self, ActivationName, COMMON_KEYS, Common, DROPOUT, Key, NormName};
+use crate::config::{self, ActivationName, COMMON_KEYS, Common, DROPOUT, Key, NormName, SCENARIO_HEADS};
 use crate::inputs::{Inputs, Task};
 use crate::layers::concat::concat;
 use crate::layers::extraction::{Extraction, SHARED, States, no_task_is_shared};
 use crate::layers::linear::bare;
-use crate::layers::mlp::{MlpInput, MlpStyle};
+use crate::layers::mlp::{Head, MlpInput, MlpStyle};
 use crate::layers::moe::{Gate, GateStyle, Readers, bank_and_logits_of_all, mix, show_readers, together};
-use crate::layers::{tasks, towers, trunk};
+use crate::layers::{by_scenario, scenario, tasks, towers, trunk};
 use crate::registry::{Architecture, Entry};
 use crate::taxonomy::{Method, Relation, Structure};
 use manygate_core::{Error, Result};
 use manygate_graph::ops::{Distance, FuseScores, LearnerLoss, Link, ProductLogit, Sigmoid};
 use manygate_graph::{Graph, Over, Value};
+use manygate_kernels::activation::Activation;
 use serde::{Deserialize, Serialize};
 
 /// How the scores of learners become one.
@@ -89,6 +94,7 @@ pub struct Taml {
     learner_weight: f64,
     distill_weight: f64,
     dropout: f64,
+    scenario_heads: bool,
 }
 
 impl Default for Taml {
@@ -115,11 +121,12 @@ impl Default for Taml {
             learner_weight: 1.0,
             distill_weight: 0.1,
             dropout: 0.0,
+            scenario_heads: false,
         }
     }
 }
 
-const OWN_KEYS: [Key; 17] = [
+const OWN_KEYS: [Key; 18] = [
     Key { name: "learners", default: "3", doc: "learners of each task" },
     Key { name: "learner_experts", default: "1", doc: "experts of each learner alone" },
     Key { name: "task_experts", default: "1", doc: "experts of all learners of a task" },
@@ -153,6 +160,7 @@ const OWN_KEYS: [Key; 17] = [
         doc: "weight of the learners' distance from the fused score",
     },
     DROPOUT,
+    SCENARIO_HEADS,
 ];
 
 /// Registry entry.
@@ -178,19 +186,20 @@ impl Architecture for Taml {
         let gate = GateStyle { bias: self.gate_bias, hidden };
         let expert = common.mlp(&self.expert_units);
         let mut states = States::One(trunk::trunk(g, inputs, common.embedding)?);
-        let (task_experts, shared_experts) = (self.task_experts, self.shared_experts);
+        let &Taml { task_experts, shared_experts, scenario_heads, .. } = self;
         for l in 0..self.levels - 1 {
-            let extraction = Extraction { task_experts, shared_experts, expert, gate, scenario_heads: false };
+            let extraction = Extraction { task_experts, shared_experts, expert, gate, scenario_heads };
             states = States::Each(extraction.level(g, inputs, &format!("levels.{l}."), states, true)?);
         }
         let h = self.views(g, inputs, states, expert, gate)?;
         let prefix = |task: &str, m: usize| format!("learners.{task}.{m}.tower");
         let style = common.mlp(&self.tower_units);
-        let learners = towers::several(g, inputs, self.learners, prefix, MlpInput::Each(h), style)?;
+        let learners =
+            towers::several(g, inputs, self.learners, prefix, MlpInput::Each(h), style, scenario_heads)?;
         let mut fused: Vec<Value> = Vec::with_capacity(learners.len());
         for (t, (task, &z)) in inputs.tasks.iter().zip(&learners).enumerate() {
             let state = states.of(g, t, inputs.tasks.len() + 1)?;
-            let (mut z, mut score) = (z, self.fuse(g, task, z, state)?);
+            let (mut z, mut score) = (z, self.fuse(g, inputs, task, z, state)?);
             if let Some(before) = task.after.filter(|_| self.entire_space) {
                 let name = format!("{}_given_{}", task.name, inputs.tasks[before].name);
                 let given = g.add(format!("probability.{name}"), Sigmoid, &[score])?;
@@ -245,6 +254,7 @@ impl Taml {
         expert: MlpStyle<'_>,
         gate: GateStyle<'_>,
     ) -> Result<Value> {
+        let scenarios = scenario::of_heads(inputs, self.scenario_heads)?;
         let (tasks, own) = (inputs.tasks.len(), self.learner_experts);
         let private = tasks * self.learners * own;
         let common = tasks * self.task_experts + self.shared_experts;
@@ -266,14 +276,15 @@ impl Taml {
             let input = states.of(g, number, modules.len())?;
             let (is_task, mut gates) = (number < tasks, Vec::new());
             if is_task {
-                learners.push(self.learner_readers(input, module, |m| of_learner(number, m)));
+                let readers = self.learner_readers(input, module, |m| of_learner(number, m));
+                learners.push(readers.by_scenario(scenarios));
                 if self.nested_gates {
                     gates.push(Gate::new(format!("gates.{module}"), of_task(0, number)));
                 }
             }
             let count = if is_task { self.task_experts } else { self.shared_experts };
             let experts = (0..count).map(|k| format!("experts.{module}.{k}")).collect();
-            others.push(Readers { input, experts, gates });
+            others.push(Readers { input, experts, gates }.by_scenario(scenarios));
         }
         let sees: Vec<Vec<usize>> = learners.iter().flat_map(|r| &r.gates).map(|g| g.sees.clone()).collect();
         let mut readers: Vec<Readers> = learners.into_iter().chain(others).collect();
@@ -310,14 +321,22 @@ impl Taml {
     }
 
     /// The number whose score is the fused one: `[batch, 1]`.
-    fn fuse(&self, g: &mut Graph, task: &Task, z: Value, state: Value) -> Result<Value> {
+    fn fuse(&self, g: &mut Graph, inputs: &Inputs, task: &Task, z: Value, state: Value) -> Result<Value> {
         let (name, link) = (format!("fused.{}", task.name), tasks::link(task.kind));
         match self.fuse {
             Fuse::Score => g.add(name, FuseScores::mean(link), &[z]),
             Fuse::Logit => g.add(name, FuseScores::mean(Link::Value), &[z]),
             Fuse::Gate => {
                 let prefix = format!("learners.{}.fuse", task.name);
-                let weights = bare(g, &prefix, std::slice::from_ref(&prefix), state, self.learners)?;
+                let weights = match scenario::of_heads(inputs, self.scenario_heads)? {
+                    None => bare(g, &prefix, std::slice::from_ref(&prefix), state, self.learners)?,
+                    Some(scenarios) => {
+                        let own = by_scenario::prefixes(&prefix, scenarios).into_iter();
+                        let heads = own.map(|prefix| vec![Head { prefix, out: self.learners }]);
+                        let heads: Vec<Vec<Head>> = heads.collect();
+                        by_scenario::linears(g, &prefix, &heads, state, false, Activation::Identity)?
+                    }
+                };
                 g.add(name, FuseScores::gated(link), &[z, weights])
             }
         }

@@ -234,23 +234,23 @@ pub fn bank_and_logits(
         return Ok((bank, logits));
     }
     let bank = mlps(g, experts, MlpInput::Shared(*input), expert)?;
-    let mut logits = logits_by_scenario(g, *input, of_scenarios, gate)?;
-    logits.extend(gate_logits(g, *input, shared, gate)?);
-    Ok((bank, logits))
+    Ok((bank, gate_logits(g, *input, gates, gate)?))
 }
 
-/// The logits of the gates of one input, of several gates in one value or not.
+/// The logits of the gates of one input, those of each scenario first, of several gates in one value or not.
 ///
 /// # Errors
 /// When a width is 0 or a name is taken.
 pub fn gate_logits(g: &mut Graph, input: Value, gates: &[Gate], style: GateStyle<'_>) -> Result<Vec<Value>> {
+    let (of_scenarios, gates) = gates.split_at(gates.partition_point(|gate| gate.scenarios.is_some()));
+    let mut logits = logits_by_scenario(g, input, of_scenarios, style)?;
     if gates.is_empty() {
-        return Ok(Vec::new());
+        return Ok(logits);
     }
     let hidden: Vec<String> = gates.iter().map(|gate| format!("{}.hidden", gate.prefix)).collect();
     let hidden = mlps(g, &hidden, MlpInput::Shared(input), style.hidden)?;
     let width = g.cols(hidden) / gates.len();
-    let (mut logits, mut from) = (Vec::new(), 0);
+    let mut from = 0;
     // Maps of one width are one product.
     for alike in gates.chunk_by(|a, b| a.sees.len() == b.sees.len()) {
         let prefixes: Vec<String> = alike.iter().map(|gate| gate.prefix.clone()).collect();

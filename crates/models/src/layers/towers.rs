@@ -5,6 +5,7 @@
 //! models of scenarios, `towers.<task>.<scenario>` where a model of tasks takes them. Heads are the logit layers alone,
 //! `head.<task>.{weight,bias}`.
 
+use super::concat::concat;
 use super::mlp::{MlpInput, MlpStyle, linears, mlps};
 use super::{by_scenario, scenario, scenario_mlp};
 use crate::inputs::{Inputs, Task};
@@ -81,14 +82,15 @@ pub fn family(
     input: MlpInput,
     style: MlpStyle<'_>,
 ) -> Result<Vec<Value>> {
-    several(g, inputs, 1, |task, _| format!("{family}.{task}"), input, style)
+    several(g, inputs, 1, |task, _| format!("{family}.{task}"), input, style, false)
 }
 
 /// `count` towers a task, `prefix(task, number)` each: their logits `[batch, count]`, a value a task. `input` is shared by
-/// all of them or holds a range of columns for each, task by task.
+/// all of them or holds a range of columns for each, task by task. With `scenario_heads` each of them is one of each
+/// scenario.
 ///
 /// # Errors
-/// As [`towers`].
+/// As [`of_tasks`].
 pub fn several(
     g: &mut Graph,
     inputs: &Inputs,
@@ -96,9 +98,16 @@ pub fn several(
     prefix: impl Fn(&str, usize) -> String,
     input: MlpInput,
     style: MlpStyle<'_>,
+    scenario_heads: bool,
 ) -> Result<Vec<Value>> {
+    let of_task = |task: &Task| (0..count).map(|m| prefix(&task.name, m)).collect::<Vec<_>>();
+    if scenario_heads {
+        let prefixes: Vec<String> = inputs.tasks.iter().flat_map(of_task).collect();
+        let logits = named(g, inputs, &prefixes, input, style, true)?;
+        let logits_of = logits.chunks(count).zip(inputs.task_names());
+        return logits_of.map(|(own, task)| concat(g, &format!("{task}.logits"), own)).collect();
+    }
     side_by_side(g, inputs, count, input, |g, tasks, input| {
-        let of_task = |task: &Task| (0..count).map(|m| prefix(&task.name, m)).collect::<Vec<_>>();
         let prefixes: Vec<String> = tasks.iter().flat_map(of_task).collect();
         logits(g, &prefixes, input, style)
     })
