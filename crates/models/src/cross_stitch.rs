@@ -104,9 +104,9 @@ impl Architecture for CrossStitch {
         // All tasks read the same first input: one product.
         let first = MlpStyle { units: &self.units[..1], ..style };
         let mut h = mlps(g, &nets, MlpInput::Shared(x0), first)?;
-        for l in 0..self.units.len() {
+        for (l, &units) in self.units.iter().enumerate() {
             if l > 0 {
-                h = layer_of_each(g, &nets, l, h, style)?;
+                h = layer_of_each(g, &nets, l, h, units, style)?;
             }
             h = self.stitch(g, inputs.tasks.len(), l, h)?;
         }

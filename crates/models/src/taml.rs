@@ -35,10 +35,10 @@ use crate::config::{self, ActivationName, COMMON_KEYS, Common, DROPOUT, Key, Nor
 use crate::inputs::{Inputs, Task};
 use crate::layers::concat::concat;
 use crate::layers::extraction::{Extraction, SHARED, States, no_task_is_shared};
-use crate::layers::linear::bare;
-use crate::layers::mlp::{Head, MlpInput, MlpStyle};
+use crate::layers::linear::{self, Head};
+use crate::layers::mlp::{MlpInput, MlpStyle};
 use crate::layers::moe::{Gate, GateStyle, Readers, bank_and_logits_of_all, mix, show_readers, together};
-use crate::layers::{by_scenario, scenario, tasks, towers, trunk};
+use crate::layers::{scenario, tasks, towers, trunk};
 use crate::registry::{Architecture, Entry};
 use crate::taxonomy::{Method, Relation, Structure};
 use manygate_core::{Error, Result};
@@ -328,15 +328,12 @@ impl Taml {
             Fuse::Logit => g.add(name, FuseScores::mean(Link::Value), &[z]),
             Fuse::Gate => {
                 let prefix = format!("learners.{}.fuse", task.name);
-                let weights = match scenario::of_heads(inputs, self.scenario_heads)? {
-                    None => bare(g, &prefix, std::slice::from_ref(&prefix), state, self.learners)?,
-                    Some(scenarios) => {
-                        let own = by_scenario::prefixes(&prefix, scenarios).into_iter();
-                        let heads = own.map(|prefix| vec![Head { prefix, out: self.learners }]);
-                        let heads: Vec<Vec<Head>> = heads.collect();
-                        by_scenario::linears(g, &prefix, &heads, state, false, Activation::Identity)?
-                    }
+                let (prefixes, scenarios) = match scenario::of_heads(inputs, self.scenario_heads)? {
+                    None => (vec![prefix.clone()], 1),
+                    Some(scenarios) => (scenario::prefixes(&prefix, scenarios), scenarios),
                 };
+                let (heads, bare) = (Head::of_each(&prefixes, self.learners), Activation::Identity);
+                let weights = linear::by_scenario(g, &prefix, &heads, scenarios, state, false, bare)?;
                 g.add(name, FuseScores::gated(link), &[z, weights])
             }
         }

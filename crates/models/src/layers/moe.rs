@@ -4,9 +4,9 @@
 //! softmax over the experts that it sees of `G.weight` x (+ `G.bias`), or of the last layer of a hidden MLP
 //! `G.hidden.<i>` of x. A gate of each scenario is `G.<scenario>`.
 
-use super::by_scenario;
 use super::concat::concat;
-use super::mlp::{Head, MlpInput, MlpStyle, linears_named, mlps, mlps_with_heads};
+use super::linear::{self, Head};
+use super::mlp::{MlpInput, MlpStyle, Networks, linears_named, mlps, mlps_with_heads};
 use manygate_core::{Error, Result};
 use manygate_graph::ops::{GateCombine, GateCombineSeen};
 use manygate_graph::{GateView, GateWeights, Graph, Value};
@@ -265,19 +265,19 @@ pub fn gate_logits(g: &mut Graph, input: Value, gates: &[Gate], style: GateStyle
 /// The logits of gates of each scenario; a row computes those of its own.
 fn logits_by_scenario(g: &mut Graph, x: Value, gates: &[Gate], style: GateStyle<'_>) -> Result<Vec<Value>> {
     let Some(scenarios) = gates.first().and_then(|gate| gate.scenarios) else { return Ok(Vec::new()) };
-    let heads_of = |gates: &[Gate], s: usize| -> Vec<Head> {
-        let head = |gate: &Gate| Head { prefix: format!("{}.{s}", gate.prefix), out: gate.sees.len() };
-        gates.iter().map(head).collect()
-    };
+    let head = |gate: &Gate, s: usize| Head { prefix: format!("{}.{s}", gate.prefix), out: gate.sees.len() };
     // Without hidden layers all gates are one product.
     let together = if style.hidden.units.is_empty() { gates.len() } else { 1 };
     let mut logits = Vec::new();
     for gates in gates.chunks(together) {
         let prefix = &gates[0].prefix;
         let hidden: Vec<String> = (0..scenarios).map(|s| format!("{prefix}.{s}.hidden")).collect();
-        let hidden = by_scenario::mlp(g, &hidden, x, style.hidden)?;
-        let heads: Vec<Vec<Head>> = (0..scenarios).map(|s| heads_of(gates, s)).collect();
-        logits.push(by_scenario::linears(g, prefix, &heads, hidden, style.bias, Activation::Identity)?);
+        let hidden = Networks::by_scenario(&hidden, scenarios);
+        let hidden = mlps(g, hidden, MlpInput::Shared(x), style.hidden)?;
+        let heads = (0..scenarios).flat_map(|s| gates.iter().map(move |gate| head(gate, s)));
+        let heads: Vec<Head> = heads.collect();
+        let (bias, bare) = (style.bias, Activation::Identity);
+        logits.push(linear::by_scenario(g, prefix, &heads, scenarios, hidden, bias, bare)?);
     }
     Ok(logits)
 }

@@ -6,12 +6,12 @@
 //! `head.<task>.{weight,bias}`.
 
 use super::concat::concat;
-use super::mlp::{MlpInput, MlpStyle, linears, mlps};
-use super::{by_scenario, scenario, scenario_mlp};
+use super::linear::{self, Head};
+use super::mlp::{MlpInput, MlpStyle, Networks, linears, mlps};
+use super::scenario;
 use crate::inputs::{Inputs, Task};
 use manygate_core::Result;
-use manygate_graph::ops::Linear;
-use manygate_graph::{Block, Graph, Init, ParamSpec, Value};
+use manygate_graph::{Graph, Value};
 use manygate_kernels::activation::Activation;
 
 /// [`towers`] or, with `scenario_heads`, a tower for each task and scenario: how a multi-task model that knows no
@@ -58,7 +58,9 @@ pub fn named(
                 g.columns(x, t * width, width)?
             }
         };
-        logits.push(by_scenario::logit(g, &by_scenario::prefixes(prefix, scenarios), x, style)?);
+        let own = scenario::prefixes(prefix, scenarios);
+        let own = Networks::by_scenario(&own, scenarios);
+        logits.push(self::logits(g, own, MlpInput::Shared(x), style)?);
     }
     Ok(logits)
 }
@@ -125,8 +127,8 @@ pub fn of_scenarios(
 ) -> Result<Vec<Value>> {
     side_by_side(g, inputs, 1, input, |g, tasks, input| {
         let names = tasks.iter().map(|task| task.name.as_str());
-        let own = scenario_mlp::named("towers", names, inputs.scenarios);
-        scenario_mlp::logits(g, &own, input, style)
+        let own = scenario::prefixes_of_each("towers", names, inputs.scenarios);
+        logits(g, Networks::by_scenario(&own, inputs.scenarios), input, style)
     })
 }
 
@@ -162,50 +164,49 @@ fn side_by_side(
 pub fn heads(g: &mut Graph, family: &str, inputs: &Inputs, x: Value) -> Result<Vec<Value>> {
     let mut all = Vec::with_capacity(inputs.tasks.len());
     for side_by_side in inputs.tasks.chunk_by(|a, b| a.auxiliary == b.auxiliary) {
-        let names = || side_by_side.iter().map(|task| format!("{family}.{}", task.name));
-        let weight = |p: String| Block::weight(format!("{p}.weight"), 1, g.cols(x), Init::XavierUniform);
-        let bias = |p: String| Block::vector(format!("{p}.bias"), 1, Init::Constant(0.0));
-        let weights: Vec<Block> = names().map(weight).collect();
-        let weights = g.param(ParamSpec::new(weights)?)?;
-        let biases = g.param(ParamSpec::new(names().map(bias).collect())?)?;
-        let linear = Linear::new(side_by_side.len(), true, Activation::Identity);
-        let logits = g.add(family, linear, &[x, weights, biases])?;
-        for t in 0..side_by_side.len() {
-            all.push(g.columns(logits, t, 1)?);
-        }
+        let head = |task: &Task| Head { prefix: format!("{family}.{}", task.name), out: 1 };
+        let heads: Vec<Head> = side_by_side.iter().map(head).collect();
+        let logits = linear::side_by_side(g, family, &heads, x, true, Activation::Identity)?;
+        all.extend(linear::columns_of(g, logits, &heads)?);
     }
     Ok(all)
 }
 
-/// One bare logit on top of an MLP, for each prefix: `[batch, prefixes]`.
+/// One bare logit on top of an MLP, for each network: `[batch, networks]`.
 ///
 /// # Errors
 /// When a width is 0 or a name is taken.
-pub fn logits(g: &mut Graph, prefixes: &[String], input: MlpInput, style: MlpStyle<'_>) -> Result<Value> {
-    numbers(g, prefixes, input, style, 1)
+pub fn logits<'a>(
+    g: &mut Graph,
+    networks: impl Into<Networks<'a>>,
+    input: MlpInput,
+    style: MlpStyle<'_>,
+) -> Result<Value> {
+    numbers(g, networks, input, style, 1)
 }
 
-/// The same with `out` bare values each, `[batch, prefixes · out]`.
+/// The same with `out` bare values each, `[batch, networks · out]`.
 ///
 /// # Errors
 /// When a width is 0 or a name is taken.
-pub fn numbers(
+pub fn numbers<'a>(
     g: &mut Graph,
-    prefixes: &[String],
+    networks: impl Into<Networks<'a>>,
     input: MlpInput,
     style: MlpStyle<'_>,
     out: usize,
 ) -> Result<Value> {
+    let networks = networks.into();
     match (input, style.units) {
         // No hidden layer and one input: the logit layers are the first layers.
         (MlpInput::Shared(_), []) => {
             let activation = Activation::Identity;
             let logit = MlpStyle { units: &[out], activation, batch_norm: false, dropout: 0.0 };
-            mlps(g, prefixes, input, logit)
+            mlps(g, networks, input, logit)
         }
         _ => {
-            let hidden = mlps(g, prefixes, input, style)?;
-            linears(g, prefixes, style.units.len(), hidden, out, true, Activation::Identity)
+            let hidden = mlps(g, networks, input, style)?;
+            linears(g, networks, style.units.len(), hidden, out, true, Activation::Identity)
         }
     }
 }
