@@ -37,7 +37,9 @@ use crate::layers::concat::concat;
 use crate::layers::extraction::{Extraction, SHARED, States, no_task_is_shared};
 use crate::layers::linear::{self, Head};
 use crate::layers::mlp::{MlpInput, MlpStyle};
-use crate::layers::moe::{Gate, GateStyle, Readers, bank_and_logits_of_all, mix, show_readers, together};
+use crate::layers::moe::{
+    Gate, GateStyle, Readers, bank_and_logits_of_all, mix, show_gates, show_readers, together,
+};
 use crate::layers::{scenario, tasks, towers, trunk};
 use crate::registry::{Architecture, Entry};
 use crate::taxonomy::{Method, Relation, Structure};
@@ -286,26 +288,45 @@ impl Taml {
             let experts = (0..count).map(|k| format!("experts.{module}.{k}")).collect();
             others.push(Readers { input, experts, gates }.by_scenario(scenarios));
         }
-        let sees: Vec<Vec<usize>> = learners.iter().flat_map(|r| &r.gates).map(|g| g.sees.clone()).collect();
         let mut readers: Vec<Readers> = learners.into_iter().chain(others).collect();
         if let States::One(input) = states {
             readers = vec![together(input, readers)];
         }
-        let (bank, logits) = bank_and_logits_of_all(g, &readers, expert, gate)?;
-        if !self.nested_gates {
-            show_readers(g, &readers, [logits, bank])?;
-            return mix(g, logits, bank, private + common, &sees);
+        let read = bank_and_logits_of_all(g, &readers, expert, gate)?;
+        if self.nested_gates {
+            return self.nested(g, tasks, &readers, read);
         }
-        let (d, all) = (g.cols(bank) / (private + common), g.cols(logits));
-        let of_learners = sees.iter().map(Vec::len).sum();
-        let shared_bank = g.columns(bank, private * d, common * d)?;
-        let task_logits = g.columns(logits, of_learners, all - of_learners)?;
-        let task_sees: Vec<Vec<usize>> = (0..tasks).map(|t| of_task(0, t)).collect();
-        let of_tasks = mix(g, task_logits, shared_bank, common, &task_sees)?;
-        let own_bank = g.columns(bank, 0, private * d)?;
-        let bank = concat(g, "learners.bank", &[own_bank, of_tasks])?;
-        let logits = g.columns(logits, 0, of_learners)?;
-        mix(g, logits, bank, private + tasks, &sees)
+        let (bank, logits) = read;
+        show_readers(g, &readers, [logits, bank])?;
+        mix(g, logits, bank, private + common, &sees_of(&gates_of(&readers)))
+    }
+
+    /// What towers read where a gate of each task, behind those of all learners, mixes what its learners share to a state.
+    fn nested(
+        &self,
+        g: &mut Graph,
+        tasks: usize,
+        readers: &[Readers],
+        (bank, logits): (Value, Value),
+    ) -> Result<Value> {
+        let experts: Vec<String> = readers.iter().flat_map(|r| r.experts.clone()).collect();
+        let gates = gates_of(readers);
+        let (of_learners, of_tasks) = gates.split_at(tasks * self.learners);
+        let (own, common) = experts.split_at(of_learners.len() * self.learner_experts);
+        let d = g.cols(bank) / experts.len();
+        let own_bank = g.columns(bank, 0, own.len() * d)?;
+        let common_bank = g.columns(bank, own.len() * d, common.len() * d)?;
+        let width = of_learners.iter().map(|gate| gate.sees.len()).sum();
+        let own_logits = g.columns(logits, 0, width)?;
+        let task_logits = g.columns(logits, width, g.cols(logits) - width)?;
+
+        show_gates(g, of_tasks, common, [task_logits, common_bank], 0)?;
+        let states = mix(g, task_logits, common_bank, common.len(), &sees_of(of_tasks))?;
+        let bank = concat(g, "learners.bank", &[own_bank, states])?;
+        // A state is called by the gate that mixed it.
+        let seen: Vec<String> = own.iter().chain(of_tasks.iter().map(|gate| &gate.prefix)).cloned().collect();
+        show_gates(g, of_learners, &seen, [own_logits, bank], 0)?;
+        mix(g, own_logits, bank, seen.len(), &sees_of(of_learners))
     }
 
     /// Experts and gates of the learners of a task.
@@ -366,6 +387,14 @@ impl Taml {
     }
 }
 
+fn gates_of(readers: &[Readers]) -> Vec<&Gate> {
+    readers.iter().flat_map(|readers| &readers.gates).collect()
+}
+
+fn sees_of(gates: &[&Gate]) -> Vec<Vec<usize>> {
+    gates.iter().map(|gate| gate.sees.clone()).collect()
+}
+
 /// That tasks which come after others can be multiplied by them.
 fn check_entire_space(inputs: &Inputs) -> Result<()> {
     tasks::all_binary(inputs, ENTRY.name)?;
@@ -387,6 +416,7 @@ fn check_entire_space(inputs: &Inputs) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use manygate_graph::Mode;
 
     fn check(keys: &str, after: [Option<usize>; 2], space: Option<usize>) -> String {
         let taml: Taml = config::parse(&toml::from_str(keys).unwrap()).unwrap();
@@ -407,6 +437,27 @@ mod tests {
             assert!(message.contains(&format!("model.{key}: must be a number from 0 up")), "{message}");
         }
         assert_eq!(check("", none, Some(0)), "");
+    }
+
+    #[test]
+    fn nested_gates_are_shown_with_the_states_that_learners_see() {
+        let keys =
+            "learners = 1\nlearner_experts = 2\nexpert_units = [4]\nnested_gates = true\nshared_experts = 1";
+        let taml: Taml = config::parse(&toml::from_str(keys).unwrap()).unwrap();
+        let tasks = ["click", "buy"].map(Task::binary).to_vec();
+        let mut g = Graph::new(Mode::Evaluation);
+        taml.build(&mut g, &Inputs { dense: 2, tasks, ..Inputs::default() }).unwrap();
+        let shown: Vec<(&str, String)> =
+            g.gates().iter().map(|gate| (gate.name.as_str(), gate.of.join(" "))).collect();
+        let of_learner =
+            |task: &str| format!("learners.{task}.0.experts.0 learners.{task}.0.experts.1 gates.{task}");
+        let expected = [
+            ("gates.click", "experts.click.0 experts.shared.0".to_owned()),
+            ("gates.buy", "experts.buy.0 experts.shared.0".to_owned()),
+            ("learners.click.0.gate", of_learner("click")),
+            ("learners.buy.0.gate", of_learner("buy")),
+        ];
+        assert_eq!(shown, expected);
     }
 
     #[test]
