@@ -28,7 +28,7 @@ use crate::inputs::Inputs;
 use crate::layers::mlp::{MlpInput, MlpStyle};
 use crate::layers::moe::{GateStyle, all_see_all, bank_and_logits_of_all, mix, show_readers};
 use crate::layers::{scenario, tasks, towers, trunk};
-use crate::registry::{Architecture, Entry};
+use crate::registry::{Alias, Architecture, Entry};
 use crate::taxonomy::{Method, Relation, Structure};
 use manygate_core::{Error, Result};
 use manygate_graph::ops::{BceOfProduct, CounterfactualRisk, Imputed, Multiply, Risk, Sigmoid};
@@ -170,7 +170,12 @@ const OWN_KEYS: [Key; 14] = [
 /// Registry entry.
 pub const ENTRY: Entry = Entry {
     name: "escm2",
-    aliases: &["escm"],
+    aliases: &[Alias {
+        name: "escm",
+        summary: "ESCM², written without its square",
+        paper: "H. Wang et al., \"ESCM²: Entire Space Counterfactual Multi-Task Model for Post-Click Conversion Rate Estimation\", SIGIR 2022",
+        preset: None,
+    }],
     relation: Relation::Cascade,
     structure: Structure::None,
     method: Method::HardSharing,

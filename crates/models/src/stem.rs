@@ -30,7 +30,7 @@ use crate::layers::extraction::{Extraction, SHARED};
 use crate::layers::mlp::{MlpInput, MlpStyle, mlps};
 use crate::layers::moe::{Gate, GateStyle, gate_logits, show_gates};
 use crate::layers::{scenario, tasks, towers, trunk};
-use crate::registry::{Architecture, Entry};
+use crate::registry::{Alias, Architecture, Entry};
 use crate::taxonomy::{Method, Relation, Structure};
 use manygate_core::{Error, Result};
 use manygate_graph::ops::{Add, GateCombineSeen, LookupTrunk};
@@ -90,7 +90,12 @@ const OWN_KEYS: [Key; 7] = [
 /// Registry entry.
 pub const ENTRY: Entry = Entry {
     name: "stem",
-    aliases: &["stem_net"],
+    aliases: &[Alias {
+        name: "stem_net",
+        summary: "the network of the STEM paper, STEM-Net",
+        paper: "L. Su et al., \"STEM: Unleashing the Power of Embeddings for Multi-Task Recommendation\", AAAI 2024",
+        preset: None,
+    }],
     relation: Relation::Parallel,
     structure: Structure::None,
     method: Method::SoftSharing,
