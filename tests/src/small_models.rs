@@ -54,7 +54,7 @@ fn plain_configurations(model: &str) -> Vec<String> {
         "stem" => vec![
             "expert_units = [6, 5]\ntower_units = [4]\ngate_units = [3]",
             "levels = 2\ntask_experts = 2\nexpert_units = [5]\ntower_units = []\ngate_units = []",
-            "levels = 2\nexpert_units = [5]\ntower_units = [4]\ngate_units = [3]\nscenario_heads = true",
+            "levels = 2\nexpert_units = [5]\ntower_units = []\ngate_units = [3]\nscenario_heads = true",
         ],
         "taml" => vec![
             "learners = 2\nexpert_units = [6, 5]\ntower_units = [4]\ndistill = \"mse\"",
@@ -74,8 +74,7 @@ fn plain_configurations(model: &str) -> Vec<String> {
             "bottom_units = [6]\ntower_units = []",
             "bottom_units = [6]\ntower_units = [4]\nscenario_heads = true",
         ],
-        // Norms over the few rows of a scenario lose digits with every layer.
-        "single_scenario" => vec!["bottom_units = [6]\ntower_units = [4]"],
+        "single_scenario" => vec!["bottom_units = [6, 5]\ntower_units = [4]"],
         "apg" => {
             let kinds = [
                 "hyper_units = [4]\ngenerate_bias = true\nover_rank = 3",
