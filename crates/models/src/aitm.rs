@@ -169,11 +169,7 @@ struct Transfer {
 impl Aitm {
     /// Width of the states.
     fn width(&self) -> Result<usize> {
-        let weight = self.calibrator_weight;
-        if !(weight.is_finite() && weight >= 0.0) {
-            let message = format!("must be a number from 0 up; it is {weight}");
-            return Err(Error::config("model.calibrator_weight", message));
-        }
+        config::check_factors(&[("calibrator_weight", self.calibrator_weight)])?;
         match self.bottom_units.last() {
             Some(&width) if !self.bottom_units.contains(&0) => Ok(width),
             _ => {

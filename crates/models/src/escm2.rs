@@ -240,14 +240,10 @@ impl Escm2 {
             let message = format!("must lie in (0, 1]; it is {}", self.least_propensity);
             return Err(Error::config("model.least_propensity", message));
         }
-        for (key, weight) in
-            [("conversion_weight", self.conversion_weight), ("both_weight", self.both_weight)]
-        {
-            if !(weight.is_finite() && weight >= 0.0) {
-                let message = format!("must be a number from 0 up; it is {weight}");
-                return Err(Error::config(format!("model.{key}"), message));
-            }
-        }
+        config::check_factors(&[
+            ("conversion_weight", self.conversion_weight),
+            ("both_weight", self.both_weight),
+        ])?;
         if self.base == Base::Mmoe && self.experts == 0 {
             return Err(Error::config("model.experts", "must be at least 1"));
         }

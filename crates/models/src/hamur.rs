@@ -30,7 +30,7 @@ use crate::inputs::Inputs;
 use crate::layers::generated::{Generated, Start};
 use crate::layers::linear::{self, Head};
 use crate::layers::mlp::{Networks, layer_of_each};
-use crate::layers::scenario_norm::{Moving, Variance, moments};
+use crate::layers::scenario_norm::{self, Moving, Variance, moments};
 use crate::layers::{scenario, tasks, trunk};
 use crate::registry::{Architecture, Entry};
 use crate::taxonomy::{Method, Relation, Structure};
@@ -194,6 +194,7 @@ impl Hamur {
                 format!("there is no layer {layer} in `units`; the last one is {last}"),
             );
         }
+        scenario_norm::check(self.epsilon, self.momentum)?;
         match (1..self.adapters.len()).find(|&i| self.adapters[..i].contains(&self.adapters[i])) {
             Some(i) => wrong("adapters", format!("layer {} is listed twice", self.adapters[i])),
             None => Ok(()),

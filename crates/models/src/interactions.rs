@@ -131,6 +131,7 @@ impl Architecture for Interactions {
         let fields = trunk::equal_fields(g, inputs, common.embedding, x0, "interactions")?;
         let Interactions { kind, layers, heads, head_dim, scale, .. } = *self;
         let style = Interaction { kind, layers, heads, head_dim, scale };
+        style.check("")?;
         let mut parts = interaction(g, style, x0, [fields, self.embedding_dim], &mut |_, e, _| Ok(e))?;
         parts.push(x0);
         let input = concat::concat(g, "deep.input", &parts)?;

@@ -97,6 +97,9 @@ impl Entry {
 /// Largest width of a layer and count of anything that a configuration may ask for.
 const MAX_SIZE: i64 = 1 << 16;
 
+/// Keys that list layers by number; other lists of numbers are widths.
+const LAYERS: [&str; 1] = ["adapters"];
+
 /// Keys that are probabilities below 1.
 const RATES: [&str; 2] = ["dropout", "gate_dropout"];
 
@@ -166,7 +169,9 @@ pub fn from_table(model: &toml::Table) -> Result<(&'static Entry, Box<dyn Archit
     let architecture = (entry.parse)(&keys)?;
     let resolved = architecture.resolved();
     check_sizes(&resolved)?;
+    check_widths(&resolved)?;
     check_rates(&resolved)?;
+    check_deviation(&resolved)?;
     Ok((entry, architecture))
 }
 
@@ -186,6 +191,31 @@ fn check_sizes(keys: &toml::Table) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// That every layer has a unit.
+fn check_widths(keys: &toml::Table) -> Result<()> {
+    fn has_zero(value: &toml::Value) -> bool {
+        match value {
+            toml::Value::Array(list) => list.iter().any(has_zero),
+            other => other.as_integer() == Some(0),
+        }
+    }
+    let lists = keys.iter().filter(|(key, value)| value.is_array() && !LAYERS.contains(&key.as_str()));
+    match lists.into_iter().find(|(_, list)| has_zero(list)) {
+        Some((key, _)) => Err(Error::config(format!("model.{key}"), "every layer needs at least one unit")),
+        None => Ok(()),
+    }
+}
+
+/// That rows of tables can be drawn.
+fn check_deviation(keys: &toml::Table) -> Result<()> {
+    let deviation = keys.get("embedding_deviation").and_then(toml::Value::as_float).unwrap_or_default();
+    if deviation.is_finite() && deviation >= 0.0 {
+        return Ok(());
+    }
+    let message = format!("{deviation} is no standard deviation; give a number from 0 up");
+    Err(Error::config("model.embedding_deviation", message))
 }
 
 /// That what is dropped is not all.
@@ -241,7 +271,7 @@ mod tests {
         assert!(unknown.contains("there is no model `mmoo`; use one of: "), "{unknown}");
         assert!(MODELS.iter().all(|model| unknown.contains(model.name)), "{unknown}");
         assert!(table("name = \"mmoe\"\nexpert = 3").contains("unknown field `expert`"));
-        assert!(table("name = \"mmoe\"\nexperts = \"three\"").contains("invalid type"));
+        assert!(table("name = \"mmoe\"\nexperts = \"three\"").contains("model.experts: invalid type"));
         assert!(table("experts = 3").contains("model.name: is missing"));
         let experts = table("name = \"mmoe\"\nexperts = 1000000000");
         assert!(experts.contains("model.experts: 1000000000 is more than 65536"), "{experts}");
@@ -253,6 +283,12 @@ mod tests {
         assert!(units.contains("model.domain_units: 9223372036854775807"), "{units}");
         let nested = table("name = \"ple\"\nexpert_units = [[4], [8, 70000]]");
         assert!(nested.contains("model.expert_units: 70000 is more than 65536"), "{nested}");
+        let width = table("name = \"ple\"\nexpert_units = [[4], [8, 0]]");
+        assert!(width.contains("model.expert_units: every layer needs at least one unit"), "{width}");
+        let deviation = table("name = \"mmoe\"\nembedding_deviation = -1");
+        assert!(deviation.contains("model.embedding_deviation: -1 is no standard deviation"), "{deviation}");
+        let number = table("name = \"mmoe\"\nexperts = 3\nactivation = 1");
+        assert!(number.contains("model.activation: must be a text"), "{number}");
     }
 
     #[test]

@@ -189,9 +189,11 @@ impl Architecture for Sarnet {
 impl Sarnet {
     fn check(&self, inputs: &Inputs) -> Result<()> {
         scenario::scenarios(inputs)?;
-        for (key, count) in
-            [("shared_experts", self.shared_experts), ("scenario_experts", self.scenario_experts)]
-        {
+        for (key, count) in [
+            ("scenario_dim", self.scenario_dim),
+            ("shared_experts", self.shared_experts),
+            ("scenario_experts", self.scenario_experts),
+        ] {
             if count == 0 {
                 return Err(Error::config(format!("model.{key}"), "must be at least 1"));
             }

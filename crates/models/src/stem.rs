@@ -28,7 +28,7 @@ use crate::inputs::{Inputs, Table};
 use crate::layers::concat::concat;
 use crate::layers::extraction::{Extraction, SHARED};
 use crate::layers::mlp::{MlpInput, MlpStyle, mlps};
-use crate::layers::moe::{Gate, GateStyle, gate_logits, show_gates};
+use crate::layers::moe::{Gate, GateStyle, check_experts, gate_logits, show_gates};
 use crate::layers::{scenario, tasks, towers, trunk};
 use crate::registry::{Alias, Architecture, Entry};
 use crate::taxonomy::{Method, Relation, Structure};
@@ -116,6 +116,7 @@ impl Architecture for Stem {
         let &Stem { task_experts, shared_experts, scenario_heads, .. } = self;
         let level = Extraction { task_experts, shared_experts, expert, gate, scenario_heads };
         level.check(inputs)?;
+        check_experts(expert)?;
         if self.levels == 0 {
             return Err(Error::config("model.levels", "must be at least 1"));
         }

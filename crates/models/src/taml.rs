@@ -233,16 +233,11 @@ impl Taml {
                 return Err(Error::config(format!("model.{key}"), "must be at least 1"));
             }
         }
-        for (key, weight) in [
+        config::check_factors(&[
             ("fused_weight", self.fused_weight),
             ("learner_weight", self.learner_weight),
             ("distill_weight", self.distill_weight),
-        ] {
-            if !(weight.is_finite() && weight >= 0.0) {
-                let message = format!("must be a number from 0 up; it is {weight}");
-                return Err(Error::config(format!("model.{key}"), message));
-            }
-        }
+        ])?;
         no_task_is_shared(inputs)?;
         if self.entire_space { check_entire_space(inputs) } else { Ok(()) }
     }

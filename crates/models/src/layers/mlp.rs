@@ -61,7 +61,7 @@ impl<'a> Networks<'a> {
         self.prefixes.len() / self.scenarios
     }
 
-    /// Something of layer `index` of each, which may depend on the prefix `P.<index>`.
+    /// What `of` makes of the prefix `P.<index>` of each.
     fn layer<T>(self, index: usize, of: impl Fn(String) -> T) -> Vec<T> {
         self.prefixes.iter().map(|prefix| of(format!("{prefix}.{index}"))).collect()
     }

@@ -213,6 +213,17 @@ pub fn show_gates(
     Ok(())
 }
 
+/// That experts have a layer.
+///
+/// # Errors
+/// [`Error::Config`] where they have none.
+pub fn check_experts(expert: MlpStyle<'_>) -> Result<()> {
+    match expert.units {
+        [] => Err(Error::config("model.expert_units", "experts need at least one layer")),
+        _ => Ok(()),
+    }
+}
+
 /// The experts `[batch, experts · last unit]`, and the logits of the gates, of several gates in one value or not.
 ///
 /// # Errors
@@ -223,6 +234,7 @@ pub fn bank_and_logits(
     expert: MlpStyle<'_>,
     gate: GateStyle<'_>,
 ) -> Result<(Value, Vec<Value>)> {
+    check_experts(expert)?;
     let Readers { input, experts, gates } = readers;
     let (of_scenarios, shared) = gates.split_at(gates.partition_point(|gate| gate.scenarios.is_some()));
     if gate.hidden.units.is_empty() && !shared.is_empty() {

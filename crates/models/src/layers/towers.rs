@@ -49,6 +49,8 @@ pub fn named(
         let logits = logits(g, prefixes, input, style)?;
         return (0..prefixes.len()).map(|t| g.columns(logits, t, 1)).collect();
     };
+    // Apart, and not side by side: what one norm by scenario reaches is not told by column, so that each task's loss would
+    // seem to reach all towers.
     let mut logits = Vec::with_capacity(prefixes.len());
     for (t, prefix) in prefixes.iter().enumerate() {
         let x = match input {
