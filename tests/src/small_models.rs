@@ -49,16 +49,19 @@ fn plain_configurations(model: &str) -> Vec<String> {
             "estimate = \"ips\"\nbase = \"none\"\ntower_units = [6, 4]\nleast_propensity = 0.5",
             "experts = 2\nexpert_units = [6, 5]\ntower_units = [4]\nimputation = \"sigmoid\"\n\
              propensity_gradient = true\ngate_units = [3]",
-            "experts = 2\nexpert_units = [5]\ntower_units = []\ngate_bias = true",
+            "experts = 2\nexpert_units = [5]\ntower_units = []\ngate_bias = true\nscenario_heads = true",
         ],
         "stem" => vec![
             "expert_units = [6, 5]\ntower_units = [4]\ngate_units = [3]",
             "levels = 2\ntask_experts = 2\nexpert_units = [5]\ntower_units = []\ngate_units = []",
+            "levels = 2\nexpert_units = [5]\ntower_units = []\ngate_units = [3]\nscenario_heads = true",
         ],
         "taml" => vec![
             "learners = 2\nexpert_units = [6, 5]\ntower_units = [4]\ndistill = \"mse\"",
             "learners = 3\nlearner_experts = 2\nshared_experts = 1\nexpert_units = [5]\ntower_units = []\n\
              nested_gates = true\nlevels = 2\nfuse = \"gate\"\ngate_bias = true\ngate_units = [3]",
+            "learners = 2\nexpert_units = [5]\ntower_units = [4]\nnested_gates = true\nfuse = \"gate\"\n\
+             scenario_heads = true",
             "learners = 2\nexpert_units = [5]\ntower_units = [4]\nfuse = \"logit\"\nnested_gates = true",
         ],
         "esmm" => vec![
@@ -71,8 +74,7 @@ fn plain_configurations(model: &str) -> Vec<String> {
             "bottom_units = [6]\ntower_units = []",
             "bottom_units = [6]\ntower_units = [4]\nscenario_heads = true",
         ],
-        // Norms over the few rows of a scenario lose digits with every layer.
-        "single_scenario" => vec!["bottom_units = [6]\ntower_units = [4]"],
+        "single_scenario" => vec!["bottom_units = [6, 5]\ntower_units = [4]"],
         "apg" => {
             let kinds = [
                 "hyper_units = [4]\ngenerate_bias = true\nover_rank = 3",

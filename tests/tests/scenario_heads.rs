@@ -27,6 +27,13 @@ fn pairs() -> Vec<(String, String)> {
         "name = \"cgc\"\ntask_experts = 2\nexpert_units = [6]\ntower_units = [4]",
         "name = \"ple\"\nlevels = 3\nexpert_units = [6]\ntower_units = [4]\ngate_units = [5]",
         "name = \"esmm\"\ntower_units = [4]",
+        "name = \"stem\"\nlevels = 2\nexpert_units = [6]\ntower_units = [4]\ngate_units = [5]",
+        "name = \"taml\"\nlearners = 2\nexpert_units = [6]\ntower_units = [4]\ngate_bias = true",
+        "name = \"taml\"\nlearners = 2\nexpert_units = [6]\ntower_units = [4]\nnested_gates = true\nlevels = 2\n\
+         fuse = \"gate\"",
+        "name = \"aitm\"\nbottom_units = [6]\ntower_units = [4]",
+        "name = \"escm2\"\nexperts = 2\nexpert_units = [6]\ntower_units = [4]",
+        "name = \"cross_stitch\"\nunits = [6]\ntower_units = [4]",
     ];
     let with_heads = |plain: &str| (plain.to_owned(), format!("{plain}\nscenario_heads = true"));
     let mut pairs: Vec<(String, String)> = models.iter().map(|plain| with_heads(plain)).collect();
@@ -66,7 +73,7 @@ fn scenario_of(name: &str) -> Option<(usize, String)> {
     let mut parts: Vec<&str> = name.split('.').collect();
     let at = parts.iter().enumerate().find_map(|(i, &part)| match part {
         "towers" | "gates" => Some(i + 2),
-        "tower" => Some(i + 1),
+        "tower" | "gate" | "fuse" => Some(i + 1),
         _ => None,
     });
     // Networks of one scenario, not the layers of a network.

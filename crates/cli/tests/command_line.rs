@@ -179,10 +179,36 @@ fn models_lists_and_describes() {
     let described = [&["version", "name", "summary", "paper"], &place[..], &["own_keys", "common_keys"]];
     assert_eq!(keys(&one), described.concat());
     assert_eq!([&one["relation"], &one["structure"], &one["method"]], ["parallel", "none", "soft_sharing"]);
-    let alias = lab.run(&["models", "omoe"]).success();
-    assert!(alias.stdout.starts_with("moe: ") && alias.stdout.contains("also called omoe"));
     assert_eq!(keys(&one["own_keys"][0]), ["name", "default", "doc"]);
     lab.run(&["models", "mmoo"]).failure(2, &["there is no model `mmoo`", "mmoe"]);
+}
+
+#[test]
+fn an_alias_is_told_before_its_model() {
+    let lab = Lab::new();
+    for (alias, lines) in [
+        (
+            "mhta",
+            [
+                "mhta: multi-head attention",
+                "A. Vaswani",
+                "attention with kind = \"target\"",
+                "",
+                "attention: ",
+            ],
+        ),
+        ("omoe", ["omoe: ", "J. Ma", "another name of moe", "", "moe: "]),
+    ] {
+        let told = lab.run(&["models", alias]).success().stdout;
+        assert!(told.lines().zip(lines).all(|(line, begins)| line.starts_with(begins)), "{told}");
+        assert!(told.contains("also called ") && told.contains("embedding_dim"), "{told}");
+    }
+    let dnn = lab.run(&["models", "dnn"]).success().stdout;
+    assert!(dnn.lines().nth(1).unwrap().starts_with("interactions with kind = \"none\""), "{dnn}");
+    let pnn = lab.run(&["models", "pnn", "--json"]).success().json();
+    assert_eq!(pnn["alias"]["preset"], serde_json::json!({ "key": "kind", "value": "inner" }));
+    assert_eq!([&pnn["alias"]["name"], &pnn["name"]], ["pnn", "interactions"]);
+    assert!(lab.run(&["models", "interactions", "--json"]).success().json().get("alias").is_none());
 }
 
 /// Of the weights that are kept, every task has those of its own best validation.

@@ -27,6 +27,20 @@ fn gates_are_shown_as_tables_json_and_a_picture() {
 }
 
 #[test]
+fn nested_gates_are_shown_with_what_they_mix() {
+    let lab = Lab::new();
+    let taml = "name = \"taml\"\nembedding_dim = 4\nlearners = 2\nexpert_units = [4]\nnested_gates = true";
+    lab.configure(MODEL, taml);
+    lab.run(&["train", "config.toml", "--out", "run"]).success();
+    let json = lab.run(&["inspect", "run", "--gates", "--json"]).success().json();
+    let gates = json["gates"].as_array().unwrap();
+    let of = |name: &str| gates.iter().find(|gate| gate["name"] == name).unwrap()["of"].clone();
+    assert_eq!(gates.len(), 6);
+    assert_eq!(of("gates.buy"), ["experts.buy.0", "experts.shared.0", "experts.shared.1"]);
+    assert_eq!(of("learners.buy.1.gate"), ["learners.buy.1.experts.0", "gates.buy"]);
+}
+
+#[test]
 fn a_model_without_gates_says_so() {
     let lab = Lab::new();
     lab.configure(MODEL, "name = \"shared_bottom\"\nembedding_dim = 4");

@@ -2,8 +2,8 @@
 
 mod support;
 
+use manygate_tests::on_all_cores;
 use std::process::Stdio;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use support::{Lab, MODEL, SECOND_TASK, csv};
 
@@ -207,24 +207,9 @@ fn long_job((model, left_out): Job) -> Lab {
     lab
 }
 
-/// Checks every job, as many at a time as there are cores.
-fn on_all_cores(check: fn(Job)) {
-    let next = AtomicUsize::new(0);
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    std::thread::scope(|scope| {
-        for _ in 0..cores.min(MODELS.len()) {
-            scope.spawn(|| {
-                while let Some(&job) = MODELS.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    check(job);
-                }
-            });
-        }
-    });
-}
-
 #[test]
 fn threads_do_not_change_a_byte() {
-    on_all_cores(train_on_threads);
+    on_all_cores(MODELS.to_vec(), |&job| train_on_threads(job));
 }
 
 fn train_on_threads((model, left_out): Job) {
@@ -249,7 +234,7 @@ fn train_on_threads((model, left_out): Job) {
 #[cfg(unix)]
 #[test]
 fn a_run_killed_twice_and_resumed_equals_an_uninterrupted_one() {
-    on_all_cores(kill_and_resume);
+    on_all_cores(MODELS.to_vec(), |&job| kill_and_resume(job));
 }
 
 #[cfg(unix)]

@@ -18,8 +18,11 @@
 //! `ait.{v,k,q}.weight` of all steps or `ait.<task>.{v,k,q}.weight` (`.bias` as configured), `towers.<task>.<i>.*`. Tasks are
 //! the events in order, each trained over all rows. What is handed on is z_{t−1}, not q_{t−1}, which two tasks cannot tell
 //! apart. Others sum the penalty over the batch, so that it grows with it, leave it out, or let one query score both.
+//!
+//! `scenario_heads`: a tower for each task and scenario, `towers.<task>.<scenario>.<i>.*`, of which a row computes its own
+//! scenario's.
 
-use crate::config::{self, ActivationName, COMMON_KEYS, Common, DROPOUT, Key, NormName};
+use crate::config::{self, ActivationName, COMMON_KEYS, Common, DROPOUT, Key, NormName, SCENARIO_HEADS};
 use crate::inputs::Inputs;
 use crate::layers::concat::concat;
 use crate::layers::linear::linear;
@@ -56,6 +59,7 @@ pub struct Aitm {
     calibrator_weight: f64,
     tower_units: Vec<usize>,
     dropout: f64,
+    scenario_heads: bool,
 }
 
 impl Default for Aitm {
@@ -72,11 +76,12 @@ impl Default for Aitm {
             calibrator_weight: 0.6,
             tower_units: Vec::new(),
             dropout: 0.0,
+            scenario_heads: false,
         }
     }
 }
 
-const OWN_KEYS: [Key; 7] = [
+const OWN_KEYS: [Key; 8] = [
     Key {
         name: "bottom_units",
         default: "[128, 64, 32]",
@@ -100,6 +105,7 @@ const OWN_KEYS: [Key; 7] = [
     },
     Key { name: "tower_units", default: "[]", doc: "hidden widths of each task's tower" },
     DROPOUT,
+    SCENARIO_HEADS,
 ];
 
 /// Registry entry.
@@ -138,7 +144,8 @@ impl Architecture for Aitm {
             states.push(self.receive(g, task, states[t - 1], own, maps)?);
         }
         let states = concat(g, "states", &states)?;
-        let logits = towers::towers(g, inputs, MlpInput::Each(states), common.mlp(&self.tower_units))?;
+        let tower = common.mlp(&self.tower_units);
+        let logits = towers::of_tasks(g, inputs, MlpInput::Each(states), tower, self.scenario_heads)?;
         tasks::heads(g, inputs, &logits)?;
         if g.is_training() && self.calibrator_weight > 0.0 {
             let part = g.loss(LossPart::new("calibrator", self.calibrator_weight as f32, Over::Rows))?;
@@ -162,11 +169,7 @@ struct Transfer {
 impl Aitm {
     /// Width of the states.
     fn width(&self) -> Result<usize> {
-        let weight = self.calibrator_weight;
-        if !(weight.is_finite() && weight >= 0.0) {
-            let message = format!("must be a number from 0 up; it is {weight}");
-            return Err(Error::config("model.calibrator_weight", message));
-        }
+        config::check_factors(&[("calibrator_weight", self.calibrator_weight)])?;
         match self.bottom_units.last() {
             Some(&width) if !self.bottom_units.contains(&0) => Ok(width),
             _ => {

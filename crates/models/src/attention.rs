@@ -31,7 +31,7 @@ use crate::layers::linear::{bare, linear};
 use crate::layers::sequence::{self, AttentionBlock, List, behaviours, with_places};
 use crate::layers::trunk::Embedding;
 use crate::layers::{concat, tasks, towers, trunk};
-use crate::registry::{Architecture, Entry, Preset};
+use crate::registry::{Alias, Architecture, Entry, Preset};
 use crate::taxonomy::{Method, Relation, Structure};
 use manygate_core::{Error, Result};
 use manygate_graph::ops::{Compare, SequencePool, SequenceSoftmax, TargetAttention, WeightedPool};
@@ -156,17 +156,29 @@ const OWN_KEYS: [Key; 17] = [
     DROPOUT,
 ];
 
-/// What aliases choose.
-pub const PRESETS: &[Preset] = &[
-    Preset { alias: "din", key: "kind", value: "din" },
-    Preset { alias: "mhta", key: "kind", value: "target" },
-    Preset { alias: "self_attention", key: "kind", value: "self" },
-];
-
 /// Registry entry.
 pub const ENTRY: Entry = Entry {
     name: "attention",
-    aliases: &["din", "mhta", "self_attention"],
+    aliases: &[
+        Alias {
+            name: "din",
+            summary: "a small network compares each behaviour with the candidate item",
+            paper: "G. Zhou et al., \"Deep Interest Network for Click-Through Rate Prediction\", KDD 2018",
+            preset: Some(Preset { key: "kind", value: "din" }),
+        },
+        Alias {
+            name: "mhta",
+            summary: "multi-head attention whose one query is the candidate item",
+            paper: "A. Vaswani et al., \"Attention Is All You Need\", NeurIPS 2017",
+            preset: Some(Preset { key: "kind", value: "target" }),
+        },
+        Alias {
+            name: "self_attention",
+            summary: "multi-head attention of behaviours among themselves",
+            paper: "A. Vaswani et al., \"Attention Is All You Need\", NeurIPS 2017",
+            preset: Some(Preset { key: "kind", value: "self" }),
+        },
+    ],
     relation: Relation::Parallel,
     structure: Structure::None,
     method: Method::HardSharing,

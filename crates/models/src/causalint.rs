@@ -134,9 +134,17 @@ impl Architecture for CausalInt {
             return Err(Error::config("tasks", "causalint predicts one task; list one"));
         };
         tasks::all_binary(inputs, ENTRY.name)?;
-        if self.units.is_empty() || self.transfer == 0 {
-            return Err(Error::config("model.units", "causalint needs layers, and a transfer of at least 1"));
+        if self.units.is_empty() {
+            return Err(Error::config("model.units", "needs at least one layer"));
         }
+        if self.transfer == 0 {
+            return Err(Error::config("model.transfer", "must be at least 1"));
+        }
+        config::check_factors(&[
+            ("orthogonality_weight", self.orthogonality_weight),
+            ("conflict_weight", self.conflict_weight),
+            ("inner_rate", self.inner_rate),
+        ])?;
         let scenarios = scenario::scenarios(inputs)?;
         let embedding = Embedding { dim: self.embedding_dim, deviation: self.embedding_deviation as f32 };
         let x0 = trunk::trunk(g, inputs, embedding)?;

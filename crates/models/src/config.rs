@@ -126,7 +126,35 @@ impl Common {
 /// Reads a model's keys out of the `[model]` table.
 ///
 /// # Errors
-/// [`Error::Config`] that names the key and lists the ones that exist.
+/// [`Error::Config`] that names the key and, where there is no such key, lists the ones that exist.
 pub fn parse<T: for<'de> Deserialize<'de>>(keys: &toml::Table) -> Result<T> {
-    T::deserialize(keys.clone()).map_err(|e| Error::config("model", e.message().trim()))
+    let parse = |keys: toml::Table| {
+        T::deserialize(keys).map_err(|e| match e.message().trim() {
+            // How the parser says that a value by name is a number, or a list.
+            "invalid type: unit variant, expected string only" => "must be a text".to_owned(),
+            message => message.to_owned(),
+        })
+    };
+    parse(keys.clone()).map_err(|message| {
+        // What is wrong with a value is told without its key: it is the one that is wrong alone.
+        let alone = |(key, value): (&String, &toml::Value)| {
+            let message = parse(toml::Table::from_iter([(key.clone(), value.clone())])).err()?;
+            Some(Error::config(format!("model.{key}"), message))
+        };
+        keys.iter().find_map(alone).unwrap_or_else(|| Error::config("model", message))
+    })
+}
+
+/// That these keys, factors of losses and rates, are numbers from 0 up.
+///
+/// # Errors
+/// [`Error::Config`] with the first that is not.
+pub fn check_factors(factors: &[(&str, f64)]) -> Result<()> {
+    match factors.iter().find(|(_, factor)| !(factor.is_finite() && *factor >= 0.0)) {
+        Some((key, factor)) => {
+            let message = format!("must be a number from 0 up; it is {factor}");
+            Err(Error::config(format!("model.{key}"), message))
+        }
+        None => Ok(()),
+    }
 }

@@ -16,8 +16,11 @@
 //! thousand times faster than the networks, and weight decay would pull it to zero and not to the identity: give it a group
 //! of the optimiser, `names = ["stitch.*"]`. Others transpose A, which does not show while it is symmetric, mix before the
 //! activation, or mix in place, task by task.
+//!
+//! `scenario_heads`: a tower for each task and scenario, `towers.<task>.<scenario>.<i>.*`, of which a row computes its own
+//! scenario's.
 
-use crate::config::{self, ActivationName, COMMON_KEYS, Common, Key, NormName};
+use crate::config::{self, ActivationName, COMMON_KEYS, Common, Key, NormName, SCENARIO_HEADS};
 use crate::inputs::Inputs;
 use crate::layers::mlp::{MlpInput, MlpStyle, layer_of_each, mlps};
 use crate::layers::{tasks, towers, trunk};
@@ -41,6 +44,7 @@ pub struct CrossStitch {
     own_weight: f64,
     tower_units: Vec<usize>,
     dropout: f64,
+    scenario_heads: bool,
 }
 
 impl Default for CrossStitch {
@@ -55,11 +59,12 @@ impl Default for CrossStitch {
             own_weight: 0.9,
             tower_units: vec![128, 64],
             dropout: 0.0,
+            scenario_heads: false,
         }
     }
 }
 
-const OWN_KEYS: [Key; 3] = [
+const OWN_KEYS: [Key; 4] = [
     Key { name: "units", default: "[512, 256]", doc: "widths of each task's network below its tower" },
     Key {
         name: "per_unit",
@@ -71,6 +76,7 @@ const OWN_KEYS: [Key; 3] = [
         default: "0.9",
         doc: "weight at the start of a task's own activations, in [0, 1]; the others share the rest",
     },
+    SCENARIO_HEADS,
 ];
 
 /// Registry entry.
@@ -98,13 +104,14 @@ impl Architecture for CrossStitch {
         // All tasks read the same first input: one product.
         let first = MlpStyle { units: &self.units[..1], ..style };
         let mut h = mlps(g, &nets, MlpInput::Shared(x0), first)?;
-        for l in 0..self.units.len() {
+        for (l, &units) in self.units.iter().enumerate() {
             if l > 0 {
-                h = layer_of_each(g, &nets, l, h, style)?;
+                h = layer_of_each(g, &nets, l, h, units, style)?;
             }
             h = self.stitch(g, inputs.tasks.len(), l, h)?;
         }
-        let logits = towers::towers(g, inputs, MlpInput::Each(h), common.mlp(&self.tower_units))?;
+        let tower = common.mlp(&self.tower_units);
+        let logits = towers::of_tasks(g, inputs, MlpInput::Each(h), tower, self.scenario_heads)?;
         tasks::heads(g, inputs, &logits)
     }
 

@@ -194,6 +194,7 @@ impl Architecture for Dffm {
             head_dim: self.interaction_head_dim,
             scale: self.interaction_scale,
         };
+        self.check(&style)?;
         // What becomes of the fields before any interaction.
         let mut shown = false;
         let mut parts = interaction(g, style, x0, [fields, self.embedding_dim], &mut |g, x, groups| {
@@ -242,6 +243,28 @@ impl Domain {
 }
 
 impl Dffm {
+    fn check(&self, style: &Interaction) -> Result<()> {
+        style.check("interaction_")?;
+        // The network of the domain is one for fields and for what a layer of attention makes of them.
+        let width = style.heads * style.head_dim;
+        if style.kind == Kind::Autoint && style.layers > 1 && width != self.embedding_dim {
+            let message = format!(
+                "with several layers, interaction_heads · interaction_head_dim, {width}, must be embedding_dim, {}",
+                self.embedding_dim
+            );
+            return Err(Error::config("model.interaction_head_dim", message));
+        }
+        let of_attention = [
+            ("attention_heads", self.attention_heads),
+            ("attention_head_dim", self.attention_head_dim),
+            ("attention_rank", self.attention_rank),
+        ];
+        match of_attention.iter().find(|(_, count)| *count == 0 && !self.history.is_empty()) {
+            Some((key, _)) => Err(Error::config(format!("model.{key}"), "must be at least 1")),
+            None => Ok(()),
+        }
+    }
+
     /// x0 with the scenario's field, and the number of fields.
     fn fields(
         &self,

@@ -19,13 +19,16 @@
 //! the second: the in-graph form of the alternating steps of the paper's appendix. In `"joint"` 1 − v < 0 pushes d up on
 //! clicked rows. Others let the loss inflate the propensity, divide by the clicked rows, which is another estimator, clip the
 //! weighted loss in place of the propensity, or keep the first mean from below 0.
+//!
+//! `scenario_heads`: a tower, and with experts a gate, for each of ctr, cvr and imp and each scenario,
+//! `towers.ctr.<scenario>.<i>.*` and `gates.ctr.<scenario>.*`, of which a row computes its own scenario's.
 
-use crate::config::{self, ActivationName, COMMON_KEYS, Common, Key, NormName};
+use crate::config::{self, ActivationName, COMMON_KEYS, Common, Key, NormName, SCENARIO_HEADS};
 use crate::inputs::Inputs;
 use crate::layers::mlp::{MlpInput, MlpStyle};
 use crate::layers::moe::{GateStyle, all_see_all, bank_and_logits_of_all, mix, show_readers};
-use crate::layers::{tasks, towers, trunk};
-use crate::registry::{Architecture, Entry};
+use crate::layers::{scenario, tasks, towers, trunk};
+use crate::registry::{Alias, Architecture, Entry};
 use crate::taxonomy::{Method, Relation, Structure};
 use manygate_core::{Error, Result};
 use manygate_graph::ops::{BceOfProduct, CounterfactualRisk, Imputed, Multiply, Risk, Sigmoid};
@@ -93,6 +96,7 @@ pub struct Escm2 {
     conversion_weight: f64,
     both_weight: f64,
     dropout: f64,
+    scenario_heads: bool,
 }
 
 impl Default for Escm2 {
@@ -117,11 +121,12 @@ impl Default for Escm2 {
             conversion_weight: 0.1,
             both_weight: 1.0,
             dropout: 0.0,
+            scenario_heads: false,
         }
     }
 }
 
-const OWN_KEYS: [Key; 13] = [
+const OWN_KEYS: [Key; 14] = [
     Key {
         name: "estimate",
         default: "\"dr\"",
@@ -159,12 +164,18 @@ const OWN_KEYS: [Key; 13] = [
     },
     Key { name: "conversion_weight", default: "0.1", doc: "λ_c, the weight of the conversion's risk" },
     Key { name: "both_weight", default: "1.0", doc: "λ_g, the weight of the loss of click and conversion" },
+    SCENARIO_HEADS,
 ];
 
 /// Registry entry.
 pub const ENTRY: Entry = Entry {
     name: "escm2",
-    aliases: &["escm"],
+    aliases: &[Alias {
+        name: "escm",
+        summary: "ESCM², written without its square",
+        paper: "H. Wang et al., \"ESCM²: Entire Space Counterfactual Multi-Task Model for Post-Click Conversion Rate Estimation\", SIGIR 2022",
+        preset: None,
+    }],
     relation: Relation::Cascade,
     structure: Structure::None,
     method: Method::HardSharing,
@@ -181,14 +192,15 @@ impl Architecture for Escm2 {
         let common = Common::new(self.embedding_dim, self.embedding_deviation, self.activation, self.norm)
             .with_dropout(self.dropout);
         let x0 = trunk::trunk(g, inputs, common.embedding)?;
-        let [served, imputed] = self.bases(g, &common, x0)?;
+        let [served, imputed] = self.bases(g, inputs, &common, x0)?;
         let style = common.mlp(&self.tower_units);
-        let logits = towers::logits(g, &["towers.ctr".into(), "towers.cvr".into()], served, style)?;
-        let [click, conversion] = [g.columns(logits, 0, 1)?, g.columns(logits, 1, 1)?];
-        let mut heads = vec![click, conversion];
+        let served_towers = ["towers.ctr".into(), "towers.cvr".into()];
+        let mut heads = towers::named(g, inputs, &served_towers, served, style, self.scenario_heads)?;
+        let (click, conversion) = (heads[0], heads[1]);
         if self.estimate == Estimate::Dr {
             // Apart from the others, so that a plan which serves computes nothing for it.
-            heads.push(towers::logits(g, &["towers.imp".into()], imputed, style)?);
+            let tower = ["towers.imp".into()];
+            heads.extend(towers::named(g, inputs, &tower, imputed, style, self.scenario_heads)?);
         }
         let [first, both] = &inputs.tasks[..] else { return Err(two_tasks()) };
         let p = g.add(format!("probability.{}", first.name), Sigmoid, &[click])?;
@@ -228,14 +240,10 @@ impl Escm2 {
             let message = format!("must lie in (0, 1]; it is {}", self.least_propensity);
             return Err(Error::config("model.least_propensity", message));
         }
-        for (key, weight) in
-            [("conversion_weight", self.conversion_weight), ("both_weight", self.both_weight)]
-        {
-            if !(weight.is_finite() && weight >= 0.0) {
-                let message = format!("must be a number from 0 up; it is {weight}");
-                return Err(Error::config(format!("model.{key}"), message));
-            }
-        }
+        config::check_factors(&[
+            ("conversion_weight", self.conversion_weight),
+            ("both_weight", self.both_weight),
+        ])?;
         if self.base == Base::Mmoe && self.experts == 0 {
             return Err(Error::config("model.experts", "must be at least 1"));
         }
@@ -250,7 +258,7 @@ impl Escm2 {
     }
 
     /// What the towers of click and conversion read, and that of the imputed error.
-    fn bases(&self, g: &mut Graph, common: &Common, x0: Value) -> Result<[MlpInput; 2]> {
+    fn bases(&self, g: &mut Graph, inputs: &Inputs, common: &Common, x0: Value) -> Result<[MlpInput; 2]> {
         if self.base == Base::None {
             return Ok([MlpInput::Shared(x0); 2]);
         }
@@ -259,7 +267,8 @@ impl Escm2 {
         let gates = heads.iter().map(|head| format!("gates.{head}")).collect();
         let hidden = MlpStyle { batch_norm: false, dropout: 0.0, ..common.mlp(&self.gate_units) };
         let gate = GateStyle { bias: self.gate_bias, hidden };
-        let readers = [all_see_all(x0, experts, gates)];
+        let scenarios = scenario::of_heads(inputs, self.scenario_heads)?;
+        let readers = [all_see_all(x0, experts, gates).by_scenario(scenarios)];
         let (bank, logits) = bank_and_logits_of_all(g, &readers, common.mlp(&self.expert_units), gate)?;
         show_readers(g, &readers, [logits, bank])?;
         let mut mixtures = |from: usize, gates: usize| {

@@ -28,9 +28,10 @@
 use crate::config::{self, ActivationName, COMMON_KEYS, Common, DROPOUT, Key, NormName};
 use crate::inputs::Inputs;
 use crate::layers::generated::{Generated, Start};
-use crate::layers::mlp::Head;
-use crate::layers::scenario_norm::{Moving, Variance, moments};
-use crate::layers::{by_scenario, scenario, tasks, trunk};
+use crate::layers::linear::{self, Head};
+use crate::layers::mlp::{Networks, layer_of_each};
+use crate::layers::scenario_norm::{self, Moving, Variance, moments};
+use crate::layers::{scenario, tasks, trunk};
 use crate::registry::{Architecture, Entry};
 use crate::taxonomy::{Method, Relation, Structure};
 use manygate_core::{Error, Result};
@@ -139,10 +140,11 @@ impl Architecture for Hamur {
             Backbone::Multi => scenarios,
             Backbone::Shared => 1,
         };
-        let bottoms = by_scenario::prefixes("bottom", backbones);
+        let bottoms = scenario::prefixes("bottom", backbones);
+        let bottoms = Networks::by_scenario(&bottoms, backbones);
         let mut h = x0;
         for (l, &units) in self.units.iter().enumerate() {
-            h = by_scenario::hidden_layer(g, &bottoms, l, h, units, common.mlp(&[]))?;
+            h = layer_of_each(g, bottoms, l, h, units, common.mlp(&[]))?;
             if self.adapters.contains(&l) {
                 h = self.adapter(g, &format!("adapters.{l}"), scenarios, core, h)?;
             }
@@ -161,13 +163,12 @@ fn logits(g: &mut Graph, inputs: &Inputs, backbones: usize, h: Value) -> Result<
     let mut all = Vec::with_capacity(inputs.tasks.len());
     // Tasks that are not served stand apart, so that a plan which serves computes nothing for them.
     for side_by_side in inputs.tasks.chunk_by(|a, b| a.auxiliary == b.auxiliary) {
-        let heads = |p: usize| {
-            let head = |task: &str| Head { prefix: format!("towers.{p}.{task}.0"), out: 1 };
-            side_by_side.iter().map(|task| head(&task.name)).collect()
-        };
-        let heads: Vec<Vec<Head>> = (0..backbones).map(heads).collect();
+        let of_backbone =
+            |p: usize| side_by_side.iter().map(move |task| format!("towers.{p}.{}.0", task.name));
+        let prefixes: Vec<String> = (0..backbones).flat_map(of_backbone).collect();
+        let heads = Head::of_each(&prefixes, 1);
         let name = format!("towers.*.{}", all.len());
-        let logits = by_scenario::linears(g, &name, &heads, h, true, Activation::Identity)?;
+        let logits = linear::by_scenario(g, &name, &heads, backbones, h, true, Activation::Identity)?;
         for t in 0..side_by_side.len() {
             all.push(g.columns(logits, t, 1)?);
         }
@@ -193,6 +194,7 @@ impl Hamur {
                 format!("there is no layer {layer} in `units`; the last one is {last}"),
             );
         }
+        scenario_norm::check(self.epsilon, self.momentum)?;
         match (1..self.adapters.len()).find(|&i| self.adapters[..i].contains(&self.adapters[i])) {
             Some(i) => wrong("adapters", format!("layer {} is listed twice", self.adapters[i])),
             None => Ok(()),

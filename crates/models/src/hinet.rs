@@ -28,10 +28,9 @@
 
 use crate::config::{self, ActivationName, COMMON_KEYS, Common, DROPOUT, Key, NormName};
 use crate::inputs::Inputs;
-use crate::layers::linear::linear;
-use crate::layers::mlp::{Head, MlpInput, MlpStyle, mlps};
+use crate::layers::linear::{Head, linear};
+use crate::layers::mlp::{MlpInput, MlpStyle, Networks, mlps, mlps_with_heads};
 use crate::layers::moe::{Gate, GateStyle, Readers, mixtures};
-use crate::layers::scenario_mlp::{self, Own};
 use crate::layers::{concat, scenario, tasks, towers, trunk};
 use crate::registry::{Architecture, Entry};
 use crate::taxonomy::{Method, Relation, Structure};
@@ -254,19 +253,15 @@ impl HiNet {
         expert: MlpStyle<'_>,
     ) -> Result<Value> {
         let seen: Vec<Vec<usize>> = (0..inputs.tasks.len()).map(|t| self.sees(inputs, t)).collect();
-        let own = |s: usize| Own {
-            prefixes: inputs
-                .task_names()
-                .flat_map(|task| (0..self.task_experts).map(move |k| format!("task_experts.{task}_{s}.{k}")))
-                .collect(),
-            heads: inputs
-                .task_names()
-                .zip(&seen)
-                .map(|(task, sees)| Head { prefix: format!("gates.{task}_{s}"), out: sees.len() })
-                .collect(),
-        };
-        let own: Vec<Own> = (0..scenarios).map(own).collect();
-        let (experts, gates) = scenario_mlp::mlps_with_heads(g, &own, c, expert)?;
+        let (mut own, mut heads) = (Vec::new(), Vec::new());
+        for s in 0..scenarios {
+            for (task, sees) in inputs.task_names().zip(&seen) {
+                own.extend((0..self.task_experts).map(|k| format!("task_experts.{task}_{s}.{k}")));
+                heads.push(Head { prefix: format!("gates.{task}_{s}"), out: sees.len() });
+            }
+        }
+        let own = Networks::by_scenario(&own, scenarios);
+        let (experts, gates) = mlps_with_heads(g, own, c, expert, &heads, true)?;
         let common: Vec<String> = self.common_experts().collect();
         let common = mlps(g, &common, MlpInput::Shared(c), expert)?;
         let bank = concat::concat(g, "task_level.bank", &[experts, common])?;

@@ -25,7 +25,7 @@ use crate::inputs::Inputs;
 use crate::layers::interaction::{Interaction, Kind, interaction};
 use crate::layers::mlp::mlp;
 use crate::layers::{concat, tasks, towers, trunk};
-use crate::registry::{Architecture, Entry, Preset};
+use crate::registry::{Alias, Architecture, Entry, Preset};
 use crate::taxonomy::{Method, Relation, Structure};
 use manygate_core::Result;
 use manygate_graph::Graph;
@@ -84,18 +84,35 @@ const OWN_KEYS: [Key; 7] = [
     DROPOUT,
 ];
 
-/// What the aliases choose.
-pub const PRESETS: &[Preset] = &[
-    Preset { alias: "pnn", key: "kind", value: "inner" },
-    Preset { alias: "nfm", key: "kind", value: "bi" },
-    Preset { alias: "autoint", key: "kind", value: "autoint" },
-    Preset { alias: "dnn", key: "kind", value: "none" },
-];
-
 /// Registry entry.
 pub const ENTRY: Entry = Entry {
     name: "interactions",
-    aliases: &["pnn", "nfm", "autoint", "dnn"],
+    aliases: &[
+        Alias {
+            name: "pnn",
+            summary: "products of all pairs of fields",
+            paper: "Y. Qu et al., \"Product-based Neural Networks for User Response Prediction\", ICDM 2016",
+            preset: Some(Preset { key: "kind", value: "inner" }),
+        },
+        Alias {
+            name: "nfm",
+            summary: "the sum of the products of all pairs of fields, unit by unit",
+            paper: "X. He, T.-S. Chua, \"Neural Factorization Machines\", SIGIR 2017",
+            preset: Some(Preset { key: "kind", value: "bi" }),
+        },
+        Alias {
+            name: "autoint",
+            summary: "attention among fields",
+            paper: "W. Song et al., \"AutoInt\", CIKM 2019",
+            preset: Some(Preset { key: "kind", value: "autoint" }),
+        },
+        Alias {
+            name: "dnn",
+            summary: "an MLP over the fields, without an interaction",
+            paper: "",
+            preset: Some(Preset { key: "kind", value: "none" }),
+        },
+    ],
     relation: Relation::Parallel,
     structure: Structure::None,
     method: Method::HardSharing,
@@ -114,6 +131,7 @@ impl Architecture for Interactions {
         let fields = trunk::equal_fields(g, inputs, common.embedding, x0, "interactions")?;
         let Interactions { kind, layers, heads, head_dim, scale, .. } = *self;
         let style = Interaction { kind, layers, heads, head_dim, scale };
+        style.check("")?;
         let mut parts = interaction(g, style, x0, [fields, self.embedding_dim], &mut |_, e, _| Ok(e))?;
         parts.push(x0);
         let input = concat::concat(g, "deep.input", &parts)?;

@@ -27,7 +27,7 @@
 use crate::config::{self, ActivationName, COMMON_KEYS, Common, DROPOUT, Key, NormName};
 use crate::inputs::Inputs;
 use crate::layers::dropout::dropout;
-use crate::layers::linear::{linear, side_by_side};
+use crate::layers::linear::{Head, columns_of, linear, side_by_side};
 use crate::layers::mlp::{MlpInput, MlpStyle, mlps};
 use crate::layers::{concat, scenario, tasks, towers, trunk};
 use crate::registry::{Architecture, Entry};
@@ -221,8 +221,10 @@ impl Lhuc {
         let prefixes: Vec<String> = (0..widths.len()).map(|l| format!("gates.{l}")).collect();
         let last = |l: usize| format!("gates.{l}.{}", self.gate_units.len());
         let Some(&hidden) = self.gate_units.last() else {
-            let layers: Vec<_> = widths.iter().enumerate().map(|(l, &width)| (last(l), width)).collect();
-            return side_by_side(g, "gates.*.0", &layers, z, Activation::Identity);
+            let heads = widths.iter().enumerate().map(|(l, &out)| Head { prefix: last(l), out });
+            let heads: Vec<Head> = heads.collect();
+            let all = side_by_side(g, "gates.*.0", &heads, z, true, Activation::Identity)?;
+            return columns_of(g, all, &heads);
         };
         let style = MlpStyle {
             units: &self.gate_units,

@@ -132,12 +132,7 @@ pub const ENTRY: Entry = Entry {
 
 impl Architecture for M2m {
     fn build(&self, g: &mut Graph, inputs: &Inputs) -> Result<()> {
-        if self.experts == 0 || self.expert_units.is_empty() || self.attention_meta.is_empty() {
-            return Err(Error::config(
-                "model",
-                "m2m needs an expert, layers of experts and of `attention_meta`",
-            ));
-        }
+        self.check()?;
         let common =
             Common::new(self.embedding_dim, self.embedding_deviation, self.activation, NormName::None);
         let x0 = trunk::trunk_without_sequences(g, inputs, common.embedding)?;
@@ -177,6 +172,17 @@ impl Architecture for M2m {
 }
 
 impl M2m {
+    fn check(&self) -> Result<()> {
+        if self.experts == 0 {
+            return Err(Error::config("model.experts", "must be at least 1"));
+        }
+        let units = [("expert_units", &self.expert_units), ("attention_meta", &self.attention_meta)];
+        match units.iter().find(|(_, units)| units.is_empty()) {
+            Some((key, _)) => Err(Error::config(format!("model.{key}"), "needs at least one layer")),
+            None => Ok(()),
+        }
+    }
+
     /// S: what the scenario and the profile say.
     fn scenario_knowledge(
         &self,

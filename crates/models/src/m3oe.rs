@@ -29,10 +29,10 @@
 use crate::config::{self, ActivationName, COMMON_KEYS, Common, DROPOUT, Key, NormName};
 use crate::inputs::Inputs;
 use crate::layers::dropout::dropout;
-use crate::layers::linear::{linear, linears};
+use crate::layers::linear::{self, Head, linear, side_by_side};
 use crate::layers::mlp::{MlpInput, mlp};
 use crate::layers::star::{Parts, star_layer};
-use crate::layers::{scenario, scenario_mlp, tasks, towers, trunk};
+use crate::layers::{scenario, tasks, towers, trunk};
 use crate::registry::{Architecture, Entry};
 use crate::taxonomy::{Method, Relation, Structure};
 use manygate_core::{Error, Result};
@@ -141,7 +141,9 @@ impl Architecture for M3oe {
         let h = self.representation(g, &common, scenarios, x0)?;
         let bank = self.bank(g, inputs, &common, h)?;
         let read = if self.gate_detach { g.stop_gradient(h) } else { h };
-        let gates = scenario_mlp::linears(g, "gates", inputs.task_names(), scenarios, read, self.experts)?;
+        let gates = scenario::prefixes_of_each("gates", inputs.task_names(), scenarios);
+        let gates = Head::of_each(&gates, self.experts);
+        let gates = linear::by_scenario(g, "gates", &gates, scenarios, read, true, Activation::Identity)?;
         let count = inputs.tasks.len();
         let (shared, width) = (self.experts, self.expert_width);
         let part = |g: &mut Graph, from: usize, count: usize| g.columns(bank, from * width, count * width);
@@ -199,11 +201,12 @@ impl M3oe {
         let experts: Vec<String> = shared.chain(domains).chain(of_tasks).collect();
         let maps: Vec<String> = experts.iter().map(|expert| format!("{expert}.linear")).collect();
         let width = self.expert_width;
+        let maps = Head::of_each(&maps, width);
         if !self.layer_norm {
-            let bank = linears(g, "bank", &maps, h, width, common.activation)?;
+            let bank = side_by_side(g, "bank", &maps, h, true, common.activation)?;
             return dropout(g, "bank", bank, common.dropout);
         }
-        let bank = linears(g, "bank.linear", &maps, h, width, Activation::Identity)?;
+        let bank = side_by_side(g, "bank.linear", &maps, h, true, Activation::Identity)?;
         let vectors = |name: &str, start: f32| {
             let vector = |e: &String| Block::vector(format!("{e}.norm.{name}"), width, Init::Constant(start));
             ParamSpec::new(experts.iter().map(vector).collect())

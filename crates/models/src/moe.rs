@@ -36,7 +36,7 @@ use crate::layers::moe::{
     Choice, Gate, GateStyle, all_see_all, bank_and_logits, mixtures_of_all, show_gates,
 };
 use crate::layers::{tasks, towers, trunk};
-use crate::registry::{Architecture, Entry};
+use crate::registry::{Alias, Architecture, Entry};
 use crate::taxonomy::{Method, Relation, Structure};
 use manygate_core::{Error, Result};
 use manygate_graph::ops::{GateCombine, MixtureLikelihood};
@@ -104,7 +104,12 @@ const OWN_KEYS: [Key; 7] = [
 /// Registry entry.
 pub const ENTRY: Entry = Entry {
     name: "moe",
-    aliases: &["omoe"],
+    aliases: &[Alias {
+        name: "omoe",
+        summary: "the one-gate mixture of experts that MMoE is compared with",
+        paper: "J. Ma et al., \"Modeling Task Relationships in Multi-task Learning with Multi-gate Mixture-of-Experts\", KDD 2018",
+        preset: None,
+    }],
     relation: Relation::Parallel,
     structure: Structure::None,
     method: Method::SoftSharing,

@@ -10,6 +10,7 @@ use crate::{
 };
 use manygate_core::{Error, Result};
 use manygate_graph::{Graph, Mode, Parameters};
+use serde::Serialize;
 
 /// A configured architecture.
 pub trait Architecture: std::fmt::Debug + Send + Sync {
@@ -45,7 +46,7 @@ pub struct Entry {
     /// Name under `[model]`.
     pub name: &'static str,
     /// Other names that it goes by.
-    pub aliases: &'static [&'static str],
+    pub aliases: &'static [Alias],
     /// What its tasks are to each other.
     pub relation: Relation,
     /// How it treats scenarios.
@@ -64,22 +65,40 @@ pub struct Entry {
     pub parse: fn(&toml::Table) -> Result<Box<dyn Architecture>>,
 }
 
-/// What an alias means beyond its model: a value of a key, which stands unless the configuration gives another.
-#[derive(Clone, Copy, Debug)]
+/// Another name of an architecture.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Alias {
+    /// The name.
+    pub name: &'static str,
+    /// One line.
+    pub summary: &'static str,
+    /// Citation; empty where there is none.
+    pub paper: &'static str,
+    /// What it chooses.
+    pub preset: Option<Preset>,
+}
+
+/// A value of a key, which stands unless the configuration gives another.
+#[derive(Clone, Copy, Debug, Serialize)]
 pub struct Preset {
-    /// The alias.
-    pub alias: &'static str,
     /// The key.
     pub key: &'static str,
     /// Its value, a text.
     pub value: &'static str,
 }
 
-/// What aliases choose.
-const PRESETS: &[&[Preset]] = &[attention::PRESETS, interactions::PRESETS];
+impl Entry {
+    /// The alias called `name`.
+    pub fn alias(&self, name: &str) -> Option<&'static Alias> {
+        self.aliases.iter().find(|alias| alias.name == name)
+    }
+}
 
 /// Largest width of a layer and count of anything that a configuration may ask for.
 const MAX_SIZE: i64 = 1 << 16;
+
+/// Keys that list layers by number; other lists of numbers are widths.
+const LAYERS: [&str; 1] = ["adapters"];
 
 /// Keys that are probabilities below 1.
 const RATES: [&str; 2] = ["dropout", "gate_dropout"];
@@ -126,7 +145,7 @@ pub const MODELS: &[Entry] = &[
 /// # Errors
 /// [`Error::Config`] that lists the names.
 pub fn find(name: &str) -> Result<&'static Entry> {
-    MODELS.iter().find(|m| m.name == name || m.aliases.contains(&name)).ok_or_else(|| {
+    MODELS.iter().find(|m| m.name == name || m.alias(name).is_some()).ok_or_else(|| {
         let names: Vec<&str> = MODELS.iter().map(|m| m.name).collect();
         Error::config("model.name", format!("there is no model `{name}`; use one of: {}", names.join(", ")))
     })
@@ -144,13 +163,15 @@ pub fn from_table(model: &toml::Table) -> Result<(&'static Entry, Box<dyn Archit
         None => return Err(Error::config("model.name", "is missing; `manygate models` lists the names")),
     };
     let entry = find(&name)?;
-    for preset in PRESETS.iter().copied().flatten().filter(|preset| preset.alias == name) {
-        keys.entry(preset.key).or_insert_with(|| preset.value.into());
+    if let Some(Preset { key, value }) = entry.alias(&name).and_then(|alias| alias.preset) {
+        keys.entry(key).or_insert_with(|| value.into());
     }
     let architecture = (entry.parse)(&keys)?;
     let resolved = architecture.resolved();
     check_sizes(&resolved)?;
+    check_widths(&resolved)?;
     check_rates(&resolved)?;
+    check_deviation(&resolved)?;
     Ok((entry, architecture))
 }
 
@@ -170,6 +191,31 @@ fn check_sizes(keys: &toml::Table) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// That every layer has a unit.
+fn check_widths(keys: &toml::Table) -> Result<()> {
+    fn has_zero(value: &toml::Value) -> bool {
+        match value {
+            toml::Value::Array(list) => list.iter().any(has_zero),
+            other => other.as_integer() == Some(0),
+        }
+    }
+    let lists = keys.iter().filter(|(key, value)| value.is_array() && !LAYERS.contains(&key.as_str()));
+    match lists.into_iter().find(|(_, list)| has_zero(list)) {
+        Some((key, _)) => Err(Error::config(format!("model.{key}"), "every layer needs at least one unit")),
+        None => Ok(()),
+    }
+}
+
+/// That rows of tables can be drawn.
+fn check_deviation(keys: &toml::Table) -> Result<()> {
+    let deviation = keys.get("embedding_deviation").and_then(toml::Value::as_float).unwrap_or_default();
+    if deviation.is_finite() && deviation >= 0.0 {
+        return Ok(());
+    }
+    let message = format!("{deviation} is no standard deviation; give a number from 0 up");
+    Err(Error::config("model.embedding_deviation", message))
 }
 
 /// That what is dropped is not all.
@@ -225,7 +271,7 @@ mod tests {
         assert!(unknown.contains("there is no model `mmoo`; use one of: "), "{unknown}");
         assert!(MODELS.iter().all(|model| unknown.contains(model.name)), "{unknown}");
         assert!(table("name = \"mmoe\"\nexpert = 3").contains("unknown field `expert`"));
-        assert!(table("name = \"mmoe\"\nexperts = \"three\"").contains("invalid type"));
+        assert!(table("name = \"mmoe\"\nexperts = \"three\"").contains("model.experts: invalid type"));
         assert!(table("experts = 3").contains("model.name: is missing"));
         let experts = table("name = \"mmoe\"\nexperts = 1000000000");
         assert!(experts.contains("model.experts: 1000000000 is more than 65536"), "{experts}");
@@ -237,24 +283,37 @@ mod tests {
         assert!(units.contains("model.domain_units: 9223372036854775807"), "{units}");
         let nested = table("name = \"ple\"\nexpert_units = [[4], [8, 70000]]");
         assert!(nested.contains("model.expert_units: 70000 is more than 65536"), "{nested}");
+        let width = table("name = \"ple\"\nexpert_units = [[4], [8, 0]]");
+        assert!(width.contains("model.expert_units: every layer needs at least one unit"), "{width}");
+        let deviation = table("name = \"mmoe\"\nembedding_deviation = -1");
+        assert!(deviation.contains("model.embedding_deviation: -1 is no standard deviation"), "{deviation}");
+        let number = table("name = \"mmoe\"\nexperts = 3\nactivation = 1");
+        assert!(number.contains("model.activation: must be a text"), "{number}");
     }
 
     #[test]
     fn every_name_and_alias_is_of_one_model() {
         let mut names: Vec<&str> =
-            MODELS.iter().flat_map(|m| m.aliases.iter().chain([&m.name])).copied().collect();
+            MODELS.iter().flat_map(|m| m.aliases.iter().map(|a| a.name).chain([m.name])).collect();
         assert_eq!(find("omoe").unwrap().name, "moe");
-        for Preset { alias, key, value } in PRESETS.iter().copied().flatten() {
-            let table = |keys: &str| toml::from_str(&format!("name = \"{alias}\"\n{keys}")).unwrap();
-            let resolved = |keys: &str| from_table(&table(keys)).unwrap().1.resolved()[*key].clone();
-            assert_eq!(resolved(""), (*value).into(), "{alias}");
-            let own = find(alias).unwrap().name;
-            for stated in PRESETS.iter().copied().flatten().filter(|p| find(p.alias).unwrap().name == own) {
-                let keys = format!("{key} = \"{}\"", stated.value);
-                assert_eq!(resolved(&keys), stated.value.into(), "{alias}");
-            }
-        }
         names.sort_unstable();
         assert!(names.windows(2).all(|pair| pair[0] != pair[1]), "{names:?}");
+    }
+
+    #[test]
+    fn an_alias_chooses_what_the_configuration_leaves_open() {
+        for entry in MODELS {
+            let presets: Vec<(&str, Preset)> =
+                entry.aliases.iter().filter_map(|alias| Some((alias.name, alias.preset?))).collect();
+            for (alias, Preset { key, value }) in &presets {
+                let table = |keys: &str| toml::from_str(&format!("name = \"{alias}\"\n{keys}")).unwrap();
+                let resolved = |keys: &str| from_table(&table(keys)).unwrap().1.resolved()[*key].clone();
+                assert_eq!(resolved(""), (*value).into(), "{alias}");
+                for (_, stated) in &presets {
+                    let keys = format!("{key} = \"{}\"", stated.value);
+                    assert_eq!(resolved(&keys), stated.value.into(), "{alias}");
+                }
+            }
+        }
     }
 }

@@ -30,10 +30,11 @@
 
 use crate::config::{self, ActivationName, COMMON_KEYS, Common, DROPOUT, Key, NormName};
 use crate::inputs::{Inputs, TaskKind};
-use crate::layers::mlp::{Head, MlpInput, MlpStyle, linears, mlps_with_heads};
+use crate::layers::linear::Head;
+use crate::layers::mlp::{MlpInput, MlpStyle, Networks, linears, mlps_with_heads};
 use crate::layers::sequence::{List, behaviours, list};
 use crate::layers::trunk::{self, Embedding};
-use crate::layers::{concat, scenario, specific, tasks, towers};
+use crate::layers::{concat, scenario, tasks, towers};
 use crate::registry::{Architecture, Entry};
 use crate::taxonomy::{Method, Relation, Structure};
 use manygate_core::{Error, Result};
@@ -188,9 +189,11 @@ impl Architecture for Sarnet {
 impl Sarnet {
     fn check(&self, inputs: &Inputs) -> Result<()> {
         scenario::scenarios(inputs)?;
-        for (key, count) in
-            [("shared_experts", self.shared_experts), ("scenario_experts", self.scenario_experts)]
-        {
+        for (key, count) in [
+            ("scenario_dim", self.scenario_dim),
+            ("shared_experts", self.shared_experts),
+            ("scenario_experts", self.scenario_experts),
+        ] {
             if count == 0 {
                 return Err(Error::config(format!("model.{key}"), "must be at least 1"));
             }
@@ -274,7 +277,9 @@ impl Sarnet {
         let (hidden, gates) = mlps_with_heads(g, &prefixes, h, style, &heads, true)?;
         let (last, tasks) = (style.units.len(), inputs.tasks.len());
         let shared = linears(g, &prefixes, last, hidden, tasks, true, Activation::Identity)?;
-        let own = specific::networks(g, "specific", self.own(inputs), h, style, tasks)?;
+        let own = self.own("specific", inputs);
+        let own = Networks::by_scenario(&own, inputs.scenarios);
+        let own = towers::numbers(g, own, MlpInput::Shared(h), style, tasks)?;
         Ok((concat::concat(g, "experts", &[shared, own])?, gates))
     }
 
@@ -282,7 +287,9 @@ impl Sarnet {
     fn bias_networks(&self, g: &mut Graph, inputs: &Inputs, x: Value, style: MlpStyle<'_>) -> Result<Value> {
         let tasks = inputs.tasks.len();
         let shared = towers::numbers(g, &self.shared("shared_bias"), MlpInput::Shared(x), style, tasks)?;
-        let own = specific::networks(g, "specific_bias", self.own(inputs), x, style, tasks)?;
+        let own = self.own("specific_bias", inputs);
+        let own = Networks::by_scenario(&own, inputs.scenarios);
+        let own = towers::numbers(g, own, MlpInput::Shared(x), style, tasks)?;
         concat::concat(g, "biases", &[shared, own])
     }
 
@@ -290,8 +297,10 @@ impl Sarnet {
         (0..self.shared_experts).map(|k| format!("{family}.{k}")).collect()
     }
 
-    fn own(&self, inputs: &Inputs) -> specific::Count {
-        specific::Count { scenarios: inputs.scenarios, each: self.scenario_experts }
+    /// Networks of each scenario, scenario by scenario.
+    fn own(&self, family: &str, inputs: &Inputs) -> Vec<String> {
+        let own = |s| (0..self.scenario_experts).map(move |k| format!("{family}.{s}.{k}"));
+        (0..inputs.scenarios).flat_map(own).collect()
     }
 }
 

@@ -17,8 +17,8 @@
 
 use crate::config::{self, ActivationName, COMMON_KEYS, Common, Key, NormName};
 use crate::inputs::Inputs;
-use crate::layers::mlp::MlpInput;
-use crate::layers::{by_scenario, scenario, tasks, towers, trunk};
+use crate::layers::mlp::{MlpInput, Networks, mlps};
+use crate::layers::{scenario, tasks, towers, trunk};
 use crate::registry::{Architecture, Entry};
 use crate::taxonomy::{Method, Relation, Structure};
 use manygate_core::Result;
@@ -89,8 +89,9 @@ impl Architecture for SingleScenario {
         };
         let pieces = (0..scenarios).map(&mut pieces_of).collect::<Result<Vec<_>>>()?;
         let x = g.add("trunk", LookupTrunk::by_scenario(pieces), &[])?;
-        let bottoms = by_scenario::prefixes("bottom", scenarios);
-        let h = by_scenario::mlp(g, &bottoms, x, common.mlp(&self.bottom_units))?;
+        let bottoms = scenario::prefixes("bottom", scenarios);
+        let bottoms = Networks::by_scenario(&bottoms, scenarios);
+        let h = mlps(g, bottoms, MlpInput::Shared(x), common.mlp(&self.bottom_units))?;
         let logits = towers::of_tasks(g, inputs, MlpInput::Shared(h), common.mlp(&self.tower_units), true)?;
         tasks::heads(g, inputs, &logits)
     }

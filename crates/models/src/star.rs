@@ -24,7 +24,7 @@
 use crate::config::{self, ActivationName, COMMON_KEYS, Common, DROPOUT, Key, NormName};
 use crate::inputs::Inputs;
 use crate::layers::mlp::MlpInput;
-use crate::layers::scenario_norm::{Moving, Variance, moments};
+use crate::layers::scenario_norm::{self, Moving, Variance, moments};
 use crate::layers::star::{Parts, star_network};
 use crate::layers::{concat, scenario, tasks, towers, trunk};
 use crate::registry::{Architecture, Entry};
@@ -125,6 +125,7 @@ pub const ENTRY: Entry = Entry {
 impl Architecture for Star {
     fn build(&self, g: &mut Graph, inputs: &Inputs) -> Result<()> {
         let scenarios = scenario::scenarios(inputs)?;
+        scenario_norm::check(self.epsilon, self.momentum)?;
         let common =
             Common::new(self.embedding_dim, self.embedding_deviation, self.activation, NormName::None)
                 .with_dropout(self.dropout);

@@ -19,15 +19,18 @@
 //! shared ones, and no others; with more, every task's lower experts through q_s'. Only the experts' values are detached:
 //! gates learn what foreign experts are worth, and pass gradients to q_t and q_s. Others detach the mixture, the shared
 //! experts or the shared tables, or select by q_t alone.
+//!
+//! `scenario_heads`: a gate at each level and a tower for each task and scenario, `levels.<l>.gates.<task>.<scenario>.*` and
+//! `towers.<task>.<scenario>.<i>.*`, of which a row computes its own scenario's; the shared gate is that of all.
 
-use crate::config::{self, ActivationName, COMMON_KEYS, Common, Key, NormName};
+use crate::config::{self, ActivationName, COMMON_KEYS, Common, Key, NormName, SCENARIO_HEADS};
 use crate::inputs::{Inputs, Table};
 use crate::layers::concat::concat;
 use crate::layers::extraction::{Extraction, SHARED};
 use crate::layers::mlp::{MlpInput, MlpStyle, mlps};
-use crate::layers::moe::{Gate, GateStyle, gate_logits, show_gates};
-use crate::layers::{tasks, towers, trunk};
-use crate::registry::{Architecture, Entry};
+use crate::layers::moe::{Gate, GateStyle, check_experts, gate_logits, show_gates};
+use crate::layers::{scenario, tasks, towers, trunk};
+use crate::registry::{Alias, Architecture, Entry};
 use crate::taxonomy::{Method, Relation, Structure};
 use manygate_core::{Error, Result};
 use manygate_graph::ops::{Add, GateCombineSeen, LookupTrunk};
@@ -51,6 +54,7 @@ pub struct Stem {
     gate_units: Vec<usize>,
     tower_units: Vec<usize>,
     dropout: f64,
+    scenario_heads: bool,
 }
 
 impl Default for Stem {
@@ -68,23 +72,30 @@ impl Default for Stem {
             gate_units: vec![128, 64],
             tower_units: vec![128, 64],
             dropout: 0.0,
+            scenario_heads: false,
         }
     }
 }
 
-const OWN_KEYS: [Key; 6] = [
+const OWN_KEYS: [Key; 7] = [
     Key { name: "levels", default: "1", doc: "number of levels" },
     Key { name: "task_experts", default: "1", doc: "experts of each task at every level" },
     Key { name: "shared_experts", default: "1", doc: "experts of all tasks at every level" },
     Key { name: "expert_units", default: "[512, 256, 128]", doc: "widths of each expert" },
     Key { name: "gate_bias", default: "true", doc: "whether gates have a bias" },
     Key { name: "gate_units", default: "[128, 64]", doc: "hidden widths of each gate" },
+    SCENARIO_HEADS,
 ];
 
 /// Registry entry.
 pub const ENTRY: Entry = Entry {
     name: "stem",
-    aliases: &["stem_net"],
+    aliases: &[Alias {
+        name: "stem_net",
+        summary: "the network of the STEM paper, STEM-Net",
+        paper: "L. Su et al., \"STEM: Unleashing the Power of Embeddings for Multi-Task Recommendation\", AAAI 2024",
+        preset: None,
+    }],
     relation: Relation::Parallel,
     structure: Structure::None,
     method: Method::SoftSharing,
@@ -102,9 +113,10 @@ impl Architecture for Stem {
         let hidden = MlpStyle { batch_norm: false, dropout: 0.0, ..common.mlp(&self.gate_units) };
         let gate = GateStyle { bias: self.gate_bias, hidden };
         let expert = common.mlp(&self.expert_units);
-        let (task_experts, shared_experts) = (self.task_experts, self.shared_experts);
-        let level = Extraction { task_experts, shared_experts, expert, gate, scenario_heads: false };
+        let &Stem { task_experts, shared_experts, scenario_heads, .. } = self;
+        let level = Extraction { task_experts, shared_experts, expert, gate, scenario_heads };
         level.check(inputs)?;
+        check_experts(expert)?;
         if self.levels == 0 {
             return Err(Error::config("model.levels", "must be at least 1"));
         }
@@ -120,7 +132,8 @@ impl Architecture for Stem {
                 }
             }
         }
-        let logits = towers::towers(g, inputs, MlpInput::Each(mixed), common.mlp(&self.tower_units))?;
+        let tower = common.mlp(&self.tower_units);
+        let logits = towers::of_tasks(g, inputs, MlpInput::Each(mixed), tower, self.scenario_heads)?;
         tasks::heads(g, inputs, &logits)
     }
 
@@ -155,6 +168,7 @@ fn mixtures(
     states: &[Value],
     shared_gate: bool,
 ) -> Result<Value> {
+    let scenarios = scenario::of_heads(inputs, level.scenario_heads)?;
     let tasks = inputs.tasks.len();
     let all = tasks * level.task_experts + level.shared_experts;
     let (mut banks, mut logits, mut names, mut gates) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
@@ -170,7 +184,8 @@ fn mixtures(
                 true => g.add(format!("{name}.selector"), Add::new(2), &[states[number], states[tasks]])?,
                 false => states[tasks],
             };
-            let gate = Gate::new(name, (0..all).collect());
+            let scenarios = scenarios.filter(|_| is_task);
+            let gate = Gate { prefix: name, sees: (0..all).collect(), scenarios };
             logits.extend(gate_logits(g, selector, std::slice::from_ref(&gate), level.gate)?);
             gates.push(gate);
         }

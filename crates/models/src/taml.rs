@@ -26,20 +26,27 @@
 //! `entire_space` a task that comes after another is multiplied by it, learner by learner, and trained over all rows, as in
 //! [`esmm`](crate::esmm). Others do not detach the teacher, or with it F_t, which then trains nothing; or they average
 //! logits where scores are meant.
+//!
+//! `scenario_heads`: a gate and a tower for each learner and scenario, `learners.<task>.<m>.gate.<scenario>.*` and
+//! `learners.<task>.<m>.tower.<scenario>.<i>.*`, of which a row computes its own scenario's; so do the gates of a task,
+//! `gates.<task>`, `levels.<l>.gates.<task>` and `learners.<task>.fuse`.
 
-use crate::config::{self, ActivationName, COMMON_KEYS, Common, DROPOUT, Key, NormName};
+use crate::config::{self, ActivationName, COMMON_KEYS, Common, DROPOUT, Key, NormName, SCENARIO_HEADS};
 use crate::inputs::{Inputs, Task};
 use crate::layers::concat::concat;
 use crate::layers::extraction::{Extraction, SHARED, States, no_task_is_shared};
-use crate::layers::linear::bare;
+use crate::layers::linear::{self, Head};
 use crate::layers::mlp::{MlpInput, MlpStyle};
-use crate::layers::moe::{Gate, GateStyle, Readers, bank_and_logits_of_all, mix, show_readers, together};
-use crate::layers::{tasks, towers, trunk};
+use crate::layers::moe::{
+    Gate, GateStyle, Readers, bank_and_logits_of_all, mix, show_gates, show_readers, together,
+};
+use crate::layers::{scenario, tasks, towers, trunk};
 use crate::registry::{Architecture, Entry};
 use crate::taxonomy::{Method, Relation, Structure};
 use manygate_core::{Error, Result};
 use manygate_graph::ops::{Distance, FuseScores, LearnerLoss, Link, ProductLogit, Sigmoid};
 use manygate_graph::{Graph, Over, Value};
+use manygate_kernels::activation::Activation;
 use serde::{Deserialize, Serialize};
 
 /// How the scores of learners become one.
@@ -89,6 +96,7 @@ pub struct Taml {
     learner_weight: f64,
     distill_weight: f64,
     dropout: f64,
+    scenario_heads: bool,
 }
 
 impl Default for Taml {
@@ -115,11 +123,12 @@ impl Default for Taml {
             learner_weight: 1.0,
             distill_weight: 0.1,
             dropout: 0.0,
+            scenario_heads: false,
         }
     }
 }
 
-const OWN_KEYS: [Key; 17] = [
+const OWN_KEYS: [Key; 18] = [
     Key { name: "learners", default: "3", doc: "learners of each task" },
     Key { name: "learner_experts", default: "1", doc: "experts of each learner alone" },
     Key { name: "task_experts", default: "1", doc: "experts of all learners of a task" },
@@ -153,6 +162,7 @@ const OWN_KEYS: [Key; 17] = [
         doc: "weight of the learners' distance from the fused score",
     },
     DROPOUT,
+    SCENARIO_HEADS,
 ];
 
 /// Registry entry.
@@ -178,19 +188,20 @@ impl Architecture for Taml {
         let gate = GateStyle { bias: self.gate_bias, hidden };
         let expert = common.mlp(&self.expert_units);
         let mut states = States::One(trunk::trunk(g, inputs, common.embedding)?);
-        let (task_experts, shared_experts) = (self.task_experts, self.shared_experts);
+        let &Taml { task_experts, shared_experts, scenario_heads, .. } = self;
         for l in 0..self.levels - 1 {
-            let extraction = Extraction { task_experts, shared_experts, expert, gate, scenario_heads: false };
+            let extraction = Extraction { task_experts, shared_experts, expert, gate, scenario_heads };
             states = States::Each(extraction.level(g, inputs, &format!("levels.{l}."), states, true)?);
         }
         let h = self.views(g, inputs, states, expert, gate)?;
         let prefix = |task: &str, m: usize| format!("learners.{task}.{m}.tower");
         let style = common.mlp(&self.tower_units);
-        let learners = towers::several(g, inputs, self.learners, prefix, MlpInput::Each(h), style)?;
+        let learners =
+            towers::several(g, inputs, self.learners, prefix, MlpInput::Each(h), style, scenario_heads)?;
         let mut fused: Vec<Value> = Vec::with_capacity(learners.len());
         for (t, (task, &z)) in inputs.tasks.iter().zip(&learners).enumerate() {
             let state = states.of(g, t, inputs.tasks.len() + 1)?;
-            let (mut z, mut score) = (z, self.fuse(g, task, z, state)?);
+            let (mut z, mut score) = (z, self.fuse(g, inputs, task, z, state)?);
             if let Some(before) = task.after.filter(|_| self.entire_space) {
                 let name = format!("{}_given_{}", task.name, inputs.tasks[before].name);
                 let given = g.add(format!("probability.{name}"), Sigmoid, &[score])?;
@@ -222,16 +233,11 @@ impl Taml {
                 return Err(Error::config(format!("model.{key}"), "must be at least 1"));
             }
         }
-        for (key, weight) in [
+        config::check_factors(&[
             ("fused_weight", self.fused_weight),
             ("learner_weight", self.learner_weight),
             ("distill_weight", self.distill_weight),
-        ] {
-            if !(weight.is_finite() && weight >= 0.0) {
-                let message = format!("must be a number from 0 up; it is {weight}");
-                return Err(Error::config(format!("model.{key}"), message));
-            }
-        }
+        ])?;
         no_task_is_shared(inputs)?;
         if self.entire_space { check_entire_space(inputs) } else { Ok(()) }
     }
@@ -245,6 +251,7 @@ impl Taml {
         expert: MlpStyle<'_>,
         gate: GateStyle<'_>,
     ) -> Result<Value> {
+        let scenarios = scenario::of_heads(inputs, self.scenario_heads)?;
         let (tasks, own) = (inputs.tasks.len(), self.learner_experts);
         let private = tasks * self.learners * own;
         let common = tasks * self.task_experts + self.shared_experts;
@@ -266,35 +273,55 @@ impl Taml {
             let input = states.of(g, number, modules.len())?;
             let (is_task, mut gates) = (number < tasks, Vec::new());
             if is_task {
-                learners.push(self.learner_readers(input, module, |m| of_learner(number, m)));
+                let readers = self.learner_readers(input, module, |m| of_learner(number, m));
+                learners.push(readers.by_scenario(scenarios));
                 if self.nested_gates {
                     gates.push(Gate::new(format!("gates.{module}"), of_task(0, number)));
                 }
             }
             let count = if is_task { self.task_experts } else { self.shared_experts };
             let experts = (0..count).map(|k| format!("experts.{module}.{k}")).collect();
-            others.push(Readers { input, experts, gates });
+            others.push(Readers { input, experts, gates }.by_scenario(scenarios));
         }
-        let sees: Vec<Vec<usize>> = learners.iter().flat_map(|r| &r.gates).map(|g| g.sees.clone()).collect();
         let mut readers: Vec<Readers> = learners.into_iter().chain(others).collect();
         if let States::One(input) = states {
             readers = vec![together(input, readers)];
         }
-        let (bank, logits) = bank_and_logits_of_all(g, &readers, expert, gate)?;
-        if !self.nested_gates {
-            show_readers(g, &readers, [logits, bank])?;
-            return mix(g, logits, bank, private + common, &sees);
+        let read = bank_and_logits_of_all(g, &readers, expert, gate)?;
+        if self.nested_gates {
+            return self.nested(g, tasks, &readers, read);
         }
-        let (d, all) = (g.cols(bank) / (private + common), g.cols(logits));
-        let of_learners = sees.iter().map(Vec::len).sum();
-        let shared_bank = g.columns(bank, private * d, common * d)?;
-        let task_logits = g.columns(logits, of_learners, all - of_learners)?;
-        let task_sees: Vec<Vec<usize>> = (0..tasks).map(|t| of_task(0, t)).collect();
-        let of_tasks = mix(g, task_logits, shared_bank, common, &task_sees)?;
-        let own_bank = g.columns(bank, 0, private * d)?;
-        let bank = concat(g, "learners.bank", &[own_bank, of_tasks])?;
-        let logits = g.columns(logits, 0, of_learners)?;
-        mix(g, logits, bank, private + tasks, &sees)
+        let (bank, logits) = read;
+        show_readers(g, &readers, [logits, bank])?;
+        mix(g, logits, bank, private + common, &sees_of(&gates_of(&readers)))
+    }
+
+    /// What towers read where a gate of each task, behind those of all learners, mixes what its learners share to a state.
+    fn nested(
+        &self,
+        g: &mut Graph,
+        tasks: usize,
+        readers: &[Readers],
+        (bank, logits): (Value, Value),
+    ) -> Result<Value> {
+        let experts: Vec<String> = readers.iter().flat_map(|r| r.experts.clone()).collect();
+        let gates = gates_of(readers);
+        let (of_learners, of_tasks) = gates.split_at(tasks * self.learners);
+        let (own, common) = experts.split_at(of_learners.len() * self.learner_experts);
+        let d = g.cols(bank) / experts.len();
+        let own_bank = g.columns(bank, 0, own.len() * d)?;
+        let common_bank = g.columns(bank, own.len() * d, common.len() * d)?;
+        let width = of_learners.iter().map(|gate| gate.sees.len()).sum();
+        let own_logits = g.columns(logits, 0, width)?;
+        let task_logits = g.columns(logits, width, g.cols(logits) - width)?;
+
+        show_gates(g, of_tasks, common, [task_logits, common_bank], 0)?;
+        let states = mix(g, task_logits, common_bank, common.len(), &sees_of(of_tasks))?;
+        let bank = concat(g, "learners.bank", &[own_bank, states])?;
+        // A state is called by the gate that mixed it.
+        let seen: Vec<String> = own.iter().chain(of_tasks.iter().map(|gate| &gate.prefix)).cloned().collect();
+        show_gates(g, of_learners, &seen, [own_logits, bank], 0)?;
+        mix(g, own_logits, bank, seen.len(), &sees_of(of_learners))
     }
 
     /// Experts and gates of the learners of a task.
@@ -310,14 +337,19 @@ impl Taml {
     }
 
     /// The number whose score is the fused one: `[batch, 1]`.
-    fn fuse(&self, g: &mut Graph, task: &Task, z: Value, state: Value) -> Result<Value> {
+    fn fuse(&self, g: &mut Graph, inputs: &Inputs, task: &Task, z: Value, state: Value) -> Result<Value> {
         let (name, link) = (format!("fused.{}", task.name), tasks::link(task.kind));
         match self.fuse {
             Fuse::Score => g.add(name, FuseScores::mean(link), &[z]),
             Fuse::Logit => g.add(name, FuseScores::mean(Link::Value), &[z]),
             Fuse::Gate => {
                 let prefix = format!("learners.{}.fuse", task.name);
-                let weights = bare(g, &prefix, std::slice::from_ref(&prefix), state, self.learners)?;
+                let (prefixes, scenarios) = match scenario::of_heads(inputs, self.scenario_heads)? {
+                    None => (vec![prefix.clone()], 1),
+                    Some(scenarios) => (scenario::prefixes(&prefix, scenarios), scenarios),
+                };
+                let (heads, bare) = (Head::of_each(&prefixes, self.learners), Activation::Identity);
+                let weights = linear::by_scenario(g, &prefix, &heads, scenarios, state, false, bare)?;
                 g.add(name, FuseScores::gated(link), &[z, weights])
             }
         }
@@ -350,6 +382,14 @@ impl Taml {
     }
 }
 
+fn gates_of(readers: &[Readers]) -> Vec<&Gate> {
+    readers.iter().flat_map(|readers| &readers.gates).collect()
+}
+
+fn sees_of(gates: &[&Gate]) -> Vec<Vec<usize>> {
+    gates.iter().map(|gate| gate.sees.clone()).collect()
+}
+
 /// That tasks which come after others can be multiplied by them.
 fn check_entire_space(inputs: &Inputs) -> Result<()> {
     tasks::all_binary(inputs, ENTRY.name)?;
@@ -371,6 +411,7 @@ fn check_entire_space(inputs: &Inputs) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use manygate_graph::Mode;
 
     fn check(keys: &str, after: [Option<usize>; 2], space: Option<usize>) -> String {
         let taml: Taml = config::parse(&toml::from_str(keys).unwrap()).unwrap();
@@ -391,6 +432,27 @@ mod tests {
             assert!(message.contains(&format!("model.{key}: must be a number from 0 up")), "{message}");
         }
         assert_eq!(check("", none, Some(0)), "");
+    }
+
+    #[test]
+    fn nested_gates_are_shown_with_the_states_that_learners_see() {
+        let keys =
+            "learners = 1\nlearner_experts = 2\nexpert_units = [4]\nnested_gates = true\nshared_experts = 1";
+        let taml: Taml = config::parse(&toml::from_str(keys).unwrap()).unwrap();
+        let tasks = ["click", "buy"].map(Task::binary).to_vec();
+        let mut g = Graph::new(Mode::Evaluation);
+        taml.build(&mut g, &Inputs { dense: 2, tasks, ..Inputs::default() }).unwrap();
+        let shown: Vec<(&str, String)> =
+            g.gates().iter().map(|gate| (gate.name.as_str(), gate.of.join(" "))).collect();
+        let of_learner =
+            |task: &str| format!("learners.{task}.0.experts.0 learners.{task}.0.experts.1 gates.{task}");
+        let expected = [
+            ("gates.click", "experts.click.0 experts.shared.0".to_owned()),
+            ("gates.buy", "experts.buy.0 experts.shared.0".to_owned()),
+            ("learners.click.0.gate", of_learner("click")),
+            ("learners.buy.0.gate", of_learner("buy")),
+        ];
+        assert_eq!(shown, expected);
     }
 
     #[test]

@@ -365,13 +365,23 @@ impl Setting {
 
 /// Compares the expected elements of a tensor, and that all of it is finite.
 pub(super) fn compare(what: &str, found: &[f32], expected: &Sampled) -> std::result::Result<(), String> {
+    compare_above(1e-6, what, found, expected)
+}
+
+/// The same where an error of `noise` is none, however small what is expected.
+pub(super) fn compare_above(
+    noise: f64,
+    what: &str,
+    found: &[f32],
+    expected: &Sampled,
+) -> std::result::Result<(), String> {
     if let Some(at) = found.iter().position(|v| !v.is_finite()) {
         return Err(format!("{what} is {} at {at}", found[at]));
     }
     let scale = expected.iter().map(|(_, e)| e.abs()).fold(0.0, f64::max);
     for &(at, e) in expected {
         let found = found.get(at).copied().map_or(f64::NAN, f64::from);
-        if (found - e).abs() > 1e-4 * e.abs() + 1e-5 * scale + 1e-6 || found.is_nan() {
+        if (found - e).abs() > 1e-4 * e.abs() + 1e-5 * scale + noise || found.is_nan() {
             return Err(format!("{what} at {at} is {found}, {e} is expected"));
         }
     }

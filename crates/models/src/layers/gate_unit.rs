@@ -11,7 +11,7 @@
 //! With two prefixes P and Q, for the layers: `P.weight` `[hidden, |z|]`, `P.bias`, `Q.weight` `[n, hidden]`, `Q.bias`.
 //! δ is never in memory: a gate hands on what the sigmoid is taken of, and [`apply`] does the rest in one pass.
 
-use super::linear::{linear, side_by_side};
+use super::linear::{Head, columns_of, linear, side_by_side};
 use manygate_core::{Error, Result};
 use manygate_graph::ops::Amplify;
 use manygate_graph::{GateView, GateWeights, Graph, Value};
@@ -42,8 +42,10 @@ impl Gate {
 /// # Errors
 /// When a width is 0 or a name is taken.
 pub fn gates(g: &mut Graph, name: &str, z: Value, gates: &[Gate]) -> Result<Vec<Value>> {
-    let first: Vec<_> = gates.iter().map(|gate| (gate.layers[0].clone(), gate.hidden)).collect();
-    let hidden = side_by_side(g, name, &first, z, Activation::Relu)?;
+    let first = |gate: &Gate| Head { prefix: gate.layers[0].clone(), out: gate.hidden };
+    let first: Vec<Head> = gates.iter().map(first).collect();
+    let hidden = side_by_side(g, name, &first, z, true, Activation::Relu)?;
+    let hidden = columns_of(g, hidden, &first)?;
     let second =
         |(gate, hidden): (&Gate, Value)| linear(g, &gate.layers[1], hidden, gate.out, Activation::Identity);
     gates.iter().zip(hidden).map(second).collect()

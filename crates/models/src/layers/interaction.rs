@@ -46,6 +46,25 @@ pub struct Interaction {
     pub scale: bool,
 }
 
+impl Interaction {
+    /// That there is at least one of what the kind reads: the keys `<prefix>layers`, `<prefix>heads`, `<prefix>head_dim`.
+    ///
+    /// # Errors
+    /// [`Error::Config`] with the key of which there is none.
+    pub fn check(&self, prefix: &str) -> Result<()> {
+        let keys = [("layers", self.layers), ("heads", self.heads), ("head_dim", self.head_dim)];
+        let read = match self.kind {
+            Kind::None | Kind::Inner | Kind::Bi => 0,
+            Kind::Vector | Kind::Matrix => 1,
+            Kind::Autoint => 3,
+        };
+        match keys[..read].iter().find(|(_, count)| *count == 0) {
+            Some((key, _)) => Err(Error::config(format!("model.{prefix}{key}"), "must be at least 1")),
+            None => Ok(()),
+        }
+    }
+}
+
 /// What field vectors pass before they interact: a value with so many of them side by side.
 /// One that returns what it is given is none.
 pub type Transform<'a> = &'a mut dyn FnMut(&mut Graph, Value, usize) -> Result<Value>;

@@ -1,10 +1,26 @@
-//! One fully connected layer: `P.weight` `[out, in]` and `P.bias` `[out]`.
+//! Fully connected layers: `P.weight` `[out, in]` and `P.bias` `[out]`. Several that read one value are one product, their
+//! parameters stacked under their own names.
 
-use super::mlp::{bias, weight};
 use manygate_core::{Error, Result};
 use manygate_graph::ops::Linear;
 use manygate_graph::{Block, Graph, Init, ParamSpec, Value};
 use manygate_kernels::activation::Activation;
+
+/// One of several layers that read the same value.
+#[derive(Clone, Debug)]
+pub struct Head {
+    /// Prefix of its parameters: `P.weight` and, with a bias, `P.bias`.
+    pub prefix: String,
+    /// Width.
+    pub out: usize,
+}
+
+impl Head {
+    /// One a prefix, all of the same width.
+    pub fn of_each(prefixes: &[String], out: usize) -> Vec<Head> {
+        prefixes.iter().map(|prefix| Head { prefix: prefix.clone(), out }).collect()
+    }
+}
 
 /// A layer with the values that its own backward pass needs, for a model that writes that out.
 #[derive(Clone, Copy, Debug)]
@@ -52,69 +68,82 @@ pub fn layer(g: &mut Graph, prefix: &str, input: Value, out: usize, activation: 
 }
 
 fn layer_by(g: &mut Graph, prefix: &str, input: Value, out: usize, op: Linear) -> Result<Layer> {
-    let weight = Block::weight(format!("{prefix}.weight"), out, g.cols(input), Init::XavierUniform);
-    let bias = Block::vector(format!("{prefix}.bias"), out, Init::Constant(0.0));
-    let weight = g.param(ParamSpec::new(vec![weight])?)?;
-    let bias = g.param(ParamSpec::new(vec![bias])?)?;
+    let weight = g.param(ParamSpec::new(vec![weight(prefix, out, g.cols(input))])?)?;
+    let bias = g.param(ParamSpec::new(vec![bias(prefix, out)])?)?;
     let output = g.add(prefix, op, &[input, weight, bias])?;
     Ok(Layer { weight, bias, input, output })
 }
 
-/// act(W_p x + b_p) for each prefix p, side by side: `[batch, prefixes · out]`.
-///
-/// # Errors
-/// When a name is taken.
-pub fn linears(
-    g: &mut Graph,
-    name: &str,
-    prefixes: &[String],
-    x: Value,
-    out: usize,
-    activation: Activation,
-) -> Result<Value> {
-    let weight = |p: &String| weight(p, out, g.cols(x));
-    let weights = ParamSpec::new(prefixes.iter().map(weight).collect())?;
-    let biases = ParamSpec::new(prefixes.iter().map(|p| bias(p, out)).collect())?;
-    let (weights, biases) = (g.param(weights)?, g.param(biases)?);
-    g.add(name, Linear::new(prefixes.len() * out, true, activation), &[x, weights, biases])
-}
-
-/// Layers of one input as one product, act(W x + b) for each prefix and width: `[batch, width]` each.
+/// act(W x + b) for each head, side by side: `[batch, Σ out]`; [`columns_of`] divides it.
 ///
 /// # Errors
 /// When there is none, a width is 0 or a name is taken.
 pub fn side_by_side(
     g: &mut Graph,
     name: &str,
-    layers: &[(String, usize)],
+    heads: &[Head],
     x: Value,
+    with_bias: bool,
     activation: Activation,
-) -> Result<Vec<Value>> {
-    let (cols, out) = (g.cols(x), layers.iter().map(|(_, width)| width).sum());
-    if layers.iter().any(|&(_, width)| width == 0) {
+) -> Result<Value> {
+    by_scenario(g, name, heads, 1, x, with_bias, activation)
+}
+
+/// The same where each of `scenarios` scenarios has its own, of which a row is multiplied by those of its scenario alone.
+/// `heads` are those of one scenario behind those of another, of the same widths.
+///
+/// # Errors
+/// As [`side_by_side`].
+pub fn by_scenario(
+    g: &mut Graph,
+    name: &str,
+    heads: &[Head],
+    scenarios: usize,
+    x: Value,
+    with_bias: bool,
+    activation: Activation,
+) -> Result<Value> {
+    if heads.iter().any(|head| head.out == 0) {
         return Err(Error::graph(name, "a layer needs at least 1 unit"));
     }
-    let weight =
-        |(p, n): &(String, usize)| Block::weight(format!("{p}.weight"), *n, cols, Init::XavierUniform);
-    let bias = |(p, n): &(String, usize)| Block::vector(format!("{p}.bias"), *n, Init::Constant(0.0));
-    let weights = g.param(ParamSpec::new(layers.iter().map(weight).collect())?)?;
-    let biases = g.param(ParamSpec::new(layers.iter().map(bias).collect())?)?;
-    let all = g.add(name, Linear::new(out, true, activation), &[x, weights, biases])?;
+    let (cols, out) = (g.cols(x), heads.iter().map(|head| head.out).sum::<usize>() / scenarios.max(1));
+    let weights = heads.iter().map(|head| weight(&head.prefix, head.out, cols)).collect();
+    let mut inputs = vec![x, g.param(ParamSpec::new(weights)?)?];
+    if with_bias {
+        let biases = heads.iter().map(|head| bias(&head.prefix, head.out)).collect();
+        inputs.push(g.param(ParamSpec::new(biases)?)?);
+    }
+    let layer = Linear::new(out, with_bias, activation);
+    g.add(name, if scenarios > 1 { layer.by_scenario(scenarios) } else { layer }, &inputs)
+}
+
+/// What each head of [`side_by_side`] gave, `[batch, out]` each.
+///
+/// # Errors
+/// When the widths are others.
+pub fn columns_of(g: &mut Graph, all: Value, heads: &[Head]) -> Result<Vec<Value>> {
     let mut from = 0;
-    let own = |&(_, width): &(String, usize)| {
-        from += width;
-        g.columns(all, from - width, width)
+    let own = |head: &Head| {
+        from += head.out;
+        g.columns(all, from - head.out, head.out)
     };
-    layers.iter().map(own).collect()
+    heads.iter().map(own).collect()
 }
 
 /// Maps without biases side by side, `<prefix>.weight` each: `[batch, prefixes · out]`.
 ///
 /// # Errors
-/// When a name is taken.
+/// When `out` is 0 or a name is taken.
 pub fn bare(g: &mut Graph, name: &str, prefixes: &[String], x: Value, out: usize) -> Result<Value> {
-    let cols = g.cols(x);
-    let weight = |p: &String| Block::weight(format!("{p}.weight"), out, cols, Init::XavierUniform);
-    let weights = g.param(ParamSpec::new(prefixes.iter().map(weight).collect())?)?;
-    g.add(name, Linear::new(prefixes.len() * out, false, Activation::Identity), &[x, weights])
+    side_by_side(g, name, &Head::of_each(prefixes, out), x, false, Activation::Identity)
+}
+
+/// The weight `<prefix>.weight` of a layer.
+pub(super) fn weight(prefix: &str, out: usize, input: usize) -> Block {
+    Block::weight(format!("{prefix}.weight"), out, input, Init::XavierUniform)
+}
+
+/// The bias `<prefix>.bias` of a layer.
+pub(super) fn bias(prefix: &str, out: usize) -> Block {
+    Block::vector(format!("{prefix}.bias"), out, Init::Constant(0.0))
 }

@@ -5,18 +5,21 @@
 //! with state `P.<i>.norm.{running_mean,running_var}`. Dropout, if any, comes after the activation.
 //!
 //! Several MLPs are one product a layer: of one shared input a wide one, of an input each a grouped one. Their
-//! parameters are stacked and keep their own names.
+//! parameters are stacked and keep their own names. Where every scenario has MLPs of its own, a layer is one matrix, a
+//! scenario's part below that of the one before, and batch normalisation is over the rows of a scenario. A row passes the
+//! MLPs of its scenario alone: it costs the same however many scenarios there are.
 
 use super::dropout::dropout;
+use super::linear::{self, Head, bias, weight};
 use manygate_core::{Error, Result};
 use manygate_graph::ops::{BatchMoments, GroupedLinear, Linear, Normalise, Running, Segment};
 use manygate_graph::{Block, Graph, Init, ParamSpec, Value};
 use manygate_kernels::activation::Activation;
 
 /// ε of batch normalisation.
-pub(super) const EPSILON: f32 = 1e-5;
+const EPSILON: f32 = 1e-5;
 /// Weight of the new value in running statistics.
-pub(super) const MOMENTUM: f32 = 0.1;
+const MOMENTUM: f32 = 0.1;
 
 /// The shape of an MLP.
 #[derive(Clone, Copy, Debug)]
@@ -40,13 +43,35 @@ pub enum MlpInput {
     Each(Value),
 }
 
-/// A bare linear head, without activation, that reads the shared input beside the first layer.
-#[derive(Clone, Debug)]
-pub struct Head {
-    /// Prefix of its parameters: `P.weight` and, with a bias, `P.bias`.
-    pub prefix: String,
-    /// Width.
-    pub out: usize,
+/// The prefixes of networks of one shape that stand side by side.
+#[derive(Clone, Copy, Debug)]
+pub struct Networks<'a> {
+    prefixes: &'a [String],
+    scenarios: usize,
+}
+
+impl<'a> Networks<'a> {
+    /// Networks of each of `scenarios` scenarios: `prefixes` are those of one scenario behind those of another.
+    pub fn by_scenario(prefixes: &'a [String], scenarios: usize) -> Networks<'a> {
+        Networks { prefixes, scenarios: scenarios.max(1) }
+    }
+
+    /// Networks that a row passes.
+    fn count(self) -> usize {
+        self.prefixes.len() / self.scenarios
+    }
+
+    /// What `of` makes of the prefix `P.<index>` of each.
+    fn layer<T>(self, index: usize, of: impl Fn(String) -> T) -> Vec<T> {
+        self.prefixes.iter().map(|prefix| of(format!("{prefix}.{index}"))).collect()
+    }
+}
+
+/// Networks that all scenarios share.
+impl<'a, P: AsRef<[String]> + ?Sized> From<&'a P> for Networks<'a> {
+    fn from(prefixes: &'a P) -> Networks<'a> {
+        Networks { prefixes: prefixes.as_ref(), scenarios: 1 }
+    }
 }
 
 /// One MLP over `x`: `[batch, last unit]`; without layers, `x` itself.
@@ -57,131 +82,131 @@ pub fn mlp(g: &mut Graph, prefix: &str, x: Value, style: MlpStyle<'_>) -> Result
     mlps(g, &[prefix.to_owned()], MlpInput::Shared(x), style)
 }
 
-/// Several MLPs: `[batch, number · last unit]`. At least one layer is needed when the input is shared by several.
+/// Several MLPs: `[batch, number · last unit]`. At least one layer is needed when the input is shared by several; one
+/// without layers is `x` itself.
 ///
 /// # Errors
 /// When a width is 0 or a name is taken.
-pub fn mlps(g: &mut Graph, prefixes: &[String], input: MlpInput, style: MlpStyle<'_>) -> Result<Value> {
-    let (first, rest) = match (input, style.units) {
-        (MlpInput::Each(x), units) => (x, units),
-        (MlpInput::Shared(x), []) if prefixes.len() == 1 => (x, style.units),
-        (MlpInput::Shared(x), _) => {
-            (mlps_first_layer(g, prefixes, x, style, &[], false)?.0, &style.units[1..])
-        }
+pub fn mlps<'a>(
+    g: &mut Graph,
+    networks: impl Into<Networks<'a>>,
+    input: MlpInput,
+    style: MlpStyle<'_>,
+) -> Result<Value> {
+    let networks = networks.into();
+    let (first, done) = match (input, style.units) {
+        (MlpInput::Each(x), _) => (x, 0),
+        (MlpInput::Shared(x), []) if networks.count() == 1 => (x, 0),
+        (MlpInput::Shared(x), _) => (first_layer(g, networks, x, style, &[], false)?.0, 1),
     };
-    further_layers(g, prefixes, first, style, style.units.len() - rest.len())
+    further_layers(g, networks, first, style, done)
 }
 
 /// Several MLPs over one shared input, and bare heads of the same input, whose first layer is one wide product.
-/// Returns the MLPs `[batch, number · last unit]` and the heads `[batch, Σ out]`.
+/// Returns the MLPs `[batch, number · last unit]` and the heads `[batch, Σ out]`. Heads of scenarios are given as
+/// [`linear::by_scenario`] takes them.
 ///
 /// # Errors
 /// When there is no layer, a width is 0 or a name is taken.
-pub fn mlps_with_heads(
+pub fn mlps_with_heads<'a>(
     g: &mut Graph,
-    prefixes: &[String],
+    networks: impl Into<Networks<'a>>,
     x: Value,
     style: MlpStyle<'_>,
     heads: &[Head],
     head_bias: bool,
 ) -> Result<(Value, Value)> {
-    let (first, heads) = mlps_first_layer(g, prefixes, x, style, heads, head_bias)?;
-    Ok((further_layers(g, prefixes, first, style, 1)?, heads))
+    let networks = networks.into();
+    let (first, heads) = first_layer(g, networks, x, style, heads, head_bias)?;
+    Ok((further_layers(g, networks, first, style, 1)?, heads))
 }
 
-fn mlps_first_layer(
+fn first_layer(
     g: &mut Graph,
-    prefixes: &[String],
+    networks: Networks<'_>,
     x: Value,
     style: MlpStyle<'_>,
     heads: &[Head],
     head_bias: bool,
 ) -> Result<(Value, Value)> {
-    let Some(&units) = style.units.first().filter(|&&u| u > 0) else {
-        return Err(Error::graph(
-            &prefixes[0],
-            "several networks of one input need a layer of at least 1 unit",
-        ));
+    let name = layer_name(networks, 0);
+    let Some(&units) = style.units.first().filter(|&&units| units > 0) else {
+        return Err(Error::graph(name, "several networks of one input need a layer of at least 1 unit"));
     };
-    let (count, cols) = (prefixes.len(), g.cols(x));
-    let mut weights: Vec<Block> = prefixes.iter().map(|p| weight(&format!("{p}.0"), units, cols)).collect();
-    let mut biases: Vec<Block> = prefixes.iter().map(|p| bias(&format!("{p}.0"), units)).collect();
+    let (count, scenarios, cols) = (networks.count(), networks.scenarios, g.cols(x));
+    let of_networks = networks.layer(0, |prefix| Head { prefix, out: units });
+    let (mut weights, mut biases) = (Vec::new(), Vec::new());
+    for s in 0..scenarios {
+        let own = |all: &[Head]| all.len() / scenarios * s..all.len() / scenarios * (s + 1);
+        let (layers, heads) = (&of_networks[own(&of_networks)], &heads[own(heads)]);
+        weights.extend(layers.iter().chain(heads).map(|head| weight(&head.prefix, head.out, cols)));
+        let biased = if head_bias { heads } else { &[] };
+        biases.extend(layers.iter().chain(biased).map(|head| bias(&head.prefix, head.out)));
+    }
     let activation = if style.batch_norm { Activation::Identity } else { style.activation };
     let mut segments = vec![Segment { out: count * units, bias: true, activation }];
-    for head in heads {
-        weights.push(weight(&head.prefix, head.out, cols));
-        if head_bias {
-            biases.push(bias(&head.prefix, head.out));
-        }
-    }
-    let head_cols = heads.iter().map(|h| h.out).sum();
+    let head_cols = heads.iter().map(|head| head.out).sum::<usize>() / scenarios;
     if head_cols > 0 {
         segments.push(Segment { out: head_cols, bias: head_bias, activation: Activation::Identity });
     }
-    let w = g.param(ParamSpec::new(weights)?)?;
-    let b = g.param(ParamSpec::new(biases)?)?;
-    let name = layer_name(prefixes, 0);
-    let wide = g.add(name, Linear::segmented(segments), &[x, w, b])?;
-    let mut layer = g.columns(wide, 0, count * units)?;
+    let (w, b) = (g.param(ParamSpec::new(weights)?)?, g.param(ParamSpec::new(biases)?)?);
+    let layer = Linear::segmented(segments);
+    let layer = if scenarios > 1 { layer.by_scenario(scenarios) } else { layer };
+    let wide = g.add(name, layer, &[x, w, b])?;
+    let layer = g.columns(wide, 0, count * units)?;
     let heads = g.columns(wide, count * units, head_cols)?;
-    if style.batch_norm {
-        layer = batch_norm(g, prefixes, 0, layer, units, style.activation)?;
-    }
-    Ok((dropout(g, &draws_by(prefixes, 0), layer, style.dropout)?, heads))
+    Ok((norm_and_dropout(g, networks, 0, layer, style)?, heads))
 }
 
 fn further_layers(
     g: &mut Graph,
-    prefixes: &[String],
+    networks: Networks<'_>,
     mut x: Value,
     style: MlpStyle<'_>,
     done: usize,
 ) -> Result<Value> {
-    for i in done..style.units.len() {
-        x = layer_of_each(g, prefixes, i, x, style)?;
+    for (i, &units) in style.units.iter().enumerate().skip(done) {
+        x = layer_of_each(g, networks, i, x, units, style)?;
     }
     Ok(x)
 }
 
-/// Layer `index` of several MLPs that read a range of columns each, for a model that does something between layers:
-/// `[batch, number · unit]`.
+/// Layer `index`, of `units` units, of several MLPs that read a range of columns each, for a model that does something
+/// between layers: `[batch, number · units]`.
 ///
 /// # Errors
 /// When the width is 0 or a name is taken.
-///
-/// # Panics
-/// When there is no such layer.
-pub fn layer_of_each(
+pub fn layer_of_each<'a>(
     g: &mut Graph,
-    prefixes: &[String],
+    networks: impl Into<Networks<'a>>,
     index: usize,
     x: Value,
+    units: usize,
     style: MlpStyle<'_>,
 ) -> Result<Value> {
-    let units = style.units[index];
+    let networks = networks.into();
     let activation = if style.batch_norm { Activation::Identity } else { style.activation };
-    let mut x = linears(g, prefixes, index, x, units, true, activation)?;
-    if style.batch_norm {
-        x = batch_norm(g, prefixes, index, x, units, style.activation)?;
-    }
-    dropout(g, &draws_by(prefixes, index), x, style.dropout)
+    let layer = linears(g, networks, index, x, units, true, activation)?;
+    norm_and_dropout(g, networks, index, layer, style)
 }
 
 /// Layer `index` of several networks that read a range of columns each: `[batch, number · units]`.
 ///
 /// # Errors
 /// When `units` is 0 or a name is taken.
-pub fn linears(
+pub fn linears<'a>(
     g: &mut Graph,
-    prefixes: &[String],
+    networks: impl Into<Networks<'a>>,
     index: usize,
     x: Value,
     units: usize,
     with_bias: bool,
     activation: Activation,
 ) -> Result<Value> {
-    let names: Vec<String> = prefixes.iter().map(|p| format!("{p}.{index}")).collect();
-    linears_named(g, &layer_name(prefixes, index), &names, x, units, with_bias, activation)
+    let networks = networks.into();
+    let layers = networks.layer(index, |prefix| prefix);
+    let layers = Networks { prefixes: &layers, ..networks };
+    linears_named(g, &layer_name(networks, index), layers, x, units, with_bias, activation)
 }
 
 /// Linear layers whose parameters are `<prefix>.weight` and `<prefix>.bias`, each over its own range of columns:
@@ -189,80 +214,84 @@ pub fn linears(
 ///
 /// # Errors
 /// When `units` is 0 or a name is taken.
-pub fn linears_named(
+pub fn linears_named<'a>(
     g: &mut Graph,
     name: &str,
-    prefixes: &[String],
+    networks: impl Into<Networks<'a>>,
     x: Value,
     units: usize,
     with_bias: bool,
     activation: Activation,
 ) -> Result<Value> {
+    let networks = networks.into();
+    let heads = Head::of_each(networks.prefixes, units);
+    let (count, scenarios) = (networks.count(), networks.scenarios);
+    if count == 1 {
+        return linear::by_scenario(g, name, &heads, scenarios, x, with_bias, activation);
+    }
     if units == 0 {
         return Err(Error::graph(name, "a layer needs at least 1 unit"));
     }
-    let (count, inner) = (prefixes.len(), g.cols(x) / prefixes.len());
-    let w = g.param(ParamSpec::new(prefixes.iter().map(|p| weight(p, units, inner)).collect())?)?;
-    let mut inputs = vec![x, w];
+    let inner = g.cols(x) / count;
+    let weights = heads.iter().map(|head| weight(&head.prefix, units, inner)).collect();
+    let mut inputs = vec![x, g.param(ParamSpec::new(weights)?)?];
     if with_bias {
-        inputs.push(g.param(ParamSpec::new(prefixes.iter().map(|p| bias(p, units)).collect())?)?);
+        let biases = heads.iter().map(|head| bias(&head.prefix, units)).collect();
+        inputs.push(g.param(ParamSpec::new(biases)?)?);
     }
-    if count == 1 {
-        g.add(name, Linear::new(units, with_bias, activation), &inputs)
-    } else {
-        g.add(name, GroupedLinear::new(count, units, with_bias, activation), &inputs)
+    let layer = GroupedLinear::new(count, units, with_bias, activation);
+    g.add(name, if scenarios > 1 { layer.by_scenario(scenarios) } else { layer }, &inputs)
+}
+
+/// What follows the products of layer `index`.
+fn norm_and_dropout(
+    g: &mut Graph,
+    networks: Networks<'_>,
+    index: usize,
+    mut x: Value,
+    style: MlpStyle<'_>,
+) -> Result<Value> {
+    if style.batch_norm {
+        x = batch_norm(g, networks, index, x, style.activation)?;
     }
+    // By the layer of the first network, whose name no other has.
+    dropout(g, &format!("{}.{index}", networks.prefixes[0]), x, style.dropout)
 }
 
 /// Batch normalisation of layer `index` of several networks side by side: column by column, so it is one op for all.
 fn batch_norm(
     g: &mut Graph,
-    prefixes: &[String],
+    networks: Networks<'_>,
     index: usize,
     x: Value,
-    units: usize,
     activation: Activation,
 ) -> Result<Value> {
+    let (scenarios, units) = (networks.scenarios, g.cols(x) / networks.count());
     let vectors = |suffix: &str, start: f32| -> Vec<Block> {
-        let name = |p: &String| format!("{p}.{index}.norm.{suffix}");
-        prefixes.iter().map(|p| Block::vector(name(p), units, Init::Constant(start))).collect()
+        let vector = |p: String| Block::vector(format!("{p}.norm.{suffix}"), units, Init::Constant(start));
+        networks.layer(index, vector)
     };
     let gamma = g.param(ParamSpec::new(vectors("weight", 1.0))?)?;
     let beta = g.param(ParamSpec::new(vectors("bias", 0.0))?)?;
     let mut statistics = vectors("running_mean", 0.0);
     statistics.extend(vectors("running_var", 1.0));
     let (running, state) = g.state(ParamSpec::new(statistics)?)?;
-    let name = layer_name(prefixes, index);
+    let name = layer_name(networks, index);
     let moments = if g.is_training() {
-        g.add(
-            format!("{name}.norm.moments"),
-            BatchMoments::new(Some(Running { state, momentum: MOMENTUM, unbiased: true })),
-            &[x],
-        )?
+        let moments = BatchMoments::new(Some(Running { state, momentum: MOMENTUM, unbiased: true }));
+        let moments = if scenarios > 1 { moments.by_scenario(scenarios) } else { moments };
+        g.add(format!("{name}.norm.moments"), moments, &[x])?
     } else {
         running
     };
-    g.add(format!("{name}.norm"), Normalise::new(EPSILON, activation), &[x, moments, gamma, beta])
-}
-
-/// The weight `<prefix>.weight` of a layer.
-pub(super) fn weight(prefix: &str, out: usize, input: usize) -> Block {
-    Block::weight(format!("{prefix}.weight"), out, input, Init::XavierUniform)
-}
-
-/// The bias `<prefix>.bias` of a layer.
-pub(super) fn bias(prefix: &str, out: usize) -> Block {
-    Block::vector(format!("{prefix}.bias"), out, Init::Constant(0.0))
-}
-
-/// What dropout after layer `index` of several networks draws by: their first one's layer, whose name no other has.
-pub(super) fn draws_by(prefixes: &[String], index: usize) -> String {
-    format!("{}.{index}", prefixes[0])
+    let norm = Normalise::new(EPSILON, activation);
+    let norm = if scenarios > 1 { norm.by_scenario(scenarios) } else { norm };
+    g.add(format!("{name}.norm"), norm, &[x, moments, gamma, beta])
 }
 
 /// `experts.*.0` for several networks, `bottom.0` for one: what all names begin with.
-pub(super) fn layer_name(prefixes: &[String], index: usize) -> String {
-    let [first, rest @ ..] = prefixes else { return index.to_string() };
+fn layer_name(networks: Networks<'_>, index: usize) -> String {
+    let [first, rest @ ..] = networks.prefixes else { return index.to_string() };
     let mut family = first.as_str();
     let is_in = |family: &str, name: &String| name.strip_prefix(family).is_some_and(|n| n.starts_with('.'));
     while !rest.is_empty() && !rest.iter().chain([first]).all(|name| is_in(family, name)) {

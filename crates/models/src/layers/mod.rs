@@ -1,6 +1,5 @@
 //! Layers that models share. A layer declares ops and parameters; it holds no numbers.
 
-pub mod by_scenario;
 pub mod concat;
 pub mod cross;
 pub mod deep_cross;
@@ -14,10 +13,8 @@ pub mod linear;
 pub mod mlp;
 pub mod moe;
 pub mod scenario;
-pub mod scenario_mlp;
 pub mod scenario_norm;
 pub mod sequence;
-pub mod specific;
 pub mod star;
 pub mod tasks;
 pub mod towers;

@@ -4,9 +4,9 @@
 //! softmax over the experts that it sees of `G.weight` x (+ `G.bias`), or of the last layer of a hidden MLP
 //! `G.hidden.<i>` of x. A gate of each scenario is `G.<scenario>`.
 
-use super::by_scenario;
 use super::concat::concat;
-use super::mlp::{Head, MlpInput, MlpStyle, linears_named, mlps, mlps_with_heads};
+use super::linear::{self, Head};
+use super::mlp::{MlpInput, MlpStyle, Networks, linears_named, mlps, mlps_with_heads};
 use manygate_core::{Error, Result};
 use manygate_graph::ops::{GateCombine, GateCombineSeen};
 use manygate_graph::{GateView, GateWeights, Graph, Value};
@@ -213,6 +213,17 @@ pub fn show_gates(
     Ok(())
 }
 
+/// That experts have a layer.
+///
+/// # Errors
+/// [`Error::Config`] where they have none.
+pub fn check_experts(expert: MlpStyle<'_>) -> Result<()> {
+    match expert.units {
+        [] => Err(Error::config("model.expert_units", "experts need at least one layer")),
+        _ => Ok(()),
+    }
+}
+
 /// The experts `[batch, experts · last unit]`, and the logits of the gates, of several gates in one value or not.
 ///
 /// # Errors
@@ -223,6 +234,7 @@ pub fn bank_and_logits(
     expert: MlpStyle<'_>,
     gate: GateStyle<'_>,
 ) -> Result<(Value, Vec<Value>)> {
+    check_experts(expert)?;
     let Readers { input, experts, gates } = readers;
     let (of_scenarios, shared) = gates.split_at(gates.partition_point(|gate| gate.scenarios.is_some()));
     if gate.hidden.units.is_empty() && !shared.is_empty() {
@@ -234,23 +246,23 @@ pub fn bank_and_logits(
         return Ok((bank, logits));
     }
     let bank = mlps(g, experts, MlpInput::Shared(*input), expert)?;
-    let mut logits = logits_by_scenario(g, *input, of_scenarios, gate)?;
-    logits.extend(gate_logits(g, *input, shared, gate)?);
-    Ok((bank, logits))
+    Ok((bank, gate_logits(g, *input, gates, gate)?))
 }
 
-/// The logits of the gates of one input, of several gates in one value or not.
+/// The logits of the gates of one input, those of each scenario first, of several gates in one value or not.
 ///
 /// # Errors
 /// When a width is 0 or a name is taken.
 pub fn gate_logits(g: &mut Graph, input: Value, gates: &[Gate], style: GateStyle<'_>) -> Result<Vec<Value>> {
+    let (of_scenarios, gates) = gates.split_at(gates.partition_point(|gate| gate.scenarios.is_some()));
+    let mut logits = logits_by_scenario(g, input, of_scenarios, style)?;
     if gates.is_empty() {
-        return Ok(Vec::new());
+        return Ok(logits);
     }
     let hidden: Vec<String> = gates.iter().map(|gate| format!("{}.hidden", gate.prefix)).collect();
     let hidden = mlps(g, &hidden, MlpInput::Shared(input), style.hidden)?;
     let width = g.cols(hidden) / gates.len();
-    let (mut logits, mut from) = (Vec::new(), 0);
+    let mut from = 0;
     // Maps of one width are one product.
     for alike in gates.chunk_by(|a, b| a.sees.len() == b.sees.len()) {
         let prefixes: Vec<String> = alike.iter().map(|gate| gate.prefix.clone()).collect();
@@ -265,19 +277,19 @@ pub fn gate_logits(g: &mut Graph, input: Value, gates: &[Gate], style: GateStyle
 /// The logits of gates of each scenario; a row computes those of its own.
 fn logits_by_scenario(g: &mut Graph, x: Value, gates: &[Gate], style: GateStyle<'_>) -> Result<Vec<Value>> {
     let Some(scenarios) = gates.first().and_then(|gate| gate.scenarios) else { return Ok(Vec::new()) };
-    let heads_of = |gates: &[Gate], s: usize| -> Vec<Head> {
-        let head = |gate: &Gate| Head { prefix: format!("{}.{s}", gate.prefix), out: gate.sees.len() };
-        gates.iter().map(head).collect()
-    };
+    let head = |gate: &Gate, s: usize| Head { prefix: format!("{}.{s}", gate.prefix), out: gate.sees.len() };
     // Without hidden layers all gates are one product.
     let together = if style.hidden.units.is_empty() { gates.len() } else { 1 };
     let mut logits = Vec::new();
     for gates in gates.chunks(together) {
         let prefix = &gates[0].prefix;
         let hidden: Vec<String> = (0..scenarios).map(|s| format!("{prefix}.{s}.hidden")).collect();
-        let hidden = by_scenario::mlp(g, &hidden, x, style.hidden)?;
-        let heads: Vec<Vec<Head>> = (0..scenarios).map(|s| heads_of(gates, s)).collect();
-        logits.push(by_scenario::linears(g, prefix, &heads, hidden, style.bias, Activation::Identity)?);
+        let hidden = Networks::by_scenario(&hidden, scenarios);
+        let hidden = mlps(g, hidden, MlpInput::Shared(x), style.hidden)?;
+        let heads = (0..scenarios).flat_map(|s| gates.iter().map(move |gate| head(gate, s)));
+        let heads: Vec<Head> = heads.collect();
+        let (bias, bare) = (style.bias, Activation::Identity);
+        logits.push(linear::by_scenario(g, prefix, &heads, scenarios, hidden, bias, bare)?);
     }
     Ok(logits)
 }

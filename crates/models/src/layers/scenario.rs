@@ -30,6 +30,21 @@ pub fn of_heads(inputs: &Inputs, scenario_heads: bool) -> Result<Option<usize>> 
     if scenario_heads { scenarios(inputs).map(Some) } else { Ok(None) }
 }
 
+/// `<prefix>.<scenario>` for each scenario.
+pub fn prefixes(prefix: &str, scenarios: usize) -> Vec<String> {
+    (0..scenarios).map(|s| format!("{prefix}.{s}")).collect()
+}
+
+/// `<family>.<name>_<scenario>` for each name, scenario by scenario.
+pub fn prefixes_of_each<'a>(
+    family: &str,
+    names: impl Iterator<Item = &'a str> + Clone,
+    scenarios: usize,
+) -> Vec<String> {
+    let own = |s: usize| names.clone().map(move |name| format!("{family}.{name}_{s}"));
+    (0..scenarios).flat_map(own).collect()
+}
+
 /// The scenario's embedding `[batch, width]`.
 ///
 /// # Errors

@@ -1,7 +1,7 @@
 //! Statistics of a sample's scenario: means and variances over its rows in the batch, in evaluation their moving
 //! averages, which are state: `P.mean` and `P.var`, both `[scenarios, width]`.
 
-use manygate_core::Result;
+use manygate_core::{Error, Result};
 use manygate_graph::ops::{BatchMoments, Running};
 use manygate_graph::{Block, Graph, Init, ParamSpec, Value};
 use serde::{Deserialize, Serialize};
@@ -23,6 +23,21 @@ pub struct Moving {
     pub momentum: f64,
     /// What the average of variances takes in.
     pub variance: Variance,
+}
+
+/// That ε and the momentum, `model.epsilon` and `model.momentum`, are such that a scenario of one row can be normalised.
+///
+/// # Errors
+/// [`Error::Config`] where they are not.
+pub fn check(epsilon: f64, momentum: f64) -> Result<()> {
+    let wrong = |key: &str, message: String| Err(Error::config(format!("model.{key}"), message));
+    if !(epsilon.is_finite() && epsilon > 0.0) {
+        return wrong("epsilon", format!("{epsilon} is not above 0: one row has no variance"));
+    }
+    if !(0.0..=1.0).contains(&momentum) {
+        return wrong("momentum", format!("{momentum} is no weight of a new value; give one in [0, 1]"));
+    }
+    Ok(())
 }
 
 /// The moments of `x` that [`Normalise`](manygate_graph::ops::Normalise) by scenario reads: `[2 · scenarios, width]`.

@@ -5,12 +5,13 @@
 //! models of scenarios, `towers.<task>.<scenario>` where a model of tasks takes them. Heads are the logit layers alone,
 //! `head.<task>.{weight,bias}`.
 
-use super::mlp::{MlpInput, MlpStyle, linears, mlps};
-use super::{by_scenario, scenario, scenario_mlp};
+use super::concat::concat;
+use super::linear::{self, Head};
+use super::mlp::{MlpInput, MlpStyle, Networks, linears, mlps};
+use super::scenario;
 use crate::inputs::{Inputs, Task};
 use manygate_core::Result;
-use manygate_graph::ops::Linear;
-use manygate_graph::{Block, Graph, Init, ParamSpec, Value};
+use manygate_graph::{Graph, Value};
 use manygate_kernels::activation::Activation;
 
 /// [`towers`] or, with `scenario_heads`, a tower for each task and scenario: how a multi-task model that knows no
@@ -48,6 +49,8 @@ pub fn named(
         let logits = logits(g, prefixes, input, style)?;
         return (0..prefixes.len()).map(|t| g.columns(logits, t, 1)).collect();
     };
+    // Apart, and not side by side: what one norm by scenario reaches is not told by column, so that each task's loss would
+    // seem to reach all towers.
     let mut logits = Vec::with_capacity(prefixes.len());
     for (t, prefix) in prefixes.iter().enumerate() {
         let x = match input {
@@ -57,7 +60,9 @@ pub fn named(
                 g.columns(x, t * width, width)?
             }
         };
-        logits.push(by_scenario::logit(g, &by_scenario::prefixes(prefix, scenarios), x, style)?);
+        let own = scenario::prefixes(prefix, scenarios);
+        let own = Networks::by_scenario(&own, scenarios);
+        logits.push(self::logits(g, own, MlpInput::Shared(x), style)?);
     }
     Ok(logits)
 }
@@ -81,14 +86,15 @@ pub fn family(
     input: MlpInput,
     style: MlpStyle<'_>,
 ) -> Result<Vec<Value>> {
-    several(g, inputs, 1, |task, _| format!("{family}.{task}"), input, style)
+    several(g, inputs, 1, |task, _| format!("{family}.{task}"), input, style, false)
 }
 
 /// `count` towers a task, `prefix(task, number)` each: their logits `[batch, count]`, a value a task. `input` is shared by
-/// all of them or holds a range of columns for each, task by task.
+/// all of them or holds a range of columns for each, task by task. With `scenario_heads` each of them is one of each
+/// scenario.
 ///
 /// # Errors
-/// As [`towers`].
+/// As [`of_tasks`].
 pub fn several(
     g: &mut Graph,
     inputs: &Inputs,
@@ -96,9 +102,16 @@ pub fn several(
     prefix: impl Fn(&str, usize) -> String,
     input: MlpInput,
     style: MlpStyle<'_>,
+    scenario_heads: bool,
 ) -> Result<Vec<Value>> {
+    let of_task = |task: &Task| (0..count).map(|m| prefix(&task.name, m)).collect::<Vec<_>>();
+    if scenario_heads {
+        let prefixes: Vec<String> = inputs.tasks.iter().flat_map(of_task).collect();
+        let logits = named(g, inputs, &prefixes, input, style, true)?;
+        let logits_of = logits.chunks(count).zip(inputs.task_names());
+        return logits_of.map(|(own, task)| concat(g, &format!("{task}.logits"), own)).collect();
+    }
     side_by_side(g, inputs, count, input, |g, tasks, input| {
-        let of_task = |task: &Task| (0..count).map(|m| prefix(&task.name, m)).collect::<Vec<_>>();
         let prefixes: Vec<String> = tasks.iter().flat_map(of_task).collect();
         logits(g, &prefixes, input, style)
     })
@@ -116,8 +129,8 @@ pub fn of_scenarios(
 ) -> Result<Vec<Value>> {
     side_by_side(g, inputs, 1, input, |g, tasks, input| {
         let names = tasks.iter().map(|task| task.name.as_str());
-        let own = scenario_mlp::named("towers", names, inputs.scenarios);
-        scenario_mlp::logits(g, &own, input, style)
+        let own = scenario::prefixes_of_each("towers", names, inputs.scenarios);
+        logits(g, Networks::by_scenario(&own, inputs.scenarios), input, style)
     })
 }
 
@@ -153,50 +166,49 @@ fn side_by_side(
 pub fn heads(g: &mut Graph, family: &str, inputs: &Inputs, x: Value) -> Result<Vec<Value>> {
     let mut all = Vec::with_capacity(inputs.tasks.len());
     for side_by_side in inputs.tasks.chunk_by(|a, b| a.auxiliary == b.auxiliary) {
-        let names = || side_by_side.iter().map(|task| format!("{family}.{}", task.name));
-        let weight = |p: String| Block::weight(format!("{p}.weight"), 1, g.cols(x), Init::XavierUniform);
-        let bias = |p: String| Block::vector(format!("{p}.bias"), 1, Init::Constant(0.0));
-        let weights: Vec<Block> = names().map(weight).collect();
-        let weights = g.param(ParamSpec::new(weights)?)?;
-        let biases = g.param(ParamSpec::new(names().map(bias).collect())?)?;
-        let linear = Linear::new(side_by_side.len(), true, Activation::Identity);
-        let logits = g.add(family, linear, &[x, weights, biases])?;
-        for t in 0..side_by_side.len() {
-            all.push(g.columns(logits, t, 1)?);
-        }
+        let head = |task: &Task| Head { prefix: format!("{family}.{}", task.name), out: 1 };
+        let heads: Vec<Head> = side_by_side.iter().map(head).collect();
+        let logits = linear::side_by_side(g, family, &heads, x, true, Activation::Identity)?;
+        all.extend(linear::columns_of(g, logits, &heads)?);
     }
     Ok(all)
 }
 
-/// One bare logit on top of an MLP, for each prefix: `[batch, prefixes]`.
+/// One bare logit on top of an MLP, for each network: `[batch, networks]`.
 ///
 /// # Errors
 /// When a width is 0 or a name is taken.
-pub fn logits(g: &mut Graph, prefixes: &[String], input: MlpInput, style: MlpStyle<'_>) -> Result<Value> {
-    numbers(g, prefixes, input, style, 1)
+pub fn logits<'a>(
+    g: &mut Graph,
+    networks: impl Into<Networks<'a>>,
+    input: MlpInput,
+    style: MlpStyle<'_>,
+) -> Result<Value> {
+    numbers(g, networks, input, style, 1)
 }
 
-/// The same with `out` bare values each, `[batch, prefixes · out]`.
+/// The same with `out` bare values each, `[batch, networks · out]`.
 ///
 /// # Errors
 /// When a width is 0 or a name is taken.
-pub fn numbers(
+pub fn numbers<'a>(
     g: &mut Graph,
-    prefixes: &[String],
+    networks: impl Into<Networks<'a>>,
     input: MlpInput,
     style: MlpStyle<'_>,
     out: usize,
 ) -> Result<Value> {
+    let networks = networks.into();
     match (input, style.units) {
         // No hidden layer and one input: the logit layers are the first layers.
         (MlpInput::Shared(_), []) => {
             let activation = Activation::Identity;
             let logit = MlpStyle { units: &[out], activation, batch_norm: false, dropout: 0.0 };
-            mlps(g, prefixes, input, logit)
+            mlps(g, networks, input, logit)
         }
         _ => {
-            let hidden = mlps(g, prefixes, input, style)?;
-            linears(g, prefixes, style.units.len(), hidden, out, true, Activation::Identity)
+            let hidden = mlps(g, networks, input, style)?;
+            linears(g, networks, style.units.len(), hidden, out, true, Activation::Identity)
         }
     }
 }
