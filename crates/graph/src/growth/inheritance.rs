@@ -2,9 +2,10 @@
 
 use super::{Added, Growth, Place, Places};
 use crate::graph::{Graph, Kind};
+use crate::op::Lookup;
 use crate::param::{Block, ParamSpec, Parameters};
 use manygate_core::{Error, Result};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// How a graph goes on from one with fewer inputs.
@@ -12,8 +13,6 @@ use std::sync::Arc;
 pub struct Inheritance {
     /// By name of a parameter or state tensor that the other graph has too.
     pub tensors: Vec<Inherited>,
-    /// Tables that the other graph has too; they are the same.
-    pub tables: Vec<String>,
     /// Tables that it has not, whose rows start at zero: their vectors are added up without a weight.
     pub zero_tables: BTreeSet<String>,
 }
@@ -41,29 +40,30 @@ enum From {
 }
 
 impl Inheritance {
-    /// For a graph declared with more inputs than another one, `(graph, other)`, and those of `added`. With the graphs for
-    /// training and for evaluation, what the one does not tell may follow from the other.
+    /// For a graph declared with more inputs than another one, those of `added`: `(graph, other)`. All pairs, for training,
+    /// for evaluation, of each stage, declare the same tensors; what does not follow from one may follow from another.
     ///
     /// # Errors
     /// When a tensor is no longer there, or it does not follow which of its rows and columns are new.
     pub fn new(graphs: &[(&Graph, &Graph)], added: &Added) -> Result<Inheritance> {
-        let mut found: Option<Result<Inheritance>> = None;
+        let mut tensors: BTreeMap<&str, Result<Inherited>> = BTreeMap::new();
+        let mut all = Inheritance::default();
         for &(graph, old) in graphs {
-            let of_graph = inherit(graph, old, added);
-            found = Some(match (found, of_graph) {
-                (Some(Ok(mut one)), Ok(other)) => {
-                    one.zero_tables.extend(other.zero_tables);
-                    Ok(one)
+            check_declared(graph, old)?;
+            let growth = Growth::found(graph, old, added);
+            for (name, found) in growth.inherited(old) {
+                if !matches!(tensors.get(name), Some(Ok(_))) {
+                    tensors.insert(name, found);
                 }
-                (Some(Ok(one)), Err(_)) | (None | Some(Err(_)), Ok(one)) => Ok(one),
-                (Some(Err(error)), Err(_)) | (None, Err(error)) => Err(error),
-            });
+            }
+            let is_old = |name: &str| old.tables.iter().any(|table| table.name == name);
+            let zero = growth.added_up().filter(|name| !is_old(name));
+            all.zero_tables.extend(zero.map(str::to_owned));
         }
-        found.unwrap_or_else(|| Ok(Inheritance::default()))
+        all.tensors = tensors.into_values().collect::<Result<_>>()?;
+        Ok(all)
     }
-}
 
-impl Inheritance {
     /// Overwrites initial values, of parameters or of state, with those of `old`, and with zeros where what is new must have
     /// no effect.
     ///
@@ -72,7 +72,9 @@ impl Inheritance {
     pub fn hand_on(&self, old: &Parameters, to: &mut Parameters) -> Result<()> {
         let layout = Arc::clone(to.layout());
         for (block, range) in layout.blocks() {
-            let Some(inherited) = self.tensors.iter().find(|tensor| tensor.name == block.name) else { continue };
+            let Some(inherited) = self.tensors.iter().find(|tensor| tensor.name == block.name) else {
+                continue;
+            };
             let values = old.get(&block.name)?;
             if inherited.lengths() != (values.len(), range.len()) {
                 return Err(Error::graph(&block.name, "has another length than in the graph"));
@@ -129,57 +131,58 @@ fn find<'g>(specs: &'g [ParamSpec], name: &str) -> Option<&'g Block> {
     specs.iter().flat_map(|spec| &spec.blocks).find(|block| block.name == name)
 }
 
-fn inherit(graph: &Graph, old: &Graph, added: &Added) -> Result<Inheritance> {
+/// # Errors
+/// When a tensor or a table is missing, or a table has another size.
+fn check_declared(graph: &Graph, old: &Graph) -> Result<()> {
     for block in [&old.params, &old.states].into_iter().flatten().flat_map(|spec| &spec.blocks) {
         if find(&graph.params, &block.name).or_else(|| find(&graph.states, &block.name)).is_none() {
             return Err(Error::graph(&block.name, "the model has no such tensor with the added inputs"));
         }
     }
-    let growth = Growth::found(graph, old, added);
-    let mut tensors = Vec::new();
-    for (node, of) in graph.nodes.iter().enumerate() {
-        let (spec, old) = match of.kind {
-            Kind::Param(p) => (&graph.params[p], &old.params),
-            Kind::State(s) => (&graph.states[s], &old.states),
-            _ => continue,
-        };
-        let (places, mut from) = (growth.places(node), 0);
-        for block in &spec.blocks {
-            let rows = &places.rows[from..from + block.rows()];
-            from += rows.len();
-            if let Some(other) = find(old, &block.name) {
-                tensors.push(inherited(block, other, rows, &places.columns)?);
-            }
-        }
-    }
-    let is_old = |name: &str| old.tables.iter().any(|table| table.name == name);
     for table in &old.tables {
-        match graph.tables.iter().find(|other| other.name == table.name) {
-            Some(other) if (other.rows, other.dim) == (table.rows, table.dim) => {}
-            other => {
-                let shape = other.map_or("is not there".to_owned(), |t| format!("is [{}, {}]", t.rows, t.dim));
-                let message = format!("the table is [{}, {}] and with the added inputs {shape}", table.rows, table.dim);
-                return Err(Error::graph(&table.name, message));
-            }
+        let other = graph.tables.iter().find(|other| other.name == table.name);
+        if other.map(|other| (other.rows, other.dim)) != Some((table.rows, table.dim)) {
+            let now = other.map_or("none".to_owned(), |other| format!("[{}, {}]", other.rows, other.dim));
+            let message =
+                format!("the table is [{}, {}], and {now} with the added inputs", table.rows, table.dim);
+            return Err(Error::graph(&table.name, message));
         }
     }
-    let (tables, new): (Vec<_>, Vec<_>) = graph.tables.iter().map(|t| t.name.clone()).partition(|name| is_old(name));
-    let zero = growth.added_up();
-    let zero_tables = new.into_iter().filter(|name| zero.iter().any(|&t| graph.tables[t].name == *name)).collect();
-    Ok(Inheritance { tensors, tables, zero_tables })
+    Ok(())
 }
 
-impl Growth<'_> {
-    /// Tables whose rows have an effect by themselves.
-    fn added_up(&self) -> Vec<usize> {
-        let mut tables = Vec::new();
-        for (node, places) in self.graph.nodes.iter().zip(&self.values) {
-            let Kind::Op { op, .. } = &node.kind else { continue };
-                        let lookups = op.lookups().iter();
-            let lookups = lookups.filter(|at| places.columns[at.column..at.column + at.dim].iter().any(|place| place.starts_at_zero()));
-            tables.extend(lookups.map(|lookup| lookup.table));
+impl<'a> Growth<'a> {
+    /// The tensors that `old` has too, by name.
+    fn inherited(&self, old: &Graph) -> Vec<(&'a str, Result<Inherited>)> {
+        let mut tensors = Vec::new();
+        for (of, places) in self.graph.nodes.iter().zip(&self.values) {
+            let (spec, old) = match of.kind {
+                Kind::Param(p) => (&self.graph.params[p], &old.params),
+                Kind::State(s) => (&self.graph.states[s], &old.states),
+                Kind::Op { .. } | Kind::Columns { .. } => continue,
+            };
+            let mut from = 0;
+            for block in &spec.blocks {
+                let rows = &places.rows[from..from + block.rows()];
+                from += rows.len();
+                if let Some(other) = find(old, &block.name) {
+                    tensors.push((block.name.as_str(), inherited(block, other, rows, &places.columns)));
+                }
+            }
         }
-        tables
+        tensors
+    }
+
+    /// Tables whose rows have an effect by themselves.
+    fn added_up(&self) -> impl Iterator<Item = &'a str> {
+        let lookups = self.graph.nodes.iter().zip(&self.values).flat_map(|(node, places)| {
+            let lookups = if let Kind::Op { op, .. } = &node.kind { op.lookups() } else { &[] };
+            let zero = |at: &&Lookup| {
+                places.columns[at.column..at.column + at.dim].iter().any(|p| p.starts_at_zero())
+            };
+            lookups.iter().filter(zero)
+        });
+        lookups.map(|lookup| self.graph.tables[lookup.table].name.as_str())
     }
 }
 
@@ -208,8 +211,8 @@ fn inherited(block: &Block, other: &Block, rows: &[Place], columns: &[Place]) ->
         _ => Err(Error::graph(
             &block.name,
             format!(
-                "has shape {:?} in the old run and {:?} with the added inputs, and it does not follow from the model \
-                 which of its values are new: train this model from the beginning",
+                "is {:?}, and {:?} with the added inputs, and it does not follow from the model which of its values are \
+                 new: train this model from the beginning",
                 other.shape, block.shape
             ),
         )),

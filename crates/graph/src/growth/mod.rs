@@ -140,6 +140,12 @@ impl<'a> Growth<'a> {
                 Kind::Columns { .. } => {}
             }
         }
+        for (&units, &before) in self.graph.exchangeable.iter().zip(&old.exchangeable) {
+            let ((root, from), kept) = (self.graph.root(units), old.cols(before));
+            for at in 0..self.graph.cols(units) {
+                self.values[root.index()].columns[from + at].new = Some(at >= kept);
+            }
+        }
     }
 
     fn grow(&mut self, node: usize) {
@@ -150,10 +156,6 @@ impl<'a> Growth<'a> {
         self.roots.push((Value(node as u32), 0));
         let shapes: Vec<Shape> = inputs.iter().map(|&input| graph.shape(input)).collect();
         op.grow(&shapes, self);
-    }
-
-    pub(crate) fn places(&self, node: usize) -> &Places {
-        &self.values[node]
     }
 
     fn place(&mut self, axis: Axis, at: usize) -> &mut Place {
@@ -265,19 +267,32 @@ impl<'a> Growth<'a> {
         }
     }
 
+    /// One position stands for `len` others: it is new, or starts at zero, where all of them are or do.
+    pub fn gather(&mut self, one: (Axis, usize), parts: (Axis, usize), len: usize) {
+        let (mut new, mut zero) = (Some(true), true);
+        for at in parts.1..parts.1 + len {
+            let part = *self.place(parts.0, at);
+            zero &= part.starts_at_zero();
+            new = match (new, part.new) {
+                (Some(false), _) | (_, Some(false)) => Some(false),
+                (Some(true), part) => part,
+                (None, _) => None,
+            };
+        }
+        self.mark(one.0, one.1, new);
+        if zero {
+            self.zero_at(one.0, one.1);
+        }
+    }
+
     /// Groups of `from` columns of input 0 become groups of `to` columns of the output: a group is new where all that it
     /// is made of is.
     pub fn by_groups(&mut self, groups: usize, from: usize, to: usize) {
         for group in 0..groups {
-            let mut new = Some(true);
-            for column in group * from..(group + 1) * from {
-                new = match (new, self.is_new(Axis::Columns(0), column)) {
-                    (_, Some(false)) | (Some(false), _) => Some(false),
-                    (Some(true), Some(true)) => Some(true),
-                    _ => None,
-                };
-            }
-            (group * to..(group + 1) * to).for_each(|column| self.mark(Axis::OutColumns, column, new));
+            self.gather((Axis::OutColumns, group * to), (Axis::Columns(0), group * from), from);
+            (1..to).for_each(|c| {
+                self.follow((Axis::OutColumns, group * to + c), (Axis::OutColumns, group * to), 1)
+            });
         }
     }
 }

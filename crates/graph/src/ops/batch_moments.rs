@@ -113,7 +113,9 @@ impl Op for BatchMoments {
         let n = inputs[0].cols;
         match self.scenarios {
             Some(_) => growth.same_columns(inputs, [0]),
-            None => [0, n].into_iter().for_each(|at| growth.tie((Axis::OutRows, at), (Axis::Columns(0), 0), n)),
+            None => {
+                [0, n].into_iter().for_each(|at| growth.tie((Axis::OutRows, at), (Axis::Columns(0), 0), n))
+            }
         }
     }
 

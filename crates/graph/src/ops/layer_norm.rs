@@ -85,7 +85,9 @@ impl Op for LayerNorm {
 
     fn grow(&self, inputs: &[Shape], growth: &mut Growth<'_>) {
         growth.same_columns(inputs, [0]);
-        [1, 2].into_iter().for_each(|i| growth.tie((Axis::Rows(i), 0), (Axis::OutColumns, 0), inputs[0].cols));
+        [1, 2]
+            .into_iter()
+            .for_each(|i| growth.tie((Axis::Rows(i), 0), (Axis::OutColumns, 0), inputs[0].cols));
     }
 
     fn forward(&self, tile: &mut Forward<'_>) {

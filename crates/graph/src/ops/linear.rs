@@ -209,10 +209,18 @@ impl Op for Linear {
         let straight = self.columns().filter(|(_, segment)| segment.activation != Activation::Sigmoid);
         for (columns, segment) in straight {
             for s in 0..self.weights() {
-                growth.vanish((Axis::OutColumns, columns.start), (Axis::Rows(1), s * out + columns.start), columns.len());
+                growth.vanish(
+                    (Axis::OutColumns, columns.start),
+                    (Axis::Rows(1), s * out + columns.start),
+                    columns.len(),
+                );
             }
             if segment.bias && inputs[2].cols == 1 && self.weights() == 1 {
-                growth.vanish((Axis::OutColumns, columns.start), (Axis::Rows(2), columns.start), columns.len());
+                growth.vanish(
+                    (Axis::OutColumns, columns.start),
+                    (Axis::Rows(2), columns.start),
+                    columns.len(),
+                );
             }
         }
     }

@@ -134,8 +134,7 @@ impl Op for RowLinear {
             return growth.by_groups(self.groups, inner, self.out);
         }
         let place = |o: usize, k: usize| if self.transposed { k * self.out + o } else { o * inner + k };
-        let (out, input) =
-            (Span::new(Axis::OutColumns, 0, self.out), Span::new(Axis::Columns(0), 0, inner));
+        let (out, input) = (Span::new(Axis::OutColumns, 0, self.out), Span::new(Axis::Columns(0), 0, inner));
         growth.matrix(Axis::Columns(1), place, out, input, |_, column| column.is_new());
         if self.bias {
             growth.tie((Axis::Columns(2), 0), (Axis::OutColumns, 0), self.out);

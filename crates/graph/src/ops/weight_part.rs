@@ -68,6 +68,7 @@ impl Op for WeightPart {
             let rows = Span::new(Axis::OutRows, r * self.out, self.out);
             let columns = Span::new(Axis::OutColumns, 0, self.input);
             growth.matrix(Axis::Columns(0), |o, i| self.place(o, i), rows, columns, zero);
+            growth.gather((Axis::Rows(0), r), (Axis::OutRows, r * self.out), self.out);
         }
     }
 

@@ -44,6 +44,7 @@ impl Gate {
 pub fn gates(g: &mut Graph, name: &str, z: Value, gates: &[Gate]) -> Result<Vec<Value>> {
     let first: Vec<_> = gates.iter().map(|gate| (gate.layers[0].clone(), gate.hidden)).collect();
     let hidden = side_by_side(g, name, &first, z, Activation::Relu)?;
+    hidden.iter().for_each(|&units| g.exchangeable(units));
     let second =
         |(gate, hidden): (&Gate, Value)| linear(g, &gate.layers[1], hidden, gate.out, Activation::Identity);
     gates.iter().zip(hidden).map(second).collect()
