@@ -15,8 +15,8 @@ use manygate_train::optim::OptimizerConfig;
 const IDS: usize = 5;
 const ROWS: usize = 41;
 
-/// Two fields, two lists, two numbers.
-fn before(keys: &str) -> Inputs {
+/// Two fields, two lists, and so many numbers.
+fn before(keys: &str, numbers: usize) -> Inputs {
     let tasks = match keys {
         keys if ["causalint", "deepfm"].iter().any(|name| keys.contains(name)) => 1,
         keys if keys.contains("mtms") || keys.contains("escm2") => 2,
@@ -33,8 +33,8 @@ fn before(keys: &str) -> Inputs {
             .map(|(table, name)| Field { name: (*name).into(), table })
             .collect(),
         bags: vec![list("history", 1), list("history_scenarios", 2)],
-        dense: 2,
-        dense_names: ["price", "weight"].map(str::to_owned).to_vec(),
+        dense: numbers,
+        dense_names: ["price", "weight"].map(str::to_owned)[..numbers].to_vec(),
         scenarios: 3,
         tasks: ["click", "like", "buy"].map(inputs::Task::binary)[..tasks].to_vec(),
     }
@@ -110,17 +110,20 @@ impl Addition {
                 batch.bags.push(bag);
             }
             Addition::Number => {
-                let rows = batch.dense.chunks(2).enumerate();
-                batch.dense =
-                    rows.flat_map(|(r, row)| [row[0], row[1], shift as f32 - r as f32 * 0.1]).collect();
-                batch.dense_width = 3;
+                let numbers = batch.dense_width;
+                let row = |r: usize| {
+                    let known = before.dense[r * numbers..][..numbers].iter().copied();
+                    known.chain([shift as f32 - r as f32 * 0.1])
+                };
+                batch.dense = (0..batch.rows).flat_map(row).collect();
+                batch.dense_width = numbers + 1;
             }
         }
         batch
     }
 }
 
-fn batch(rows: usize) -> Batch {
+fn batch(rows: usize, numbers: usize) -> Batch {
     let stream = Stream::new(3, 0, 0);
     let id = |r: usize, column: u64| stream.below(r as u64, column, IDS as u64) as u32;
     let mut lists = [(); 2].map(|()| Bag { offsets: vec![0], ids: Vec::new() });
@@ -133,8 +136,8 @@ fn batch(rows: usize) -> Batch {
         rows,
         ids: (0..2).map(|field| (0..rows).map(|r| id(r, field)).collect()).collect(),
         bags: lists.to_vec(),
-        dense: (0..rows * 2).map(|i| stream.normal(i as u64, 20)).collect(),
-        dense_width: 2,
+        dense: (0..rows * numbers).map(|i| stream.normal(i as u64, 20)).collect(),
+        dense_width: numbers,
         scenario: (0..rows).map(|r| id(r, 30) % 3).collect(),
         labels: (0..3).map(|t| (0..rows).map(|r| (id(r, 31 + t) % 2) as f32).collect()).collect(),
     }
@@ -263,41 +266,40 @@ fn predict(keys: &str, inputs: &Inputs, learner: &Learner, batch: &Batch) -> Vec
 
 #[test]
 fn what_is_added_begins_without_effect_and_then_learns() {
-    let rows = batch(ROWS);
     let mut wrong = Vec::new();
-    for entry in MODELS {
-        for keys in configurations(entry.name) {
-            let inputs = before(&keys);
-            let old = trained(&keys, &inputs);
-            let expected = predict(&keys, &inputs, &old, &rows);
-            for addition in Addition::ALL {
-                let (after, added) = addition.with(&inputs);
-                let mut new = match grown(&keys, &old, &inputs, &after, &added) {
-                    Ok(new) => new,
-                    Err(error) => {
-                        wrong.push(format!("{addition:?}: {error}: {keys}"));
-                        continue;
-                    }
-                };
-                let found =
-                    Beginning::found(&expected, &predict(&keys, &after, &new, &addition.batch(&rows, 2)));
-                if !Beginning::of(&keys, addition).allows(found, addition) {
-                    wrong.push(format!("{addition:?}: {found:?}: {keys}"));
-                }
-                for step in 0..4 {
-                    new.step(&Serial, &addition.batch(&rows, step)).unwrap();
-                }
-                let [one, other] =
-                    [1, 3].map(|shift| predict(&keys, &after, &new, &addition.batch(&rows, shift)));
-                if one == other {
-                    wrong.push(format!("{addition:?}: learns nothing: {keys}"));
-                }
-            }
+    for keys in MODELS.iter().flat_map(|entry| configurations(entry.name)) {
+        for addition in Addition::ALL {
+            wrong.extend(faults(&keys, 2, addition));
         }
+        // The first number of all.
+        wrong.extend(faults(&keys, 0, Addition::Number));
     }
-    assert!(
-        wrong.is_empty(),
-        "{}",
-        wrong.iter().map(|w| w.replace('\n', "; ")).collect::<Vec<_>>().join("\n")
-    );
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// What is wrong where `addition` joins two fields, two lists and so many numbers.
+fn faults(keys: &str, numbers: usize, addition: Addition) -> Vec<String> {
+    let (inputs, rows) = (before(keys, numbers), batch(ROWS, numbers));
+    let old = trained(keys, &inputs);
+    let expected = predict(keys, &inputs, &old, &rows);
+    let (after, added) = addition.with(&inputs);
+    let told =
+        |what: String| format!("{addition:?} beside {numbers} numbers: {what}: {}", keys.replace('\n', "; "));
+    let mut new = match grown(keys, &old, &inputs, &after, &added) {
+        Ok(new) => new,
+        Err(error) => return vec![told(error.to_string())],
+    };
+    let mut wrong = Vec::new();
+    let found = Beginning::found(&expected, &predict(keys, &after, &new, &addition.batch(&rows, 2)));
+    if !Beginning::of(keys, addition).allows(found, addition) {
+        wrong.push(told(format!("{found:?}")));
+    }
+    for step in 0..4 {
+        new.step(&Serial, &addition.batch(&rows, step)).unwrap();
+    }
+    let [one, other] = [1, 3].map(|shift| predict(keys, &after, &new, &addition.batch(&rows, shift)));
+    if one == other {
+        wrong.push(told("learns nothing".to_owned()));
+    }
+    wrong
 }

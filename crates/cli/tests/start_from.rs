@@ -4,7 +4,7 @@ mod support;
 
 use std::process::Stdio;
 use std::time::{Duration, Instant};
-use support::{CONFIG, Finished, Lab, MODEL, SECOND_TASK};
+use support::{CONFIG, Finished, Lab, MODEL, SECOND_TASK, csv};
 
 /// What the configuration of the old run leaves out.
 const ADDED: &str = "[[features]]\nkind = \"categorical\"\ncolumns = [\"slot\"]\nids = 10\n\n[[features]]\nkind = \"numeric\"\n\
@@ -13,6 +13,7 @@ const ADDED: &str = "[[features]]\nkind = \"categorical\"\ncolumns = [\"slot\"]\
 /// A lab with a finished run in `old`, of `model` without slot and price; `config.toml` has both.
 fn lab_of(model: &str, changes: &[(&str, &str)]) -> Lab {
     let lab = Lab::new();
+    lab.write("train.csv", csv(1500, 3));
     lab.configure_all(&[&[(MODEL, model)], changes, &[(ADDED, "")]].concat());
     lab.run(&["train", "config.toml", "--out", "old", "--threads", "1"]).success();
     lab.configure_all(&[&[(MODEL, model)], changes].concat());
@@ -50,7 +51,7 @@ fn the_first_predictions_are_those_of_the_old_run() {
         let lab = lab_of(model, &[(left_out, "")]);
         let new = start(&lab, "new", &[]).success();
         let told =
-            "begins from old, with slot, price added: predicts 80 validation rows bit for bit as there";
+            "begins from old, with slot, price added: predicts 300 validation rows bit for bit as there";
         assert!(new.stderr.contains(told), "{model}: {}", new.stderr);
         // With nothing that learns, the model that is served is the one that the run begins with. State still moves.
         if !model.contains("star") && !model.contains("batch") {
@@ -66,7 +67,7 @@ fn what_differs_at_the_beginning_is_told() {
     let lab =
         lab_of("name = \"autoint\"\nembedding_dim = 4\nlayers = 2\nhead_dim = 4\ndeep_units = [8]", &[]);
     let new = start(&lab, "new", &[]).success();
-    assert!(new.stderr.contains("predicts 80 validation rows as there but for "), "{}", new.stderr);
+    assert!(new.stderr.contains("predicts 300 validation rows as there but for "), "{}", new.stderr);
 }
 
 /// Labels depend on the price.
@@ -136,7 +137,7 @@ fn a_run_that_cannot_be_gone_on_from_is_told() {
     let lab = lab_of(MODEL, &[]);
     let fails = |config: String, words: &[&str]| {
         lab.write("config.toml", config);
-        start(&lab, "new", &[]).failure(1, words);
+        start(&lab, "new", &[]).failure(2, words);
         assert!(!lab.path("new").exists(), "a run that cannot begin leaves nothing behind");
     };
     let columns = "columns = [\"user\", \"item\", \"tab\"]";
@@ -162,12 +163,12 @@ fn a_run_that_cannot_be_gone_on_from_is_told() {
     start(&lab, "lists", &[]).success();
 
     lab.write("config.toml", CONFIG);
-    let from = |run: &str, words: &[&str]| {
-        lab.run(&["train", "config.toml", "--start-from", run, "--out", "new"]).failure(1, words);
+    let from = |run: &str, code: i32, words: &[&str]| {
+        lab.run(&["train", "config.toml", "--start-from", run, "--out", "new"]).failure(code, words);
     };
-    from("nowhere", &["train.start_from: there is no folder `nowhere`"]);
+    from("nowhere", 2, &["train.start_from: there is no folder `nowhere`"]);
     std::fs::create_dir(lab.path("empty")).unwrap();
-    from("empty", &["train.start_from: `empty` is no run folder"]);
+    from("empty", 2, &["train.start_from: `empty` is no run folder"]);
     std::fs::remove_file(lab.path("old/model.safetensors")).unwrap();
-    from("old", &["there is no model yet"]);
+    from("old", 1, &["there is no model yet"]);
 }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 /// How a graph goes on from one with fewer inputs.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Inheritance {
-    /// By name of a parameter or state tensor that the other graph has too.
+    /// The parameter and state tensors, by name.
     pub tensors: Vec<Inherited>,
     /// Tables that it has not, whose rows start at zero: their vectors are added up without a weight.
     pub zero_tables: BTreeSet<String>,
@@ -22,8 +22,8 @@ pub struct Inheritance {
 pub struct Inherited {
     /// Its name.
     pub name: String,
-    /// Its shape there.
-    pub shape: Vec<usize>,
+    /// Its shape in the other graph; none where only this one has it.
+    pub shape: Option<Vec<usize>>,
     rows: Vec<From>,
     columns: Vec<From>,
 }
@@ -75,7 +75,7 @@ impl Inheritance {
             let Some(inherited) = self.tensors.iter().find(|tensor| tensor.name == block.name) else {
                 continue;
             };
-            let values = old.get(&block.name)?;
+            let values = if inherited.shape.is_some() { old.get(&block.name)? } else { &[] };
             if inherited.lengths() != (values.len(), range.len()) {
                 return Err(Error::graph(&block.name, "has another length than in the graph"));
             }
@@ -152,7 +152,7 @@ fn check_declared(graph: &Graph, old: &Graph) -> Result<()> {
 }
 
 impl<'a> Growth<'a> {
-    /// The tensors that `old` has too, by name.
+    /// The tensors, by name.
     fn inherited(&self, old: &Graph) -> Vec<(&'a str, Result<Inherited>)> {
         let mut tensors = Vec::new();
         for (of, places) in self.graph.nodes.iter().zip(&self.values) {
@@ -165,9 +165,11 @@ impl<'a> Growth<'a> {
             for block in &spec.blocks {
                 let rows = &places.rows[from..from + block.rows()];
                 from += rows.len();
-                if let Some(other) = find(old, &block.name) {
-                    tensors.push((block.name.as_str(), inherited(block, other, rows, &places.columns)));
-                }
+                let found = match find(old, &block.name) {
+                    Some(other) => inherited(block, other, rows, &places.columns),
+                    None => Ok(begun(block, rows, &places.columns)),
+                };
+                tensors.push((block.name.as_str(), found));
             }
         }
         tensors
@@ -184,6 +186,13 @@ impl<'a> Growth<'a> {
         });
         lookups.map(|lookup| self.graph.tables[lookup.table].name.as_str())
     }
+}
+
+/// A tensor that is new as a whole: what reads an input that is new starts at zero.
+fn begun(block: &Block, rows: &[Place], columns: &[Place]) -> Inherited {
+    let start = |place: &Place| if place.starts_at_zero() { From::Zero } else { From::Initial };
+    let starts = |places: &[Place]| places.iter().map(start).collect();
+    Inherited { name: block.name.clone(), shape: None, rows: starts(rows), columns: starts(columns) }
 }
 
 /// A tensor of the shape that it had takes it as it is; another one by rows and columns.
@@ -206,7 +215,7 @@ fn inherited(block: &Block, other: &Block, rows: &[Place], columns: &[Place]) ->
     };
     match (numbered(rows, other.rows()), numbered(columns, other.cols())) {
         (Some(rows), Some(columns)) => {
-            Ok(Inherited { name: block.name.clone(), shape: other.shape.clone(), rows, columns })
+            Ok(Inherited { name: block.name.clone(), shape: Some(other.shape.clone()), rows, columns })
         }
         _ => Err(Error::graph(
             &block.name,

@@ -10,6 +10,16 @@
 //!
 //! The same pass finds what must start at zero, so that what is new has no effect ([`Inheritance`]): the weights that
 //! multiply it, or, where its vector is added up without a weight, the table that it is looked up in.
+//!
+//! A model then predicts what it did, bit for bit: an element of a product is one chain of multiply-adds, in which a term of
+//! 0 changes nothing, wherever it stands. Some formulas do not allow it:
+//!
+//! | what reads the input | predictions | why |
+//! |---|---|---|
+//! | attention among fields | move | a softmax weighs one vector more |
+//! | a sum of products of vectors, of a field whose table was there | move | only vectors of 0 have no effect |
+//! | the same behind a map with a bias | move | a vector of 0 does not stay 0 |
+//! | a cross layer with a vector, columns behind the added ones | are rounded differently | w · x is summed in lanes |
 
 mod inheritance;
 
