@@ -92,7 +92,8 @@ impl Precision {
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Example:\n  manygate train configs/quickstart.toml --set model.experts=8 --out runs/eight --seed 7"
+    after_help = "Example:\n  manygate train configs/quickstart.toml --set model.experts=8 --out runs/eight --seed 7\n  \
+    manygate train more_features.toml --start-from runs/eight --out runs/more"
 )]
 pub(crate) struct Train {
     #[command(flatten)]
@@ -103,6 +104,10 @@ pub(crate) struct Train {
     /// Seed, in place of the configuration's.
     #[arg(long, value_name = "N")]
     pub(crate) seed: Option<u64>,
+    /// Begin with what the run in this folder learnt, in place of `train.start_from`: the same model with the same features,
+    /// and with new ones, which have no effect before the first step.
+    #[arg(long, value_name = "RUN")]
+    pub(crate) start_from: Option<PathBuf>,
     /// Go on from the last checkpoint of --out [default: of the newest run of this configuration].
     #[arg(long)]
     pub(crate) resume: bool,

@@ -5,6 +5,7 @@ use crate::interrupt::Interrupt;
 use crate::output;
 use indicatif::{ProgressBar, ProgressStyle};
 use manygate_core::Error;
+use manygate_train::start_from::Beginning;
 use manygate_train::{Event, Observer};
 use std::fs::{File, OpenOptions};
 use std::io::{IsTerminal, Write};
@@ -179,9 +180,21 @@ impl Observer for Terminal {
                     "epoch {epochs:.1}, step {step}: validation {figures}, mean {name} {score}{mark}"
                 ));
             }
+            Event::Begun { beginning } => self.line(&told(beginning)),
             Event::Violated { violations } => {
                 violations.iter().for_each(|violation| self.line(&violation.to_string()));
             }
         }
     }
+}
+
+/// How a run begins from another one.
+fn told(beginning: &Beginning) -> String {
+    let Beginning { folder, added, rows, difference, is_exact } = beginning;
+    let added = if added.is_empty() { "nothing".to_owned() } else { added.join(", ") };
+    let same = match is_exact {
+        true => "bit for bit as there".to_owned(),
+        false => format!("as there but for {difference:e} at most"),
+    };
+    format!("begins from {}, with {added} added: predicts {rows} validation rows {same}", folder.display())
 }

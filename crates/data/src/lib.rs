@@ -20,6 +20,6 @@ mod zst;
 
 pub use config::{DataConfig, ValidConfig};
 pub use csv::CsvReader;
-pub use load::{Dataset, Splits, encode_file, load};
+pub use load::{Dataset, Splits, encode_file, load, load_keeping};
 pub use order::EpochOrder;
 pub use violation::Violation;

@@ -50,6 +50,20 @@ pub fn load(
     tasks: &[TaskConfig],
     progress: &mut dyn FnMut(u64),
 ) -> Result<Splits> {
+    load_keeping(config, features, tasks, None, progress)
+}
+
+/// The same with the vocabularies, statistics and scenarios of an encoder that is there; what it has not is fitted.
+///
+/// # Errors
+/// As [`load`]; and for a scenario that it does not have.
+pub fn load_keeping(
+    config: &DataConfig,
+    features: &[FeatureConfig],
+    tasks: &[TaskConfig],
+    known: Option<Encoder>,
+    progress: &mut dyn FnMut(u64),
+) -> Result<Splits> {
     let roles = Roles {
         scenario: config.scenario.as_deref(),
         unknown_scenario: config.unknown_scenario.as_deref(),
@@ -57,6 +71,9 @@ pub fn load(
         user: config.user.as_deref(),
     };
     let mut fitter = Fitter::new(roles, features, tasks)?;
+    if let Some(known) = known {
+        fitter = fitter.keeping(known);
+    }
     let (columns, labels) = (fitter.columns().to_vec(), fitter.label_columns().to_vec());
     let wanted = Wanted {
         inputs: &columns,

@@ -148,6 +148,22 @@ impl FeatureConfig {
         }
     }
 
+    /// The same feature of one column, for each that it reads.
+    pub fn by_column(&self) -> impl Iterator<Item = FeatureConfig> {
+        let of = |column: &String| {
+            let mut one = self.clone();
+            let (FeatureConfig::Categorical { columns, .. }
+            | FeatureConfig::Numeric { columns, .. }
+            | FeatureConfig::Bucket { columns, .. }
+            | FeatureConfig::Bag { columns, .. }
+            | FeatureConfig::Sequence { columns, .. }
+            | FeatureConfig::Length { columns, .. }) = &mut one;
+            *columns = vec![column.clone()];
+            one
+        };
+        self.columns().iter().map(of)
+    }
+
     /// The scenarios that have those columns, as `column=value`; empty for all.
     pub fn only_in(&self) -> &[String] {
         match self {

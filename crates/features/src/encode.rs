@@ -3,7 +3,7 @@
 use manygate_core::{Bag, Batch, Error};
 
 use crate::label::label;
-use crate::recipe::{Layout, Recipe, has};
+use crate::recipe::{Layout, Recipe, TableRows, has};
 use crate::schema::Schema;
 use crate::text::shown;
 use crate::vocabulary::{Vocabulary, pieces};
@@ -85,6 +85,12 @@ impl Encoder {
             }
         };
         Ok(Encoder { schema, recipe, vocabularies, layout, unknown_scenario })
+    }
+
+    /// How the table `name` finds rows, and its vocabulary.
+    pub(crate) fn table(&self, name: &str) -> Option<(&TableRows, &Vocabulary)> {
+        let table = self.schema.table_index(name)?;
+        Some((&self.recipe.rows[table], &self.vocabularies[table]))
     }
 
     /// What models need to know.

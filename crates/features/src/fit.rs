@@ -8,7 +8,7 @@ use crate::declare::{TableFit, declare};
 use crate::encode::{CellError, Encoder};
 use crate::number::read_number;
 use crate::numbering::Numbering;
-use crate::recipe::{Layout, Recipe, TableRows, WHOLE_CELL, has};
+use crate::recipe::{DenseInput, Layout, Recipe, TableRows, WHOLE_CELL, has};
 use crate::scenario_weights::ScenarioWeights;
 use crate::schema::Schema;
 use crate::text::{did_you_mean, shown};
@@ -28,6 +28,8 @@ pub struct Fitter {
     moments: Vec<Moments>,
     scenarios: Numbering,
     scenario_weights: ScenarioWeights,
+    /// What is not fitted anew.
+    known: Option<Encoder>,
 }
 
 impl Fitter {
@@ -46,11 +48,18 @@ impl Fitter {
             moments: vec![Moments::default(); recipe.dense.len()],
             scenarios: Numbering::default(),
             scenario_weights,
+            known: None,
             fits: declaration.fits,
             layout,
             schema,
             recipe,
         })
+    }
+
+    /// Keeps the tables, the statistics of numbers and the scenarios that `known` has: a model that goes on from a trained
+    /// one must know values by the same rows. Only what `known` has not is fitted.
+    pub fn keeping(self, known: Encoder) -> Fitter {
+        Fitter { known: Some(known), ..self }
     }
 
     /// The columns of the rows to observe, each once.
@@ -137,6 +146,12 @@ impl Fitter {
         let mut vocabularies = Vec::new();
         for ((table, counter), numbers) in self.counters.into_iter().enumerate().zip(self.numbers) {
             let fit = self.fits[table];
+            let name = &self.schema.tables[table].name;
+            if let Some((rows, vocabulary)) = self.known.as_ref().and_then(|known| known.table(name)) {
+                self.recipe.rows[table] = rows.clone();
+                vocabularies.push(vocabulary.clone());
+                continue;
+            }
             if let (TableRows::Buckets(buckets), Some(parts)) = (&mut self.recipe.rows[table], fit.quantiles)
             {
                 buckets.boundaries = quantiles(numbers, parts);
@@ -152,10 +167,19 @@ impl Fitter {
         }
         let moments = self.recipe.dense.iter_mut().zip(&self.moments);
         for (input, moments) in moments.filter(|(input, _)| !input.is_raw()) {
-            input.mean = moments.mean;
-            input.std = moments.std_or_one();
+            (input.mean, input.std) = (moments.mean, moments.std_or_one());
         }
-        let scenarios = self.scenarios.texts();
+        let known = self.known.iter().flat_map(|known| &known.recipe.dense);
+        for before in known {
+            let same = |input: &&mut DenseInput| input.name() == before.name();
+            if let Some(input) = self.recipe.dense.iter_mut().find(same) {
+                (input.mean, input.std) = (before.mean, before.std);
+            }
+        }
+        let scenarios = match &self.known {
+            Some(known) => known.schema.scenarios.iter().map(String::as_str).collect(),
+            None => self.scenarios.texts(),
+        };
         if self.schema.scenario_column.is_some() && scenarios.is_empty() {
             return Err(Error::config("data.scenario", "no fit row was seen, so there are no scenarios"));
         }

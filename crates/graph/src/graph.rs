@@ -194,6 +194,8 @@ pub struct Graph {
     pub(crate) losses: Vec<LossPart>,
     pub(crate) outputs: Vec<(String, Value)>,
     pub(crate) gates: Vec<GateView>,
+    /// Values whose units stand for nothing, see [`Graph::exchangeable`].
+    pub(crate) exchangeable: Vec<Value>,
     /// Lists whose ids have rows of their own, and the most ids a sample.
     pub(crate) sequences: Vec<(usize, usize)>,
 }
@@ -210,6 +212,7 @@ impl Graph {
             losses: Vec::new(),
             outputs: Vec::new(),
             gates: Vec::new(),
+            exchangeable: Vec::new(),
             sequences: Vec::new(),
         }
     }
@@ -450,6 +453,12 @@ impl Graph {
         let shape = self.shape(of);
         let name = format!("stop({})", self.nodes[of.index()].name);
         self.push(name, Kind::Columns { of, from: 0, stops_gradient: true }, shape)
+    }
+
+    /// Says of hidden units, of which there may be as many as inputs, that none stands for one of them: in a graph that has
+    /// [grown](crate::growth) the last ones are new.
+    pub fn exchangeable(&mut self, units: Value) {
+        self.exchangeable.push(units);
     }
 
     /// Declares a part of the loss.

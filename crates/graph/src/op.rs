@@ -3,6 +3,7 @@
 use crate::device::DeviceOp;
 use crate::draws::Draws;
 use crate::graph::LossId;
+use crate::growth::Growth;
 use crate::param::TableSpec;
 use crate::shape::Shape;
 use manygate_core::Batch;
@@ -203,6 +204,11 @@ pub trait Op: Debug + Send + Sync {
     fn reach(&self, _inputs: &[Shape], _i: usize, _output: &[bool], reached: &mut [bool]) {
         reached.fill(true);
     }
+
+    /// Tells which rows and columns of its inputs and its output are the same, and what must start at zero so that new
+    /// columns of an input have no effect: that is how a model [grows](crate::growth) by an input. An op that says nothing
+    /// can only be where no width changes.
+    fn grow(&self, _inputs: &[Shape], _growth: &mut Growth<'_>) {}
 
     /// Multiply-adds of a row in the forward pass; the backward pass is counted as twice that.
     fn multiply_adds(&self, _inputs: &[Shape]) -> usize {

@@ -71,7 +71,7 @@ impl Block {
         self.shape.first().copied().unwrap_or(1)
     }
 
-    fn cols(&self) -> usize {
+    pub(crate) fn cols(&self) -> usize {
         self.shape.iter().skip(1).product()
     }
 

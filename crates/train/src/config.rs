@@ -64,6 +64,10 @@ pub struct TrainConfig {
     pub select_tasks: Vec<String>,
     /// Patterns of parameter and table names (`experts.0.*`, `embedding.user_id.weight`) that do not learn.
     pub freeze: Vec<String>,
+    /// Folder of a trained run to go on from, with the same model and tasks and with all of its features, beside which there
+    /// may be new ones: before the first step the predictions are those of that run. Optimisers begin anew.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub start_from: Option<PathBuf>,
 }
 
 impl Default for TrainConfig {
@@ -75,6 +79,7 @@ impl Default for TrainConfig {
             select: None,
             select_tasks: Vec::new(),
             freeze: Vec::new(),
+            start_from: None,
         }
     }
 }

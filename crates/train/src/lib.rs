@@ -28,6 +28,7 @@ pub mod run_lock;
 pub mod score;
 pub mod selection;
 pub mod stage;
+pub mod start_from;
 pub mod steps;
 pub mod trainer;
 pub mod workload;

@@ -3,6 +3,7 @@
 use crate::choice::Chosen;
 use crate::metrics::Evaluation;
 use crate::report::{TrainingPoint, ValidationPoint};
+use crate::start_from::Beginning;
 use manygate_data::Violation;
 use serde::{Deserialize, Serialize};
 
@@ -61,6 +62,11 @@ pub enum Event<'a> {
         steps: u64,
         /// Step from which a resumed run goes on.
         resumed_at: Option<u64>,
+    },
+    /// The run begins with what another one learnt.
+    Begun {
+        /// How.
+        beginning: &'a Beginning,
     },
     /// Rows whose labels contradict what a task comes after; empty where all are in order.
     Violated {

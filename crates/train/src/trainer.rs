@@ -12,12 +12,14 @@ use crate::results::{RunFacts, finish};
 use crate::run_folder;
 use crate::selection::{Score, Select};
 use crate::stage::Stage;
+use crate::start_from::{Beginning, StartFrom};
 use crate::steps::{DeviceChoice, PrecisionChoice, Stepped, Steps};
 use manygate_core::{Batch, Error, Executor, Pool, Result};
 use manygate_data::{EpochOrder, Splits};
+use manygate_features::Encoder;
 use manygate_graph::{Mode, Plan, PlanOptions};
 use manygate_models::Inputs;
-use manygate_runtime::{MODEL_FILE, Predictor, model_inputs};
+use manygate_runtime::{MODEL_FILE, Predictor, VOCAB_FOLDER, model_inputs};
 use std::path::Path;
 use std::time::Instant;
 
@@ -57,14 +59,24 @@ pub fn train(
     config.report.floors.as_ref().map(Floors::load).transpose()?;
     let started = Instant::now();
     let lock = run_folder::claim(folder, options.resume)?;
-    let splits = manygate_data::load(&config.data, &config.features, &config.tasks, &mut |rows| {
-        observer.event(&Event::Reading { rows });
-    })?;
+    // A checkpoint holds what was taken over, and the folder its vocabularies: the old run is not needed any more.
+    let resumes = options.resume && folder.join(CHECKPOINT_FILE).exists();
+    let start = match &config.train.start_from {
+        Some(old) if !resumes => Some(StartFrom::open(old, config)?),
+        _ => None,
+    };
+    let known = match &start {
+        Some(start) => Some(start.encoder().clone()),
+        None if config.train.start_from.is_some() => Some(Encoder::load(&folder.join(VOCAB_FOLDER))?),
+        None => None,
+    };
+    let progress = &mut |rows| observer.event(&Event::Reading { rows });
+    let splits = manygate_data::load_keeping(&config.data, &config.features, &config.tasks, known, progress)?;
     let resolved = config.resolved()?;
     let _lock = run_folder::prepare(folder, lock, &resolved, &splits.encoder, options.resume)?;
     let pool = Pool::new(options.threads)?;
     pool.enter(|exec| {
-        let mut run = Run::new(config, folder, resolved, &splits, exec, &options)?;
+        let mut run = Run::new(config, folder, resolved, &splits, exec, &options, start.as_ref())?;
         run.start(observer);
         run.train(observer, &options.cancel)?;
         let facts = RunFacts {
@@ -104,6 +116,8 @@ struct Run<'a> {
     progress: Progress,
     /// Step from which a resumed run goes on.
     resumed_at: Option<u64>,
+    /// Where the weights of another run are its first ones.
+    beginning: Option<Beginning>,
 }
 
 impl<'a> Run<'a> {
@@ -115,6 +129,7 @@ impl<'a> Run<'a> {
         splits: &'a Splits,
         exec: &'a dyn Executor,
         options: &'a RunOptions,
+        start: Option<&StartFrom>,
     ) -> Result<Run<'a>> {
         let (entry, _) = manygate_models::from_table(&config.model)?;
         let inputs = model_inputs(splits.encoder.schema())?;
@@ -147,6 +162,9 @@ impl<'a> Run<'a> {
         if let Some(checkpoint) = &checkpoint {
             checkpoint.restore(&mut learner)?;
         }
+        let schema = splits.encoder.schema();
+        let begin = |start: &StartFrom| start.begin(&mut learner, &stages, schema, &splits.valid.batch, exec);
+        let beginning = start.map(begin).transpose()?;
         let graph = stage.graph(&inputs, Mode::Training)?;
         let steps = Steps::new(options.device, options.precision, graph, &learner, fit, capacity)?;
         let evaluation = Plan::compile(stage.graph(&inputs, Mode::Evaluation)?, PlanOptions::default())?;
@@ -173,6 +191,7 @@ impl<'a> Run<'a> {
             batch,
             progress,
             resumed_at,
+            beginning,
         })
     }
 
@@ -204,6 +223,9 @@ impl<'a> Run<'a> {
             steps: self.planned_steps(),
             resumed_at: self.resumed_at,
         });
+        if let Some(beginning) = &self.beginning {
+            observer.event(&Event::Begun { beginning });
+        }
         observer.event(&Event::Violated { violations: &self.splits.violations() });
     }
 

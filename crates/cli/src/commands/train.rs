@@ -33,7 +33,10 @@ pub(crate) fn run_options(training: &Training, cancel: Cancel) -> RunOptions {
 }
 
 pub(crate) fn run(args: &Train, interrupt: &Interrupt) -> std::result::Result<(), Failure> {
-    let config = load_config(&args.training, args.seed)?;
+    let mut config = load_config(&args.training, args.seed)?;
+    if args.start_from.is_some() {
+        config.train.start_from.clone_from(&args.start_from);
+    }
     let folder = match &args.out {
         Some(folder) => folder.clone(),
         None => run_folder::default_folder(&args.training.config, args.resume)?,
@@ -73,6 +76,9 @@ fn resume_command(args: &Train, folder: &Path) -> String {
     }
     if let Some(seed) = args.seed {
         option("--seed", seed.to_string());
+    }
+    if let Some(run) = &args.start_from {
+        option("--start-from", run.display().to_string());
     }
     option("--out", folder.display().to_string());
     words.push("--resume".to_owned());

@@ -5,6 +5,7 @@
 //! Backward: `dv = dy ⊙ φ'(z)`.
 
 use crate::check::Case;
+use crate::growth::Growth;
 use crate::op::{Backward, Forward, Matrix, Op, Saved};
 use crate::reach;
 use crate::shape::{Shape, Space};
@@ -61,6 +62,10 @@ impl Op for ActMask {
         if i == 0 {
             reach::same(output, reached);
         }
+    }
+
+    fn grow(&self, inputs: &[Shape], growth: &mut Growth<'_>) {
+        growth.same_columns(inputs, [0, 1]);
     }
 
     fn forward(&self, tile: &mut Forward<'_>) {

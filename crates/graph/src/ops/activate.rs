@@ -4,6 +4,7 @@
 
 use crate::check::Case;
 use crate::device::{DeviceOp, DeviceStep, Halves};
+use crate::growth::Growth;
 use crate::op::{Backward, Forward, Matrix, Op, Saved, activate_f64};
 use crate::reach;
 use crate::shape::{Shape, Space};
@@ -52,6 +53,10 @@ impl Op for Activate {
 
     fn on_device(&self) -> Option<&dyn DeviceOp> {
         Some(self)
+    }
+
+    fn grow(&self, inputs: &[Shape], growth: &mut Growth<'_>) {
+        growth.same_columns(inputs, [0]);
     }
 
     fn forward(&self, tile: &mut Forward<'_>) {

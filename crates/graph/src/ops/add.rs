@@ -4,6 +4,7 @@
 
 use crate::check::Case;
 use crate::device::{DeviceOp, DeviceStep, Halves};
+use crate::growth::{Axis, Growth};
 use crate::op::{Backward, Forward, Matrix, Op, Saved};
 use crate::reach;
 use crate::shape::{Shape, Space};
@@ -49,6 +50,13 @@ impl Op for Add {
 
     fn on_device(&self) -> Option<&dyn DeviceOp> {
         Some(self)
+    }
+
+    fn grow(&self, inputs: &[Shape], growth: &mut Growth<'_>) {
+        growth.same_columns(inputs, 0..inputs.len());
+        for (i, x) in inputs.iter().enumerate() {
+            growth.vanish((Axis::OutColumns, 0), (Axis::Columns(i), 0), x.cols);
+        }
     }
 
     fn forward(&self, tile: &mut Forward<'_>) {

@@ -4,6 +4,7 @@
 
 use crate::check::Case;
 use crate::device::{DeviceOp, DeviceStep, Halves};
+use crate::growth::Growth;
 use crate::op::{Backward, Forward, Matrix, Op, Saved};
 use crate::reach;
 use crate::shape::{Shape, Space};
@@ -45,6 +46,10 @@ impl Op for AddScaled {
 
     fn on_device(&self) -> Option<&dyn DeviceOp> {
         Some(self)
+    }
+
+    fn grow(&self, inputs: &[Shape], growth: &mut Growth<'_>) {
+        growth.same_columns(inputs, [0, 1]);
     }
 
     fn forward(&self, tile: &mut Forward<'_>) {

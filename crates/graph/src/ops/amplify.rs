@@ -9,6 +9,7 @@
 //! towers.
 
 use crate::check::Case;
+use crate::growth::{Axis, Growth};
 use crate::op::{Backward, Forward, Matrix, Op, Reads, Rowset, Saved};
 use crate::reach;
 use crate::shape::{Shape, Space};
@@ -107,6 +108,22 @@ impl Op for Amplify {
                 let sources = self.sources(output.len());
                 reach::marked(output).for_each(|unit| reached[sources[unit]] = true);
             }
+        }
+    }
+
+    fn grow(&self, inputs: &[Shape], growth: &mut Growth<'_>) {
+        let n = inputs[0].cols;
+        for copy in 0..self.copies {
+            growth.tie((Axis::OutColumns, copy * n), (Axis::Columns(0), 0), n);
+            growth.vanish((Axis::OutColumns, copy * n), (Axis::Columns(0), 0), n);
+        }
+        let mut from = 0;
+        for (part, width) in self.parts.iter().enumerate() {
+            growth.follow((Axis::Columns(1), part), (Axis::Columns(0), from), 1);
+            from += width;
+        }
+        if self.parts.is_empty() {
+            growth.tie((Axis::Columns(1), 0), (Axis::OutColumns, 0), self.copies * n);
         }
     }
 

@@ -9,6 +9,7 @@
 
 use super::softmax::softmax;
 use crate::check::{Case, LONGEST};
+use crate::growth::Growth;
 use crate::op::{Backward, Forward, Gradient, Matrix, Op, Reads, Rowset, Saved};
 use crate::reach;
 use crate::shape::{Shape, Space};
@@ -145,6 +146,12 @@ impl Op for Attention {
             // A head of a token attends to that head of all.
             let of_query = reached.to_vec();
             reach::at_same_place(&of_query, reached, of_query.len() / tokens);
+        }
+    }
+
+    fn grow(&self, inputs: &[Shape], growth: &mut Growth<'_>) {
+        if matches!(self.tokens, Tokens::Columns(_)) {
+            growth.same_columns(inputs, 0..3);
         }
     }
 

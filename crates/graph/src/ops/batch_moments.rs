@@ -12,6 +12,7 @@
 use crate::check::Case;
 use crate::device::{Capacity, DeviceOp, DeviceStep, Halves};
 use crate::graph::{Graph, Value};
+use crate::growth::{Axis, Growth};
 use crate::op::{Backward, Facts, Forward, Matrix, Op, Reads, Reduction, Saved};
 use crate::reach;
 use crate::shape::{Shape, Space};
@@ -106,6 +107,16 @@ impl Op for BatchMoments {
 
     fn on_device(&self) -> Option<&dyn DeviceOp> {
         if self.scenarios.is_none() && self.bag.is_none() { Some(self) } else { None }
+    }
+
+    fn grow(&self, inputs: &[Shape], growth: &mut Growth<'_>) {
+        let n = inputs[0].cols;
+        match self.scenarios {
+            Some(_) => growth.same_columns(inputs, [0]),
+            None => {
+                [0, n].into_iter().for_each(|at| growth.tie((Axis::OutRows, at), (Axis::Columns(0), 0), n))
+            }
+        }
     }
 
     fn forward(&self, _tile: &mut Forward<'_>) {}

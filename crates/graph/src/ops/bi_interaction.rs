@@ -5,6 +5,7 @@
 //! Analytics*, SIGIR 2017. Backward: `de_f = dy ⊙ (Σ_g e_g − e_f)`.
 
 use crate::check::Case;
+use crate::growth::{Axis, Growth};
 use crate::op::{Backward, Forward, Matrix, Op, Saved};
 use crate::reach;
 use crate::shape::{Shape, Space};
@@ -51,6 +52,10 @@ impl Op for BiInteraction {
 
     fn reach(&self, _inputs: &[Shape], _i: usize, output: &[bool], reached: &mut [bool]) {
         reach::at_same_place(output, reached, output.len());
+    }
+
+    fn grow(&self, inputs: &[Shape], growth: &mut Growth<'_>) {
+        growth.zero((Axis::Columns(0), 0), inputs[0].cols);
     }
 
     fn forward(&self, tile: &mut Forward<'_>) {

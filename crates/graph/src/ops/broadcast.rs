@@ -3,6 +3,7 @@
 //! w `[n, 1]`, or a row of `[rows, n]`, y `[batch, n]`. Backward: `dw = Σ dy`, 0 for the other rows.
 
 use crate::check::Case;
+use crate::growth::{Axis, Growth};
 use crate::op::{Backward, Forward, Matrix, Op, Saved};
 use crate::reach;
 use crate::shape::{Shape, Space};
@@ -47,6 +48,13 @@ impl Op for Broadcast {
         match self.row {
             Some(row) => reached[row] = true,
             None => reach::same(output, reached),
+        }
+    }
+
+    fn grow(&self, inputs: &[Shape], growth: &mut Growth<'_>) {
+        match self.row {
+            Some(_) => growth.same_columns(inputs, [0]),
+            None => growth.tie((Axis::Rows(0), 0), (Axis::OutColumns, 0), inputs[0].rows),
         }
     }
 

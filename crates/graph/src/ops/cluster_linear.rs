@@ -8,6 +8,7 @@
 //! Backward as [`linear`](super::linear), cluster by cluster; k has no gradient.
 
 use crate::check::Case;
+use crate::growth::{Axis, Growth};
 use crate::op::{Backward, Forward, Matrix, Op, Pack, Saved, activate_f64};
 use crate::reach;
 use crate::shape::{Shape, Space};
@@ -115,6 +116,11 @@ impl Op for ClusterLinear {
             2 => reach::rows_of(units(), inputs[2].cols, reached),
             _ => {}
         }
+    }
+
+    fn grow(&self, inputs: &[Shape], growth: &mut Growth<'_>) {
+        growth.tie((Axis::Columns(0), 0), (Axis::Columns(1), 0), inputs[0].cols);
+        growth.zero((Axis::Columns(1), 0), inputs[0].cols);
     }
 
     fn forward(&self, tile: &mut Forward<'_>) {

@@ -4,6 +4,7 @@
 
 use crate::check::Case;
 use crate::device::{DeviceOp, DeviceStep, Halves};
+use crate::growth::{Axis, Growth};
 use crate::op::{Backward, Forward, Matrix, Op, Saved};
 use crate::reach;
 use crate::shape::{Shape, Space};
@@ -59,6 +60,13 @@ impl Op for Concat {
 
     fn on_device(&self) -> Option<&dyn DeviceOp> {
         Some(self)
+    }
+
+    fn grow(&self, _inputs: &[Shape], growth: &mut Growth<'_>) {
+        for (i, from, width) in self.parts() {
+            growth.tie((Axis::Columns(i), 0), (Axis::OutColumns, from), width);
+            growth.vanish((Axis::OutColumns, from), (Axis::Columns(i), 0), width);
+        }
     }
 
     fn forward(&self, tile: &mut Forward<'_>) {

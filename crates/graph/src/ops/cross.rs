@@ -6,6 +6,7 @@
 
 use crate::check::Case;
 use crate::device::{DeviceOp, DeviceStep, Halves};
+use crate::growth::{Axis, Growth};
 use crate::op::{Backward, Forward, Gradient, Matrix, Op, Saved};
 use crate::reach;
 use crate::shape::{Shape, Space};
@@ -68,6 +69,13 @@ impl Op for Cross {
 
     fn multiply_adds(&self, inputs: &[Shape]) -> usize {
         inputs[0].cols
+    }
+
+    fn grow(&self, inputs: &[Shape], growth: &mut Growth<'_>) {
+        growth.same_columns(inputs, 0..inputs.len());
+        [0, 2].into_iter().filter(|&i| i < inputs.len()).for_each(|i| {
+            growth.vanish((Axis::OutColumns, 0), (Axis::Columns(i), 0), inputs[i].cols);
+        });
     }
 
     fn forward(&self, tile: &mut Forward<'_>) {

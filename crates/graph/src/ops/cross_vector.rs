@@ -7,6 +7,7 @@
 
 use super::cross::target;
 use crate::check::Case;
+use crate::growth::{Axis, Growth};
 use crate::op::{Backward, Forward, Gradient, Matrix, Op, Saved};
 use crate::reach;
 use crate::shape::{Shape, Space};
@@ -81,6 +82,14 @@ impl Op for CrossVector {
     fn reach(&self, _inputs: &[Shape], i: usize, output: &[bool], reached: &mut [bool]) {
         // Every column depends on w · x.
         if i == self.x || i == self.values() { reached.fill(true) } else { reach::same(output, reached) }
+    }
+
+    fn grow(&self, inputs: &[Shape], growth: &mut Growth<'_>) {
+        let (values, n) = (self.values(), inputs[0].cols);
+        growth.same_columns(inputs, 0..values);
+        (values..values + 2).for_each(|i| growth.tie((Axis::Rows(i), 0), (Axis::OutColumns, 0), n));
+        // The sum w · x is a factor of every column.
+        growth.zero((Axis::Rows(values), 0), n);
     }
 
     fn forward(&self, tile: &mut Forward<'_>) {

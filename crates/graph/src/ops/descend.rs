@@ -3,6 +3,7 @@
 //! W and G are of one shape and exist once. Backward: `dW = dW'`, `dG = −rate · dW'`.
 
 use crate::check::Case;
+use crate::growth::{Axis, Growth};
 use crate::op::{Backward, Forward, Matrix, Op, Saved};
 use crate::reach;
 use crate::shape::{Shape, Space};
@@ -39,6 +40,12 @@ impl Op for Descend {
 
     fn reach(&self, _inputs: &[Shape], _i: usize, output: &[bool], reached: &mut [bool]) {
         reach::same(output, reached);
+    }
+
+    fn grow(&self, inputs: &[Shape], growth: &mut Growth<'_>) {
+        growth.same_columns(inputs, [0, 1]);
+        (0..2).for_each(|i| growth.tie((Axis::Rows(i), 0), (Axis::OutRows, 0), inputs[i].rows));
+        growth.vanish((Axis::OutColumns, 0), (Axis::Columns(0), 0), inputs[0].cols);
     }
 
     fn forward(&self, tile: &mut Forward<'_>) {

@@ -8,6 +8,7 @@
 //! through the moments is their op's part.
 
 use crate::check::Case;
+use crate::growth::{Axis, Growth};
 use crate::op::{Backward, Forward, Gradient, Matrix, Op, Saved};
 use crate::reach;
 use crate::shape::{Shape, Space};
@@ -94,6 +95,13 @@ impl Op for Dice {
             }
             _ => reach::same(output, reached),
         }
+    }
+
+    fn grow(&self, inputs: &[Shape], growth: &mut Growth<'_>) {
+        let n = inputs[0].cols;
+        growth.same_columns(inputs, [0]);
+        growth.vectors(inputs[1], 1, (Axis::OutColumns, 0), n);
+        growth.tie((Axis::Rows(2), 0), (Axis::OutColumns, 0), n);
     }
 
     fn forward(&self, tile: &mut Forward<'_>) {

@@ -21,6 +21,7 @@
 use crate::check::Case;
 use crate::device::{DeviceOp, DeviceStep, Halves};
 use crate::draws::Draws;
+use crate::growth::{Axis, Growth};
 use crate::op::{Backward, Forward, Matrix, Op, Rowset, Saved};
 use crate::param::name_hash;
 use crate::reach;
@@ -82,6 +83,11 @@ impl Op for Dropout {
 
     fn on_device(&self) -> Option<&dyn DeviceOp> {
         Some(self)
+    }
+
+    fn grow(&self, inputs: &[Shape], growth: &mut Growth<'_>) {
+        growth.same_columns(inputs, [0]);
+        growth.vanish((Axis::OutColumns, 0), (Axis::Columns(0), 0), inputs[0].cols);
     }
 
     fn forward(&self, tile: &mut Forward<'_>) {

@@ -4,6 +4,7 @@
 //! gradient of its place.
 
 use crate::check::Case;
+use crate::growth::{Axis, Growth};
 use crate::op::{Backward, Forward, Matrix, Op, Saved};
 use crate::reach;
 use crate::shape::{Shape, Space};
@@ -38,6 +39,14 @@ impl Op for ExpertColumns {
 
     fn reach(&self, _inputs: &[Shape], i: usize, output: &[bool], reached: &mut [bool]) {
         if i == 0 { reached.fill(true) } else { reach::same(output, reached) }
+    }
+
+    fn grow(&self, inputs: &[Shape], growth: &mut Growth<'_>) {
+        let n = inputs[0].cols / inputs[1].rows;
+        growth.tie((Axis::Rows(1), 0), (Axis::OutRows, 0), inputs[1].rows);
+        for o in 0..inputs[1].rows {
+            (0..n).for_each(|i| growth.follow((Axis::Columns(0), o * n + i), (Axis::OutRows, o), 1));
+        }
     }
 
     fn forward(&self, tile: &mut Forward<'_>) {

@@ -9,6 +9,7 @@
 //! db*_s`. A scenario without rows gets zeros.
 
 use crate::check::Case;
+use crate::growth::{Axis, Growth, Place, Span};
 use crate::op::{Backward, Facts, Forward, Matrix, Op, Reads, Saved};
 use crate::reach;
 use crate::shape::{Shape, Space};
@@ -86,6 +87,19 @@ impl Op for Fold {
         } else {
             let values = reach::marked(output).flat_map(|row| row * shared.cols..(row + 1) * shared.cols);
             reach::rows_of(values, own.cols, reached);
+        }
+    }
+
+    fn grow(&self, inputs: &[Shape], growth: &mut Growth<'_>) {
+        let Shape { rows, cols, .. } = inputs[0];
+        growth.same_columns(inputs, [0]);
+        growth.vanish((Axis::OutColumns, 0), (Axis::Columns(0), 0), cols);
+        (0..self.scenarios).for_each(|s| growth.tie((Axis::Rows(0), 0), (Axis::OutRows, s * rows), rows));
+        if inputs[1].rows == self.scenarios {
+            // A product needs one factor that is 0, and learns by the other.
+            let zero = |_, column: Place| column.starts_at_zero() && matches!(self.kind, Kind::Sum);
+            let (rows, columns) = (Span::new(Axis::Rows(0), 0, rows), Span::new(Axis::Columns(0), 0, cols));
+            growth.matrix(Axis::Columns(1), |r, c| r * cols + c, rows, columns, zero);
         }
     }
 

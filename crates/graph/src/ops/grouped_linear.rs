@@ -9,6 +9,7 @@
 
 use crate::check::Case;
 use crate::device::{Capacity, DeviceOp, DeviceStep, Halves, copy_bytes};
+use crate::growth::{Axis, Growth};
 use crate::op::{Backward, Forward, Matrix, Op, Pack, Reads, Rowset, Saved, activate_f64};
 use crate::reach;
 use crate::shape::{Shape, Space};
@@ -130,6 +131,22 @@ impl Op for GroupedLinear {
 
     fn on_device(&self) -> Option<&dyn DeviceOp> {
         if self.scenarios.is_none() { Some(self) } else { None }
+    }
+
+    fn grow(&self, inputs: &[Shape], growth: &mut Growth<'_>) {
+        let (cols, n) = (self.cols(), inputs[1].cols);
+        growth.by_groups(self.groups, n, self.out);
+        for group in 0..self.groups {
+            growth.follow((Axis::Columns(1), 0), (Axis::Columns(0), group * n), n);
+        }
+        growth.zero((Axis::Columns(1), 0), n);
+        for s in 0..self.weights() {
+            growth.tie((Axis::Rows(1), s * cols), (Axis::OutColumns, 0), cols);
+            growth.vanish((Axis::OutColumns, 0), (Axis::Rows(1), s * cols), cols);
+        }
+        if let Some(&bias) = inputs.get(2) {
+            growth.vectors(bias, 2, (Axis::OutColumns, 0), cols);
+        }
     }
 
     fn forward(&self, tile: &mut Forward<'_>) {

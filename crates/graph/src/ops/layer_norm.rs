@@ -8,6 +8,7 @@
 //! `dx = (g − mean(g) − x̂ mean(g ⊙ x̂)) / σ`.
 
 use crate::check::Case;
+use crate::growth::{Axis, Growth};
 use crate::op::{Backward, Forward, Gradient, Matrix, Op, Saved};
 use crate::reach;
 use crate::shape::{Shape, Space};
@@ -80,6 +81,13 @@ impl Op for LayerNorm {
             0 => reach::by_group(output, reached, self.groups),
             _ => reach::same(output, reached),
         }
+    }
+
+    fn grow(&self, inputs: &[Shape], growth: &mut Growth<'_>) {
+        growth.same_columns(inputs, [0]);
+        [1, 2]
+            .into_iter()
+            .for_each(|i| growth.tie((Axis::Rows(i), 0), (Axis::OutColumns, 0), inputs[0].cols));
     }
 
     fn forward(&self, tile: &mut Forward<'_>) {

@@ -16,6 +16,7 @@
 
 use crate::check::Case;
 use crate::device::{Capacity, DeviceOp, DeviceStep, Halves, copy_bytes};
+use crate::growth::{Axis, Growth};
 use crate::op::{Backward, Forward, Matrix, Op, Pack, Reads, Rowset, Saved, activate_f64};
 use crate::reach;
 use crate::shape::{Shape, Space};
@@ -186,6 +187,42 @@ impl Op for Linear {
     fn on_device(&self) -> Option<&dyn DeviceOp> {
         let plain = self.scenarios.is_none() && self.groups == 1 && self.segments.len() <= cuda::MOST_HEADS;
         if plain { Some(self) } else { None }
+    }
+
+    fn grow(&self, inputs: &[Shape], growth: &mut Growth<'_>) {
+        let (out, biased, n) = (self.out(), self.biased(), inputs[1].cols);
+        if self.groups > 1 {
+            return growth.by_groups(self.groups, n, out);
+        }
+        growth.tie((Axis::Columns(0), 0), (Axis::Columns(1), 0), n);
+        growth.zero((Axis::Columns(1), 0), n);
+        for s in 0..self.weights() {
+            growth.tie((Axis::Rows(1), s * out), (Axis::OutColumns, 0), out);
+        }
+        if let Some(&bias) = inputs.get(2) {
+            growth.vectors(bias, 2, (Axis::OutColumns, 0), biased);
+        }
+        if inputs[0].space == Space::Once {
+            growth.tie((Axis::Rows(0), 0), (Axis::OutRows, 0), inputs[0].rows);
+        }
+        // What it makes is 0 where a row of W and its bias are.
+        let straight = self.columns().filter(|(_, segment)| segment.activation != Activation::Sigmoid);
+        for (columns, segment) in straight {
+            for s in 0..self.weights() {
+                growth.vanish(
+                    (Axis::OutColumns, columns.start),
+                    (Axis::Rows(1), s * out + columns.start),
+                    columns.len(),
+                );
+            }
+            if segment.bias && inputs[2].cols == 1 && self.weights() == 1 {
+                growth.vanish(
+                    (Axis::OutColumns, columns.start),
+                    (Axis::Rows(2), columns.start),
+                    columns.len(),
+                );
+            }
+        }
     }
 
     fn forward(&self, tile: &mut Forward<'_>) {

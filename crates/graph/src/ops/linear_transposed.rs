@@ -3,6 +3,7 @@
 //! x `[batch, out]` or a matrix that exists once, W `[out, in]`, y `[batch, in]`. Backward: `dW = xᵀ dy`, `dx = dy Wᵀ`.
 
 use crate::check::Case;
+use crate::growth::{Axis, Growth};
 use crate::op::{Backward, Forward, Matrix, Op, Pack, Saved};
 use crate::reach;
 use crate::shape::{Shape, Space};
@@ -59,6 +60,17 @@ impl Op for LinearTransposed {
         match (inputs[0].space, i) {
             (Space::Once, 0) => reach::same(output, reached),
             _ => reached.fill(true),
+        }
+    }
+
+    fn grow(&self, inputs: &[Shape], growth: &mut Growth<'_>) {
+        let [x, w] = [inputs[0], inputs[1]];
+        growth.tie((Axis::Columns(0), 0), (Axis::Rows(1), 0), w.rows);
+        growth.same_columns(inputs, [1]);
+        growth.zero((Axis::Rows(1), 0), w.rows);
+        growth.vanish((Axis::OutColumns, 0), (Axis::Columns(1), 0), w.cols);
+        if x.space == Space::Once {
+            growth.tie((Axis::Rows(0), 0), (Axis::OutRows, 0), x.rows);
         }
     }
 

@@ -11,6 +11,7 @@
 use crate::check::Case;
 use crate::device::{DeviceOp, DeviceStep, Halves};
 use crate::graph::{Graph, Value};
+use crate::growth::{Axis, Growth};
 use crate::op::{Backward, Forward, Lookup, LookupSource, Matrix, Op, Reads, Rowset, Saved};
 use crate::param::{Init, TableSpec};
 use crate::shape::Shape;
@@ -159,6 +160,22 @@ impl Op for LookupTrunk {
 
     fn on_device(&self) -> Option<&dyn DeviceOp> {
         if self.chooses() { None } else { Some(self) }
+    }
+
+    fn grow(&self, _inputs: &[Shape], growth: &mut Growth<'_>) {
+        let added = growth.added();
+        let mut column = 0;
+        for piece in &self.pieces[0] {
+            let new = |c: usize| match *piece {
+                Piece::Field { field, .. } => added.fields.get(field).copied(),
+                Piece::Bag { bag, .. } => added.bags.get(bag).copied(),
+                Piece::Dense { .. } => added.dense.get(c).copied(),
+            };
+            for c in 0..piece.width() {
+                growth.mark(Axis::OutColumns, column + c, Some(new(c).unwrap_or(false)));
+            }
+            column += piece.width();
+        }
     }
 
     fn forward(&self, tile: &mut Forward<'_>) {

@@ -4,6 +4,7 @@
 
 use crate::check::Case;
 use crate::device::{DeviceOp, DeviceStep, Halves};
+use crate::growth::{Axis, Growth};
 use crate::op::{Backward, Forward, Matrix, Op, Saved};
 use crate::reach;
 use crate::shape::{Shape, Space};
@@ -36,6 +37,11 @@ impl Op for Multiply {
 
     fn on_device(&self) -> Option<&dyn DeviceOp> {
         Some(self)
+    }
+
+    fn grow(&self, inputs: &[Shape], growth: &mut Growth<'_>) {
+        growth.same_columns(inputs, [0, 1]);
+        growth.vanish((Axis::OutColumns, 0), (Axis::Columns(0), 0), inputs[0].cols);
     }
 
     fn forward(&self, tile: &mut Forward<'_>) {

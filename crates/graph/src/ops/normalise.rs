@@ -11,6 +11,7 @@
 use crate::check::Case;
 use crate::device::{Capacity, DeviceOp, DeviceStep, Halves};
 use crate::graph::{Graph, Value};
+use crate::growth::{Axis, Growth};
 use crate::op::{Backward, Forward, Gradient, Matrix, Op, Reads, Rowset, Saved, activate_f64};
 use crate::reach;
 use crate::shape::{Shape, Space};
@@ -121,6 +122,11 @@ impl Op for Normalise {
 
     fn on_device(&self) -> Option<&dyn DeviceOp> {
         if self.scenarios.is_none() { Some(self) } else { None }
+    }
+
+    fn grow(&self, inputs: &[Shape], growth: &mut Growth<'_>) {
+        growth.same_columns(inputs, [0]);
+        (1..4).for_each(|i| growth.vectors(inputs[i], i, (Axis::OutColumns, 0), inputs[0].cols));
     }
 
     fn forward(&self, tile: &mut Forward<'_>) {

@@ -4,6 +4,7 @@
 //! Response Prediction*, ICDM 2016. Backward: `de_f += dy_fg e_g`, `de_g += dy_fg e_f`.
 
 use crate::check::Case;
+use crate::growth::{Axis, Growth};
 use crate::op::{Backward, Forward, Matrix, Op, Saved};
 use crate::shape::{Shape, Space};
 use manygate_core::Batch;
@@ -52,6 +53,14 @@ impl Op for PairProducts {
         let n = inputs[0].cols / self.fields;
         for (f, g) in self.pairs().zip(output).filter(|(_, marked)| **marked).map(|(pair, _)| pair) {
             [f, g].iter().for_each(|field| reached[field * n..(field + 1) * n].fill(true));
+        }
+    }
+
+    fn grow(&self, inputs: &[Shape], growth: &mut Growth<'_>) {
+        let n = inputs[0].cols / self.fields;
+        for (at, (f, g)) in self.pairs().enumerate() {
+            let new = [f, g].map(|field| growth.is_new(Axis::Columns(0), field * n));
+            growth.mark(Axis::OutColumns, at, new[0].zip(new[1]).map(|(f, g)| f || g));
         }
     }
 

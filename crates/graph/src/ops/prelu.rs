@@ -4,6 +4,7 @@
 //! Rectifiers*, ICCV 2015. Backward: `dx = dy` where x > 0, else `a dy`; `da = Σ dy min(x, 0)`.
 
 use crate::check::Case;
+use crate::growth::{Axis, Growth};
 use crate::op::{Backward, Forward, Matrix, Op, Saved};
 use crate::reach;
 use crate::shape::{Shape, Space};
@@ -31,6 +32,11 @@ impl Op for Prelu {
 
     fn reach(&self, _inputs: &[Shape], _i: usize, output: &[bool], reached: &mut [bool]) {
         reach::same(output, reached);
+    }
+
+    fn grow(&self, inputs: &[Shape], growth: &mut Growth<'_>) {
+        growth.same_columns(inputs, [0]);
+        growth.tie((Axis::Rows(1), 0), (Axis::OutColumns, 0), inputs[0].cols);
     }
 
     fn forward(&self, tile: &mut Forward<'_>) {

@@ -9,6 +9,7 @@
 //! Backward, dz = dy ⊙ act': `dh_g = Wᵀ dz_g`, `dW = Σ_g dz_g ⊗ h_g`, `db = Σ_g dz_g`.
 
 use crate::check::Case;
+use crate::growth::{Axis, Growth, Span};
 use crate::op::{Backward, Forward, Matrix, Op, Reads, Rowset, Saved, activate_f64};
 use crate::reach;
 use crate::shape::{Shape, Space};
@@ -124,6 +125,19 @@ impl Op for RowLinear {
             0 => reach::by_group(output, reached, self.groups),
             1 => units.for_each(|o| (0..inner).for_each(|k| reached[place(o, k)] = true)),
             _ => units.for_each(|o| reached[o] = true),
+        }
+    }
+
+    fn grow(&self, inputs: &[Shape], growth: &mut Growth<'_>) {
+        let inner = inputs[0].cols / self.groups;
+        if self.groups > 1 {
+            return growth.by_groups(self.groups, inner, self.out);
+        }
+        let place = |o: usize, k: usize| if self.transposed { k * self.out + o } else { o * inner + k };
+        let (out, input) = (Span::new(Axis::OutColumns, 0, self.out), Span::new(Axis::Columns(0), 0, inner));
+        growth.matrix(Axis::Columns(1), place, out, input, |_, column| column.is_new());
+        if self.bias {
+            growth.tie((Axis::Columns(2), 0), (Axis::OutColumns, 0), self.out);
         }
     }
 

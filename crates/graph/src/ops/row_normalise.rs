@@ -3,6 +3,7 @@
 //! x, y `[batch, n]`. Backward: `dx = (dy − y (y · dy)) / |x|`, or `dy / floor` for a row that is shorter.
 
 use crate::check::Case;
+use crate::growth::Growth;
 use crate::op::{Backward, Forward, Matrix, Op, Saved};
 use crate::shape::{Shape, Space};
 use manygate_core::Batch;
@@ -40,6 +41,10 @@ impl Op for RowNormalise {
 
     fn saved(&self) -> Saved {
         Saved { inputs: 0b1, output: true }
+    }
+
+    fn grow(&self, inputs: &[Shape], growth: &mut Growth<'_>) {
+        growth.same_columns(inputs, [0]);
     }
 
     fn forward(&self, tile: &mut Forward<'_>) {

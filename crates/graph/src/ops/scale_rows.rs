@@ -3,6 +3,7 @@
 //! x `[batch, n]`, s `[batch, 1]`. Backward: `dx = s dy`, `ds = x · dy`.
 
 use crate::check::Case;
+use crate::growth::{Axis, Growth};
 use crate::op::{Backward, Forward, Matrix, Op, Saved};
 use crate::reach;
 use crate::shape::{Shape, Space};
@@ -33,6 +34,11 @@ impl Op for ScaleRows {
             0 => reach::same(output, reached),
             _ => reached.fill(true),
         }
+    }
+
+    fn grow(&self, inputs: &[Shape], growth: &mut Growth<'_>) {
+        growth.same_columns(inputs, [0]);
+        growth.vanish((Axis::OutColumns, 0), (Axis::Columns(0), 0), inputs[0].cols);
     }
 
     fn forward(&self, tile: &mut Forward<'_>) {

@@ -4,6 +4,7 @@
 //! Backward: `dx = M[s] ⊙ dy`, `dM[s] = Σ dy ⊙ x`, `dB[s] = Σ dy`, over the rows of scenario s.
 
 use crate::check::Case;
+use crate::growth::Growth;
 use crate::op::{Backward, Forward, Matrix, Op, Reads, Saved};
 use crate::reach;
 use crate::shape::{Shape, Space};
@@ -52,6 +53,10 @@ impl Op for ScenarioAffine {
             0 => reach::same(output, reached),
             _ => reached.fill(true),
         }
+    }
+
+    fn grow(&self, inputs: &[Shape], growth: &mut Growth<'_>) {
+        growth.same_columns(inputs, 0..3);
     }
 
     fn forward(&self, tile: &mut Forward<'_>) {

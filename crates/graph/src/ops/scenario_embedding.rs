@@ -5,6 +5,7 @@
 
 use crate::check::{Case, LONGEST};
 use crate::graph::{Graph, Value};
+use crate::growth::Growth;
 use crate::op::{Backward, Forward, Matrix, Op, Reads, Rowset, Saved};
 use crate::shape::{Shape, Space};
 use manygate_core::Batch;
@@ -72,6 +73,10 @@ impl Op for ScenarioEmbedding {
             Some(bag) => Reads { bags: bag + 1, ..Reads::default() },
             None => Reads { scenarios: Some(self.scenarios), ..Reads::default() },
         }
+    }
+
+    fn grow(&self, inputs: &[Shape], growth: &mut Growth<'_>) {
+        growth.same_columns(inputs, [0]);
     }
 
     fn forward(&self, tile: &mut Forward<'_>) {

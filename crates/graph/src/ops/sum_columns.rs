@@ -3,6 +3,7 @@
 //! x_i `[batch, n_i]`, y `[batch, 1]`. Backward: every column takes the gradient of its row.
 
 use crate::check::Case;
+use crate::growth::{Axis, Growth};
 use crate::op::{Backward, Forward, Matrix, Op, Saved};
 use crate::shape::{Shape, Space};
 use manygate_core::Batch;
@@ -40,6 +41,12 @@ impl Op for SumColumns {
 
     fn saved(&self) -> Saved {
         Saved::default()
+    }
+
+    fn grow(&self, inputs: &[Shape], growth: &mut Growth<'_>) {
+        for (i, x) in inputs.iter().enumerate() {
+            growth.zero((Axis::Columns(i), 0), x.cols);
+        }
     }
 
     fn forward(&self, tile: &mut Forward<'_>) {

@@ -3,6 +3,7 @@
 //! x `[rows, cols]`, y `[cols, rows]`. Backward: `dx = dyᵀ`.
 
 use crate::check::Case;
+use crate::growth::{Axis, Growth};
 use crate::op::{Backward, Forward, Matrix, Op, Saved};
 use crate::shape::{Shape, Space};
 use manygate_core::Batch;
@@ -25,6 +26,13 @@ impl Op for Transpose {
 
     fn saved(&self) -> Saved {
         Saved::default()
+    }
+
+    fn grow(&self, inputs: &[Shape], growth: &mut Growth<'_>) {
+        growth.tie((Axis::Rows(0), 0), (Axis::OutColumns, 0), inputs[0].rows);
+        growth.tie((Axis::Columns(0), 0), (Axis::OutRows, 0), inputs[0].cols);
+        growth.vanish((Axis::OutColumns, 0), (Axis::Rows(0), 0), inputs[0].rows);
+        growth.vanish((Axis::OutRows, 0), (Axis::Columns(0), 0), inputs[0].cols);
     }
 
     fn forward(&self, tile: &mut Forward<'_>) {

@@ -5,6 +5,7 @@
 //! value, and its second-order terms are this op's backward pass: `dδ = dG x`, `dx = dGᵀ δ`. Sums are f64.
 
 use crate::check::Case;
+use crate::growth::{Axis, Growth};
 use crate::op::{Backward, Facts, Forward, Matrix, Op, Reduction, Saved};
 use crate::reach;
 use crate::shape::{Shape, Space};
@@ -60,6 +61,13 @@ impl Op for WeightGradient {
         match i {
             0 => reach::same(output, reached),
             _ => reached.fill(true),
+        }
+    }
+
+    fn grow(&self, inputs: &[Shape], growth: &mut Growth<'_>) {
+        growth.tie((Axis::Columns(0), 0), (Axis::OutRows, 0), inputs[0].cols);
+        if self.has_x() {
+            growth.same_columns(inputs, [1]);
         }
     }
 

@@ -4,6 +4,7 @@
 //! transposed, they are `[in, out]`. Backward: the part takes its gradient, the rest of a row 0.
 
 use crate::check::Case;
+use crate::growth::{Axis, Growth, Place, Span};
 use crate::op::{Backward, Forward, Matrix, Op, Saved};
 use crate::reach;
 use crate::shape::{Shape, Space};
@@ -59,6 +60,16 @@ impl Op for WeightPart {
 
     fn reach(&self, inputs: &[Shape], _i: usize, output: &[bool], reached: &mut [bool]) {
         reach::by_group(output, reached, inputs[0].rows);
+    }
+
+    fn grow(&self, inputs: &[Shape], growth: &mut Growth<'_>) {
+        let zero = |row: Place, column: Place| row.starts_at_zero() || column.starts_at_zero();
+        for r in 0..inputs[0].rows {
+            let rows = Span::new(Axis::OutRows, r * self.out, self.out);
+            let columns = Span::new(Axis::OutColumns, 0, self.input);
+            growth.matrix(Axis::Columns(0), |o, i| self.place(o, i), rows, columns, zero);
+            growth.gather((Axis::Rows(0), r), (Axis::OutRows, r * self.out), self.out);
+        }
     }
 
     fn forward(&self, tile: &mut Forward<'_>) {

@@ -46,6 +46,7 @@ pub fn gates(g: &mut Graph, name: &str, z: Value, gates: &[Gate]) -> Result<Vec<
     let first: Vec<Head> = gates.iter().map(first).collect();
     let hidden = side_by_side(g, name, &first, z, true, Activation::Relu)?;
     let hidden = columns_of(g, hidden, &first)?;
+    hidden.iter().for_each(|&units| g.exchangeable(units));
     let second =
         |(gate, hidden): (&Gate, Value)| linear(g, &gate.layers[1], hidden, gate.out, Activation::Identity);
     gates.iter().zip(hidden).map(second).collect()
