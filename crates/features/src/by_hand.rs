@@ -138,6 +138,7 @@ impl Encoder {
         let recipe = Recipe {
             separators: vec![ID_SEPARATOR.to_owned(); schema.bags.len()],
             list_scenarios: Vec::new(),
+            keep_unknown: Vec::new(),
             dense: schema.dense.iter().map(as_it_is).collect(),
             labels: schema.tasks.iter().map(|task| task.name.clone()).collect(),
             positive: vec![Vec::new(); schema.tasks.len()],

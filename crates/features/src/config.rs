@@ -102,12 +102,12 @@ pub enum FeatureConfig {
         columns: Vec<String>,
         /// Text between two values.
         separator: String,
-        /// Only the last `max_length` known values are kept.
+        /// Only the last `max_length` of its values are kept.
         max_length: usize,
         /// How models that do not attend to the order pool a sequence.
         #[serde(default)]
         pooling: Pooling,
-        /// As for categorical columns; unknown values are dropped.
+        /// As for categorical columns; unknown values are dropped, unless `keep_unknown`.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         min_count: Option<u32>,
         /// As for categorical columns: no value is unknown then.
@@ -119,6 +119,10 @@ pub enum FeatureConfig {
         /// As for bags.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         table: Option<String>,
+        /// Whether unknown values keep their places, with the row of all unknown ones, so that two columns of one
+        /// length stay side by side.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        keep_unknown: bool,
         /// As for categorical columns.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         only_in: Vec<String>,

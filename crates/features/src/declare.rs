@@ -1,13 +1,12 @@
 //! From the configuration to a schema and recipe without data: names resolved, contradictions reported.
 
-use std::collections::HashSet;
-
 use manygate_core::{Error, Result};
 
 use crate::bucket::{Buckets, MAX_BOUNDARIES};
-use crate::config::{FeatureConfig, Pooling, Roles, TaskConfig, TaskKind};
+use crate::config::{FeatureConfig, Pooling, Roles, TaskConfig};
+use crate::declare_tasks::declare_tasks;
 use crate::recipe::{DenseInput, DenseSource, Recipe, TableRows, WHOLE_CELL};
-use crate::schema::{BagField, Field, ListKind, Schema, Table, Task};
+use crate::schema::{BagField, Field, ListKind, Schema, Table};
 use crate::text::did_you_mean;
 
 /// A schema before any row was seen: tables have one row, numbers no statistics, scenarios no names.
@@ -282,6 +281,9 @@ fn declare_list(
         schema.bags.push(BagField { name: column.clone(), table: name, pooling, kind, max_length });
         recipe.separators.push(separator.clone());
         recipe.list_scenarios.push(scenarios.clone());
+        if matches!(feature, FeatureConfig::Sequence { keep_unknown: true, .. }) {
+            recipe.keep_unknown.push(column.clone());
+        }
     }
     Ok(())
 }
@@ -325,66 +327,6 @@ fn check_separator(i: usize, separator: &str) -> Result<()> {
         return Err(Error::config(format!("features[{i}].separator"), "must not be empty"));
     }
     Ok(())
-}
-
-fn declare_tasks(tasks: &[TaskConfig]) -> Result<(Vec<Task>, Vec<String>)> {
-    if tasks.is_empty() {
-        return Err(Error::config("tasks", "at least one [[tasks]] section is needed"));
-    }
-    let mut seen = HashSet::new();
-    let mut resolved = Vec::new();
-    let mut labels = Vec::new();
-    for (t, task) in tasks.iter().enumerate() {
-        if !seen.insert(task.name.as_str()) {
-            let message = format!("`{}` is already the name of a task: choose another", task.name);
-            return Err(Error::config(format!("tasks[{t}].name"), message));
-        }
-        if !(task.weight.is_finite() && task.weight >= 0.0) {
-            let message = format!("{} is not a weight: give a finite number from 0", task.weight);
-            return Err(Error::config(format!("tasks[{t}].weight"), message));
-        }
-        if let Some(text) = task.positive.iter().find(|text| text.trim().is_empty()) {
-            let message = format!("`{text}` is an empty label, which is always an error: name other texts");
-            return Err(Error::config(format!("tasks[{t}].positive"), message));
-        }
-        if !task.positive.is_empty() && task.kind != TaskKind::Binary {
-            let message = "texts stand for the labels of a binary task alone: leave it out, or change `kind`";
-            return Err(Error::config(format!("tasks[{t}].positive"), message));
-        }
-        let other = |key: &str, name: &Option<String>, what: &str| {
-            name.as_deref().map(|name| other_binary_task(t, key, name, what, tasks)).transpose()
-        };
-        resolved.push(Task {
-            name: task.name.clone(),
-            kind: task.kind,
-            weight: task.weight,
-            scenario_weights: Vec::new(),
-            space: other("space", &task.space, "be its own label space")?,
-            after: other("after", &task.after, "come after itself")?,
-            role: task.role,
-        });
-        labels.push(task.column.clone().unwrap_or_else(|| task.name.clone()));
-    }
-    if resolved.iter().all(Task::is_auxiliary) {
-        return Err(Error::config("tasks", "all are auxiliary, so that nothing is served: make one primary"));
-    }
-    Ok((resolved, labels))
-}
-
-/// The number of the task that the key `key` of task `t` names.
-fn other_binary_task(t: usize, key: &str, name: &str, what: &str, tasks: &[TaskConfig]) -> Result<usize> {
-    let wrong = |message: String| Err(Error::config(format!("tasks[{t}].{key}"), message));
-    match tasks.iter().position(|other| other.name == name) {
-        Some(other) if other == t => wrong(format!("task `{name}` cannot {what}: name another task")),
-        Some(other) if tasks[other].kind != TaskKind::Binary => wrong(format!(
-            "task `{name}` is not binary, so that no row tells whether it happened: name one that is"
-        )),
-        Some(other) => Ok(other),
-        None => {
-            let hint = did_you_mean(name, tasks.iter().map(|task| task.name.as_str()));
-            wrong(format!("there is no task `{name}`{hint}"))
-        }
-    }
 }
 
 /// A label among the inputs makes every figure perfect and every prediction useless.

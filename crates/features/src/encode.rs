@@ -208,14 +208,14 @@ impl Encoder {
     fn encode_list(&self, list: usize, cells: &[&str], bag: &mut Bag) -> Result<(), CellError> {
         let (source, field) = (self.layout.lists[list], &self.schema.bags[list]);
         let vocabulary = &self.vocabularies[source.table];
-        let start = bag.ids.len();
+        let (start, keeps_unknown) = (bag.ids.len(), self.layout.keeps_unknown[list]);
         for value in pieces(cells[source.cell], &self.recipe.separators[list]) {
             match vocabulary.row(value).map_err(|message| CellError::new(&field.name, message))? {
-                0 => {}
+                0 if !keeps_unknown => {}
                 row => bag.ids.push(row),
             }
         }
-        // Unknown values are gone by now: a sequence keeps its last known ones.
+        // Unknown values that do not stay are gone by now: a sequence keeps its last ones.
         let surplus = (bag.ids.len() - start).saturating_sub(field.max_length.unwrap_or(usize::MAX));
         bag.ids.drain(start..start + surplus);
         let end = u32::try_from(bag.ids.len());

@@ -9,6 +9,7 @@ mod bucket;
 mod by_hand;
 mod config;
 mod declare;
+mod declare_tasks;
 mod encode;
 mod fit;
 mod label;

@@ -20,6 +20,9 @@ pub(crate) struct Recipe {
     /// For each list, the scenarios that have it; none for all.
     #[serde(default)]
     pub(crate) list_scenarios: Vec<Vec<String>>,
+    /// Names of the lists whose unknown values keep their places.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) keep_unknown: Vec<String>,
     /// Each number.
     pub(crate) dense: Vec<DenseInput>,
     /// Label column of each task.
@@ -142,6 +145,8 @@ pub(crate) struct Layout {
     pub(crate) fields: Vec<Source>,
     /// Each list's cell and table.
     pub(crate) lists: Vec<Source>,
+    /// Whether the unknown values of each list keep their places.
+    pub(crate) keeps_unknown: Vec<bool>,
     /// Each number's cell.
     pub(crate) dense: Vec<usize>,
     /// The scenario's cell.
@@ -185,10 +190,11 @@ impl Layout {
         for bag in &schema.bags {
             lists.push(Source { cell: cell(&bag.name), table: table(&bag.table)? });
         }
+        let keeps_unknown = schema.bags.iter().map(|bag| recipe.keep_unknown.contains(&bag.name)).collect();
         let dense = recipe.dense.iter().map(|input| cell(&input.column)).collect();
         let scenario = schema.scenario_column.as_deref().map(&mut cell);
         let columns = columns.texts().into_iter().map(str::to_owned).collect();
-        Ok(Layout { columns, fields, lists, dense, scenario })
+        Ok(Layout { columns, fields, lists, keeps_unknown, dense, scenario })
     }
 }
 

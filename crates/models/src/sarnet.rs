@@ -18,9 +18,9 @@
 //! `transform.{weight,bias}` [S, width]; `shared.<k>.<l>.*`, `specific.<s>.<k>.<l>.*`; `shared_bias.<k>.<l>.*`,
 //! `specific_bias.<s>.<k>.<l>.*`; `gates.<task>.*`.
 //!
-//! Behaviours and their scenarios are two sequences side by side. Unknown values are dropped from a sequence: give items no
-//! unknown ones (`hash` or `ids`), or what stands before one is paired with the scenario of its neighbour, as the last
-//! ones of both lists are partners.
+//! Behaviours and their scenarios are two sequences side by side, whose last ones are partners. Unknown values are dropped
+//! from a sequence, so that what stands before one would be paired with the scenario of its neighbour: give both
+//! `keep_unknown`, and the same `max_length`.
 //!
 //! The fairness coefficient says how much the exposure of an item in a scenario was interfered with. It is computed
 //! beforehand and is one of the data's numbers, which the model then reads as nothing else; it must not be standardised

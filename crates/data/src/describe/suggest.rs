@@ -123,6 +123,7 @@ fn list(c: &Sketched, separator: char, longest: u64, ids: &[&str]) -> FeatureCon
             hash: None,
             dim: None,
             table,
+            keep_unknown: false,
             only_in: Vec::new(),
         }
     } else {

@@ -184,6 +184,7 @@ pub fn configuration(options: &SynthOptions, path: &Path) -> Result<String> {
             hash: None,
             dim: None,
             table: Some(ITEM.to_owned()),
+            keep_unknown: false,
             only_in: Vec::new(),
         });
     }

@@ -55,6 +55,22 @@ fn rows_become_ids_lists_numbers_and_labels() {
     assert_eq!(batch.labels, [[0.0, 1.0, 1.0, 0.0], [0.0, 0.0, 1.0, 0.0]]);
 }
 
+/// As where a second list says something of each value of the first.
+#[test]
+fn unknown_values_keep_their_places_where_that_is_asked() {
+    let text = EVERY_KIND.replace("max_length = 2", "max_length = 3\n    keep_unknown = true");
+    let mut fitter = fitter(&text, ROLES).unwrap();
+    ROWS.iter().for_each(|row| fitter.observe(row).unwrap());
+    let encoder = fitter.finish().unwrap();
+    let mut batch = encoder.empty_batch(4, false);
+    ROWS.iter().for_each(|row| encoder.encode(row, &mut batch).unwrap());
+    batch.validate().unwrap();
+    // i9 is row 0, that of all unknown values; an empty piece is none. A bag still drops them.
+    assert_eq!(batch.bags[1].offsets, [0, 0, 3, 4, 6]);
+    assert_eq!(batch.bags[1].ids, [0, 2, 1, 2, 3, 2]);
+    assert_eq!(batch.bags[0].ids, [1, 1, 2, 2, 2]);
+}
+
 /// The scenario as a feature like any other: its column is read once, for both.
 #[test]
 fn the_column_of_scenarios_may_be_a_feature() {

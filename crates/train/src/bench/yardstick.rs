@@ -30,7 +30,10 @@ const fn size(name: &'static str, keys: &'static str) -> Size {
 const SIZES: &[Size] = &[
     // Deep networks of one shape, whatever stands before, between or beside their layers.
     Size { tasks: 1, ..size("adaptdhm", "units = [512, 256, 128]") },
-    Size { tasks: 1, ..size("adasparse", "units = [512, 256, 128]\nprune_input = true\nsparsity_weight = 0.0") },
+    Size {
+        tasks: 1,
+        ..size("adasparse", "units = [512, 256, 128]\nprune_input = true\nsparsity_weight = 0.0")
+    },
     Size { tasks: 1, ..size("apg", "units = [512, 256, 128]") },
     Size { tasks: 1, ..size("causalint", "units = [512, 256, 128]") },
     Size { tasks: 1, ..size("hamur", "units = [512, 256, 128]") },
