@@ -18,6 +18,7 @@ pub mod norm;
 pub mod optim;
 pub mod peak;
 pub mod random;
+pub mod row_product;
 pub mod sequence;
 pub mod simd;
 pub mod stitch;
