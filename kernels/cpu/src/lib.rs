@@ -6,6 +6,7 @@
 
 pub mod activation;
 pub mod amplitude;
+pub mod attention;
 pub mod cross;
 pub mod embedding;
 pub mod gate;
