@@ -17,6 +17,7 @@ pub mod loss;
 pub mod math;
 pub mod norm;
 pub mod optim;
+pub mod pair_products;
 pub mod peak;
 pub mod random;
 pub mod row_product;
