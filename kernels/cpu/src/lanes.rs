@@ -79,3 +79,23 @@ pub(crate) fn load_chunk<S: Simd>(s: S, from: &[f32]) -> S::V {
 pub(crate) fn store_chunk<S: Simd>(s: S, to: &mut [f32], v: S::V) {
     if to.len() >= S::LANES { s.store(to, v) } else { s.store_part(to, v) }
 }
+
+/// Reads all of `from`, `V` vectors, of which the last may be partial unless they are `WHOLE`.
+#[inline(always)]
+pub(crate) fn load_row<S: Simd, const V: usize, const WHOLE: bool>(s: S, from: &[f32]) -> [S::V; V] {
+    let mut row = [s.splat(0.0); V];
+    for (v, to) in row.iter_mut().enumerate() {
+        let from = &from[v * S::LANES..];
+        *to = if WHOLE || v + 1 < V { s.load(from) } else { s.load_part(from) };
+    }
+    row
+}
+
+/// Writes all of `to`, as [`load_row`] reads it.
+#[inline(always)]
+pub(crate) fn store_row<S: Simd, const V: usize, const WHOLE: bool>(s: S, to: &mut [f32], row: [S::V; V]) {
+    for (v, row) in row.into_iter().enumerate() {
+        let to = &mut to[v * S::LANES..];
+        if WHOLE || v + 1 < V { s.store(to, row) } else { s.store_part(to, row) }
+    }
+}

@@ -6,6 +6,7 @@
 
 pub mod activation;
 pub mod amplitude;
+pub mod attention;
 pub mod cross;
 pub mod embedding;
 pub mod gate;
@@ -16,8 +17,10 @@ pub mod loss;
 pub mod math;
 pub mod norm;
 pub mod optim;
+pub mod pair_products;
 pub mod peak;
 pub mod random;
+pub mod row_product;
 pub mod sequence;
 pub mod simd;
 pub mod stitch;

@@ -7,14 +7,17 @@
 //! Backward, with p the softmax, which is computed again: `dv_j = Σ_i p_ij dout_i`, `dp_ij = dout_i · v_j`,
 //! `ds_ij = scale · p_ij (dp_ij − Σ_j p_ij dp_ij)`, `dq_i = Σ_j ds_ij k_j`, `dk_j = Σ_i ds_ij q_i`.
 
-use super::softmax::softmax;
 use crate::check::{Case, LONGEST};
 use crate::growth::Growth;
 use crate::op::{Backward, Forward, Gradient, Matrix, Op, Reads, Rowset, Saved};
 use crate::reach;
 use crate::shape::{Shape, Space};
 use manygate_core::Batch;
-use manygate_kernels::Mat;
+use manygate_kernels::attention::{
+    Tokens as Attending, self_attention, self_attention_backward, self_attention_scratch,
+};
+use manygate_kernels::sequence::Sink;
+use manygate_kernels::{Mat, MatMut};
 use std::ops::Range;
 
 /// What attends to each other.
@@ -52,49 +55,42 @@ impl Attention {
         }
     }
 
-    /// Where the tokens of sample `r` of the tile stand: row and first column of each.
-    fn places(&self, at: &Rowset<'_>, r: usize, cols: usize) -> impl Iterator<Item = (usize, usize)> + Clone {
-        let (rows, count) = match self.tokens {
+    /// Rows of the tile that sample `r` has, and tokens in each.
+    fn places(&self, at: &Rowset<'_>, r: usize) -> (Range<usize>, usize) {
+        match self.tokens {
             Tokens::List { bag, .. } => (at.positions_of(bag, r), 1),
             Tokens::Columns(tokens) => (r..r + 1, tokens),
-        };
-        let width = cols / count;
-        rows.flat_map(move |row| (0..count).map(move |token| (row, token * width)))
+        }
     }
 
-    /// Columns of head `h` of a token.
-    fn head(&self, h: usize, (row, column): (usize, usize), width: usize) -> (usize, Range<usize>) {
-        (row, column + h * width..column + (h + 1) * width)
+    /// The tokens of sample `r`, `[tokens, heads · width]`.
+    fn of_sample<'a>(&self, at: &Rowset<'_>, r: usize, of: Mat<'a>) -> Mat<'a> {
+        let (rows, count) = self.places(at, r);
+        match count {
+            1 => of.row_range(rows.start, rows.len()),
+            _ => Mat::new(of.row(r), count, of.cols() / count),
+        }
+    }
+
+    /// The same to be written.
+    fn of_sample_mut<'a>(&self, at: &Rowset<'_>, r: usize, of: &'a mut MatMut<'_>) -> MatMut<'a> {
+        let (rows, count) = self.places(at, r);
+        let width = of.cols() / count;
+        match count {
+            1 => of.row_range(rows.start, rows.len()),
+            _ => MatMut::new(of.row_mut(r), count, width),
+        }
+    }
+
+    fn attending<'a>(&self, at: &Rowset<'_>, r: usize, inputs: [Mat<'a>; 3]) -> Attending<'a> {
+        let [q, k, v] = inputs.map(|of| self.of_sample(at, r, of));
+        Attending { q, k, v, heads: self.heads, scale: self.scale }
     }
 
     /// Width of a head.
     fn width(&self, cols: usize) -> usize {
         let tokens = if let Tokens::Columns(tokens) = self.tokens { tokens } else { 1 };
         cols / tokens / self.heads
-    }
-
-    /// The probabilities of a query over keys, written to `p` by way of `scores`.
-    fn probabilities<'a>(
-        &self,
-        q: &[f32],
-        keys: impl Iterator<Item = &'a [f32]>,
-        scores: &mut [f32],
-        p: &mut [f32],
-    ) {
-        for (score, k) in scores.iter_mut().zip(keys) {
-            *score = self.scale * q.iter().zip(k).map(|(q, k)| q * k).sum::<f32>();
-        }
-        softmax(scores, p);
-    }
-}
-
-fn part<'a>(of: Mat<'a>, (row, columns): (usize, Range<usize>)) -> &'a [f32] {
-    &of.row(row)[columns]
-}
-
-fn add(to: &mut Option<Gradient<'_>>, (row, columns): (usize, Range<usize>), factor: f32, from: &[f32]) {
-    if let Some(to) = to {
-        to.to.row_mut(row)[columns].iter_mut().zip(from).for_each(|(to, v)| *to += factor * v);
     }
 }
 
@@ -131,8 +127,8 @@ impl Op for Attention {
         }
     }
 
-    fn scratch(&self, _rows: usize, _inputs: &[Shape]) -> usize {
-        3 * self.longest()
+    fn scratch(&self, _rows: usize, inputs: &[Shape]) -> usize {
+        self_attention_scratch(self.longest(), self.width(inputs[0].cols))
     }
 
     fn multiply_adds(&self, inputs: &[Shape]) -> usize {
@@ -156,54 +152,26 @@ impl Op for Attention {
     }
 
     fn forward(&self, tile: &mut Forward<'_>) {
-        let (at, q, k, v) = (tile.at, tile.input(0), tile.input(1), tile.input(2));
+        let (at, inputs) = (tile.at, [0, 1, 2].map(|i| tile.input(i)));
         let (mut out, scratch) = (tile.take_output(), tile.take_scratch());
-        let (cols, width) = (q.cols(), self.width(q.cols()));
-        let (scores, p) = scratch.split_at_mut(self.longest());
-        for (r, h) in (0..at.rows).flat_map(|r| (0..self.heads).map(move |h| (r, h))) {
-            let places = self.places(&at, r, cols).map(|place| self.head(h, place, width));
-            let count = places.clone().count();
-            for i in places.clone() {
-                let keys = places.clone().map(|j| part(k, j));
-                self.probabilities(part(q, i.clone()), keys, &mut scores[..count], &mut p[..count]);
-                let to = &mut out.row_mut(i.0)[i.1];
-                to.fill(0.0);
-                for (j, &p) in places.clone().zip(&p[..count]) {
-                    to.iter_mut().zip(part(v, j)).for_each(|(to, v)| *to += p * v);
-                }
-            }
+        for r in 0..at.rows {
+            let of = self.attending(&at, r, inputs);
+            self_attention(at.isa, of, scratch, self.of_sample_mut(&at, r, &mut out));
         }
     }
 
     fn backward(&self, tile: &mut Backward<'_>) {
-        let (at, q, k, v) = (tile.at, tile.input(0), tile.input(1), tile.input(2));
+        let (at, inputs) = (tile.at, [0, 1, 2].map(|i| tile.input(i)));
         let (dout, scratch) = (tile.take_output_gradient(), tile.take_scratch());
         let mut gradients = [0, 1, 2].map(|i| tile.take_gradient(i));
-        for gradient in gradients.iter_mut().flatten().filter(|g| !g.accumulate) {
-            gradient.to.fill(0.0);
-        }
-        let [dq, dk, dv] = &mut gradients;
-        let (cols, width) = (q.cols(), self.width(q.cols()));
-        let (scores, rest) = scratch.split_at_mut(self.longest());
-        let (p, dp) = rest.split_at_mut(self.longest());
-        for (r, h) in (0..at.rows).flat_map(|r| (0..self.heads).map(move |h| (r, h))) {
-            let places = self.places(&at, r, cols).map(|place| self.head(h, place, width));
-            let count = places.clone().count();
-            for i in places.clone() {
-                let keys = places.clone().map(|j| part(k, j));
-                self.probabilities(part(q, i.clone()), keys, &mut scores[..count], &mut p[..count]);
-                let dout = &dout.row(i.0)[i.1.clone()];
-                for (dp, j) in dp.iter_mut().zip(places.clone()) {
-                    *dp = dout.iter().zip(part(v, j)).map(|(d, v)| d * v).sum();
-                }
-                let mean: f32 = p.iter().zip(&*dp).take(count).map(|(p, dp)| p * dp).sum();
-                for ((j, &p), &dp) in places.clone().zip(&*p).zip(&*dp) {
-                    let ds = self.scale * p * (dp - mean);
-                    add(dv, j.clone(), p, dout);
-                    add(dq, i.clone(), ds, part(k, j.clone()));
-                    add(dk, j, ds, part(q, i.clone()));
-                }
-            }
+        for r in 0..at.rows {
+            let of = self.attending(&at, r, inputs);
+            let dout = self.of_sample(&at, r, dout.as_mat());
+            let [dq, dk, dv] = gradients.each_mut().map(|gradient| {
+                let Gradient { to, accumulate, .. } = gradient.as_mut()?;
+                Some(Sink { to: self.of_sample_mut(&at, r, to), accumulate: *accumulate })
+            });
+            self_attention_backward(at.isa, of, dout, scratch, dq, dk, dv);
         }
     }
 

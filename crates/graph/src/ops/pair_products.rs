@@ -5,9 +5,10 @@
 
 use crate::check::Case;
 use crate::growth::{Axis, Growth};
-use crate::op::{Backward, Forward, Matrix, Op, Saved};
+use crate::op::{Backward, Forward, Gradient, Matrix, Op, Saved};
 use crate::shape::{Shape, Space};
 use manygate_core::Batch;
+use manygate_kernels::pair_products::{pair_products, pair_products_de};
 
 /// Inner products of fields, see the [module](self). Input: e.
 #[derive(Clone, Debug)]
@@ -65,31 +66,13 @@ impl Op for PairProducts {
     }
 
     fn forward(&self, tile: &mut Forward<'_>) {
-        let (e, mut y) = (tile.input(0), tile.take_output());
-        let n = e.cols() / self.fields;
-        for r in 0..e.rows() {
-            let e = |f: usize| &e.row(r)[f * n..(f + 1) * n];
-            for (y, (f, g)) in y.row_mut(r).iter_mut().zip(self.pairs()) {
-                *y = e(f).iter().zip(e(g)).map(|(a, b)| a * b).sum();
-            }
-        }
+        pair_products(tile.at.isa, tile.input(0), self.fields, tile.take_output());
     }
 
     fn backward(&self, tile: &mut Backward<'_>) {
         let (e, dy) = (tile.input(0), tile.take_output_gradient());
-        let Some(mut de) = tile.take_gradient(0) else { return };
-        let n = e.cols() / self.fields;
-        for r in 0..e.rows() {
-            let to = de.to.row_mut(r);
-            if !de.accumulate {
-                to.fill(0.0);
-            }
-            for (&d, (f, g)) in dy.row(r).iter().zip(self.pairs()) {
-                for (at, other) in [(f, g), (g, f)] {
-                    let other = &e.row(r)[other * n..(other + 1) * n];
-                    to[at * n..(at + 1) * n].iter_mut().zip(other).for_each(|(to, v)| *to += d * v);
-                }
-            }
+        if let Some(Gradient { to, accumulate, .. }) = tile.take_gradient(0) {
+            pair_products_de(tile.at.isa, e, self.fields, dy.as_mat(), accumulate, to);
         }
     }
 

@@ -15,6 +15,7 @@ use crate::reach;
 use crate::shape::{Shape, Space};
 use manygate_core::Batch;
 use manygate_kernels::activation::{self, Activation};
+use manygate_kernels::row_product::{Start, Vectors, row_outer, row_product, row_sums};
 use std::ops::Range;
 
 /// A product with weights by sample, see the [module](self). Inputs: h, W and, with `bias`, b.
@@ -49,29 +50,10 @@ impl RowLinear {
         self.groups * self.out
     }
 
-    /// The rows of h, within the tile, that sample `r` of it has.
-    fn rows_of(&self, at: &Rowset<'_>, r: usize) -> Range<usize> {
-        self.bag.map_or(r..r + 1, |bag| at.positions_of(bag, r))
-    }
-
-    /// Adds `M v` to `to`, M `[to, v]` row-major, or `Mᵀ v` of M `[v, to]`.
-    fn product(m: &[f32], transposed: bool, v: &[f32], to: &mut [f32]) {
-        if transposed {
-            for (row, &v) in m.chunks_exact(to.len()).zip(v) {
-                to.iter_mut().zip(row).for_each(|(to, m)| *to += v * m);
-            }
-        } else {
-            for (to, row) in to.iter_mut().zip(m.chunks_exact(v.len())) {
-                *to += row.iter().zip(v).map(|(m, v)| m * v).sum::<f32>();
-            }
-        }
-    }
-
-    /// Adds `rows ⊗ cols` to `to`.
-    fn outer(rows: &[f32], cols: &[f32], to: &mut [f32]) {
-        for (to, &row) in to.chunks_exact_mut(cols.len()).zip(rows) {
-            to.iter_mut().zip(cols).for_each(|(to, col)| *to += row * col);
-        }
+    /// The vectors of h and of y in a tile.
+    fn vectors<'a>(&self, at: &Rowset<'a>) -> Vectors<'a> {
+        let offsets = |bag: usize| &at.batch.bags[bag].offsets[at.first_row..=at.first_row + at.rows];
+        Vectors { groups: self.groups, offsets: self.bag.map(offsets) }
     }
 }
 
@@ -143,59 +125,30 @@ impl Op for RowLinear {
 
     fn forward(&self, tile: &mut Forward<'_>) {
         let (h, w, mut y) = (tile.input(0), tile.input(1), tile.take_output());
-        let inner = h.cols() / self.groups;
-        for (r, row) in (0..tile.at.rows).flat_map(|r| self.rows_of(&tile.at, r).map(move |row| (r, row))) {
-            for (h, to) in h.row(row).chunks_exact(inner).zip(y.row_mut(row).chunks_exact_mut(self.out)) {
-                if self.bias {
-                    to.copy_from_slice(tile.input(2).row(r));
-                } else {
-                    to.fill(0.0);
-                }
-                Self::product(w.row(r), self.transposed, h, to);
-            }
-        }
+        let start = if self.bias { Start::Bias(tile.input(2)) } else { Start::Zero };
+        row_product(tile.at.isa, h, w, self.vectors(&tile.at), self.transposed, start, y.reborrow());
         activation::activate(tile.at.isa, self.activation, y);
     }
 
     fn backward(&self, tile: &mut Backward<'_>) {
         let (h, w, mut dy) = (tile.input(0), tile.input(1), tile.take_output_gradient());
+        let (isa, vectors) = (tile.at.isa, self.vectors(&tile.at));
         if !tile.activation_done && self.activation != Activation::Identity {
-            activation::activation_dx(tile.at.isa, self.activation, tile.output(), dy.reborrow());
+            activation::activation_dx(isa, self.activation, tile.output(), dy.reborrow());
         }
-        let inner = h.cols() / self.groups;
-        let at = tile.at;
-        let groups = |row: usize| h.row(row).chunks_exact(inner).zip(dy.row(row).chunks_exact(self.out));
-        if let Some(mut dh) = tile.take_gradient(0) {
-            for (r, row) in (0..at.rows).flat_map(|r| self.rows_of(&at, r).map(move |row| (r, row))) {
-                let to = dh.to.row_mut(row);
-                if !dh.accumulate {
-                    to.fill(0.0);
-                }
-                for (to, dz) in to.chunks_exact_mut(inner).zip(dy.row(row).chunks_exact(self.out)) {
-                    Self::product(w.row(r), !self.transposed, dz, to);
-                }
-            }
+        let dy = dy.as_mat();
+        if let Some(dh) = tile.take_gradient(0) {
+            let start = if dh.accumulate { Start::Output } else { Start::Zero };
+            row_product(isa, dy, w, vectors, !self.transposed, start, dh.to);
         }
-        if let Some(mut dw) = tile.take_gradient(1) {
-            for r in 0..at.rows {
-                let to = dw.to.row_mut(r);
-                if !dw.accumulate {
-                    to.fill(0.0);
-                }
-                for (h, dz) in self.rows_of(&at, r).flat_map(groups) {
-                    let (rows, cols) = if self.transposed { (h, dz) } else { (dz, h) };
-                    Self::outer(rows, cols, to);
-                }
-            }
+        if let Some(dw) = tile.take_gradient(1) {
+            let (rows, cols) = if self.transposed { (h, dy) } else { (dy, h) };
+            row_outer(isa, rows, cols, vectors, dw.accumulate, dw.to);
         }
         if self.bias
-            && let Some(mut db) = tile.take_gradient(2)
+            && let Some(db) = tile.take_gradient(2)
         {
-            for r in 0..at.rows {
-                let of_row = |row: usize, o: usize| dy.row(row).iter().skip(o).step_by(self.out).sum::<f32>();
-                let sum = |o: usize| self.rows_of(&at, r).map(|row| of_row(row, o)).sum();
-                db.put(r, (0..self.out).map(sum));
-            }
+            row_sums(isa, dy, vectors, db.accumulate, db.to);
         }
     }
 

@@ -81,6 +81,12 @@ pub trait Simd: Copy {
     fn select(self, mask: Self::M, a: Self::V, b: Self::V) -> Self::V;
     /// Sum of the lanes, in a fixed order of this instruction set.
     fn sum(self, a: Self::V) -> f32;
+    /// Sums of the lanes of four vectors, each in a fixed order of this instruction set, which need not be that of
+    /// [`sum`](Simd::sum).
+    #[inline(always)]
+    fn sums(self, of: [Self::V; 4]) -> [f32; 4] {
+        [self.sum(of[0]), self.sum(of[1]), self.sum(of[2]), self.sum(of[3])]
+    }
 
     /// Reads the first `LANES` values of `from`.
     ///
