@@ -36,8 +36,8 @@ fn nested_gates_are_shown_with_what_they_mix() {
     let gates = json["gates"].as_array().unwrap();
     let of = |name: &str| gates.iter().find(|gate| gate["name"] == name).unwrap()["of"].clone();
     assert_eq!(gates.len(), 6);
-    assert_eq!(of("gates.buy"), ["experts.buy.0", "experts.shared.0", "experts.shared.1"]);
-    assert_eq!(of("learners.buy.1.gate"), ["learners.buy.1.experts.0", "gates.buy"]);
+    assert_eq!(of("gates.buy"), serde_json::json!(["experts.buy.0", "experts.shared.0", "experts.shared.1"]));
+    assert_eq!(of("learners.buy.1.gate"), serde_json::json!(["learners.buy.1.experts.0", "gates.buy"]));
 }
 
 #[test]
