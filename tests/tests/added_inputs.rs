@@ -1,6 +1,6 @@
-//! A model that is declared again with more inputs begins with the predictions that it had, bit for bit where its formula
-//! allows: every small configuration of every model, with an input of each kind added. What is excepted stands in
-//! `Beginning::of`, and in the documentation of `manygate_graph::growth`.
+//! A model that is declared again with more inputs begins with the predictions that it had, bit for bit where its
+//! formula allows: every small configuration of every model, with an input of each kind added. What is excepted
+//! stands in `Beginning::of`, and in the documentation of `manygate_graph::growth`.
 
 use manygate_core::{Bag, Batch, Serial, Stream};
 use manygate_graph::{Added, Graph, Inheritance, Mode, Plan, PlanOptions};
@@ -164,7 +164,7 @@ impl Beginning {
             has("\"dcn\"") || (has("\"vector\"") && !has("lhuc")) || (has("epnet_dcn") && !has("\"matrix\""));
         let is_number = addition == Addition::Number;
         // A list whose order dffm could read is none of its fields.
-        let is_field = !is_number && !(has("dffm") && addition == Addition::Sequence);
+        let is_field = !is_number && (!has("dffm") || addition != Addition::Sequence);
         // One vector more among those that a softmax weighs.
         let attends = has("autoint") && is_field;
         // The sum of products has no weights: vectors must be 0, and those of a table that is there are not.

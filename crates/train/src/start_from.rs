@@ -1,9 +1,9 @@
 //! A run that goes on from a trained one, as a rule with more features: it begins with the predictions of that one.
 //!
-//! Values that the old run knew keep their rows, numbers their statistics, scenarios their numbers; tensors are taken over
-//! by name, and what is new in them starts so that it has no effect ([`Inheritance`]). Optimisers begin anew. How exactly
-//! the predictions are those of the old run is measured, not claimed: both predict the
-//! first validation rows ([`Beginning`]).
+//! Values that the old run knew keep their rows, numbers their statistics, scenarios their numbers; tensors are taken
+//! over by name, and what is new in them starts so that it has no effect ([`Inheritance`]). Optimisers begin anew.
+//! How exactly the predictions are those of the old run is measured, not claimed: both predict the first validation
+//! rows ([`Beginning`]).
 
 use crate::config::Config;
 use crate::learner::Learner;
@@ -72,7 +72,8 @@ impl StartFrom {
         &self.model.encoder
     }
 
-    /// Gives a learner that has taken no step what the old model learnt, and compares both on the first rows of `valid`.
+    /// Gives a learner that has taken no step what the old model learnt, and compares both on the first rows of
+    /// `valid`.
     ///
     /// # Errors
     /// When a tensor cannot be taken over.
@@ -108,7 +109,8 @@ impl StartFrom {
         Ok(Beginning { folder: self.folder.clone(), added, rows, difference, is_exact })
     }
 
-    /// What both predict of the first rows of `valid`, and their number. The model is that of the last stage: what is served.
+    /// What both predict of the first rows of `valid`, and their number. The model is that of the last stage: what is
+    /// served.
     fn predictions(
         &self,
         learner: &Learner,

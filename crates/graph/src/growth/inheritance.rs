@@ -40,8 +40,9 @@ enum From {
 }
 
 impl Inheritance {
-    /// For a graph declared with more inputs than another one, those of `added`: `(graph, other)`. All pairs, for training,
-    /// for evaluation, of each stage, declare the same tensors; what does not follow from one may follow from another.
+    /// For a graph declared with more inputs than another one, those of `added`: `(graph, other)`. All pairs, for
+    /// training, for evaluation, of each stage, declare the same tensors; what does not follow from one may follow
+    /// from another.
     ///
     /// # Errors
     /// When a tensor is no longer there, or it does not follow which of its rows and columns are new.
@@ -64,8 +65,8 @@ impl Inheritance {
         Ok(all)
     }
 
-    /// Overwrites initial values, of parameters or of state, with those of `old`, and with zeros where what is new must have
-    /// no effect.
+    /// Overwrites initial values, of parameters or of state, with those of `old`, and with zeros where what is new
+    /// must have no effect.
     ///
     /// # Errors
     /// When either is not laid out as the graph that this is for.

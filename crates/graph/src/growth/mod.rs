@@ -1,8 +1,8 @@
 //! What becomes of a graph that is declared again with more inputs: which rows and columns of its tensors are new.
 //!
-//! A field that is added widens the trunk, and with it every matrix that reads it, wherever its columns stand: at the end,
-//! or in the middle of what a layer reads side by side. No model and no layer says where. It follows from what is known,
-//! passed from op to op until nothing more follows ([`Op::grow`](crate::Op::grow)):
+//! A field that is added widens the trunk, and with it every matrix that reads it, wherever its columns stand: at the
+//! end, or in the middle of what a layer reads side by side. No model and no layer says where. It follows from what
+//! is known, passed from op to op until nothing more follows ([`Op::grow`](crate::Op::grow)):
 //!
 //! * a look-up knows which of its columns belong to an added input;
 //! * a tensor, or a value of the same name, that is as wide as in the graph before is the same as there;
@@ -11,8 +11,8 @@
 //! The same pass finds what must start at zero, so that what is new has no effect ([`Inheritance`]): the weights that
 //! multiply it, or, where its vector is added up without a weight, the table that it is looked up in.
 //!
-//! A model then predicts what it did, bit for bit: an element of a product is one chain of multiply-adds, in which a term of
-//! 0 changes nothing, wherever it stands. Some formulas do not allow it:
+//! A model then predicts what it did, bit for bit: an element of a product is one chain of multiply-adds, in which a
+//! term of 0 changes nothing, wherever it stands. Some formulas do not allow it:
 //!
 //! | what reads the input | predictions | why |
 //! |---|---|---|
@@ -99,7 +99,8 @@ pub(crate) struct Places {
     pub(crate) columns: Vec<Place>,
 }
 
-/// What is known so far, as [`Op::grow`](crate::Op::grow) sees it: the rows and columns of the values of one op. What is known once stays.
+/// What is known so far, as [`Op::grow`](crate::Op::grow) sees it: the rows and columns of the values of one op. What
+/// is known once stays.
 #[derive(Debug)]
 pub struct Growth<'a> {
     graph: &'a Graph,
@@ -221,8 +222,8 @@ impl<'a> Growth<'a> {
         }
     }
 
-    /// A vector for each of several parts, of `len` values, is in input `i` as `[parts · len, 1]` or `[parts, len]`: its
-    /// values stand for those from `to` on.
+    /// A vector for each of several parts, of `len` values, is in input `i` as `[parts · len, 1]` or `[parts, len]`:
+    /// its values stand for those from `to` on.
     pub fn vectors(&mut self, shape: Shape, i: usize, to: (Axis, usize), len: usize) {
         if shape.cols == len && shape.rows * shape.cols != shape.rows {
             return self.tie((Axis::Columns(i), 0), to, len);
@@ -232,8 +233,8 @@ impl<'a> Growth<'a> {
         }
     }
 
-    /// The values of `flat` that stand at `place(r, c)` are a matrix with these rows and columns: one is new where its row or
-    /// its column is, and starts at zero where `zero` says so of its row and its column.
+    /// The values of `flat` that stand at `place(r, c)` are a matrix with these rows and columns: one is new where
+    /// its row or its column is, and starts at zero where `zero` says so of its row and its column.
     pub(crate) fn matrix(
         &mut self,
         flat: Axis,
@@ -295,8 +296,8 @@ impl<'a> Growth<'a> {
         }
     }
 
-    /// Groups of `from` columns of input 0 become groups of `to` columns of the output: a group is new where all that it
-    /// is made of is.
+    /// Groups of `from` columns of input 0 become groups of `to` columns of the output: a group is new where all that
+    /// it is made of is.
     pub fn by_groups(&mut self, groups: usize, from: usize, to: usize) {
         for group in 0..groups {
             self.gather((Axis::OutColumns, group * to), (Axis::Columns(0), group * from), from);
