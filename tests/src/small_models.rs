@@ -93,6 +93,7 @@ fn plain_configurations(model: &str) -> Vec<String> {
                 "adapters = [1]\nhyper_units = [4]",
                 "adapters = [0, 1]\nhyper_units = []\nbackbone = \"shared\"\nrunning_variance = \"unbiased\"",
                 "adapters = []\nnorm = \"batch\"",
+                "adapters = [0]\nhyper_units = [4]\ncondition = \"scenario\"\nscenario_dim = 2",
             ];
             let sizes = "embedding_dim = 3\nactivation = \"tanh\"\nunits = [6, 5]\nadapter_width = 3\nrank = 2\n\
                          epsilon = 0.1";

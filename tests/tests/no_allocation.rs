@@ -236,6 +236,7 @@ fn a_warm_step_allocates_nothing() {
         "name = \"adasparse\"\nunits = [24, 16]\nprune_input = true\ndropout = 0.2",
         "name = \"apg\"\nunits = [24, 16]\ncondition = \"mix\"\ncondition_fields = [\"user\"]\ndropout = 0.2",
         "name = \"hamur\"\nunits = [24, 16]\nadapters = [0, 1]\nrank = 4\ndropout = 0.2",
+        "name = \"hamur\"\nunits = [24, 16]\nrank = 4\ncondition = \"scenario\"",
         "name = \"single_scenario\"\nbottom_units = [24, 16]\ntower_units = [8]\ndropout = 0.2",
         "name = \"ple\"\nexpert_units = [24, 16]\nnorm = \"batch\"\nscenario_heads = true",
         "name = \"causalint\"\nunits = [24, 16]\ntransfer = 4\nmeta = \"parameter\"",

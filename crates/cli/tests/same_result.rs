@@ -28,6 +28,7 @@ const MODELS: &[Job] = &[
     ("name = \"apg\"\nembedding_dim = 4\nunits = [16, 8]\ngenerate_bias = true", ""),
     ("name = \"single_scenario\"\nembedding_dim = 4\nbottom_units = [16, 8]\ntower_units = [8]", ""),
     ("name = \"hamur\"\nembedding_dim = 4\nunits = [16, 8]\nrank = 4\nadapter_width = 6", ""),
+    ("name = \"hamur\"\nembedding_dim = 4\nunits = [16, 8]\nrank = 4\ncondition = \"scenario\"", ""),
     // Whose tasks take the weights of different validations.
     ("name = \"single_task\"\nembedding_dim = 4\nbottom_units = [16, 8]\ntower_units = [8]", ""),
     ("name = \"ple\"\nembedding_dim = 4\nexpert_units = [16, 8]\ntower_units = [8]", ""),

@@ -1,11 +1,12 @@
 //! A backbone with small adapters between its layers, whose cores a network that all scenarios share makes for each
-//! sample; their output is normalised by the statistics of the sample's scenario.
+//! sample, or for each scenario; their output is normalised by the statistics of the sample's scenario.
 //!
 //! X. Li, F. Yan, X. Zhao, Y. Wang, B. Chen, H. Guo, R. Tang, *HAMUR: Hyper Adapter for Multi-Domain Recommendation*,
 //! CIKM 2023.
 //!
 //! ```text
-//! I    = hyper(x0)                      [k, k] a sample, row-major; an MLP that ends bare, the same I for all adapters
+//! I    = hyper(x0)                      [k, k] a sample, row-major; an MLP that ends bare, the same I for all adapters;
+//!                                      with the condition `scenario`, I_p = hyper(scene_p)
 //! h    = φ(bottom.p.l h + b)            p the sample's scenario, or 0 where the backbone is shared
 //! z    = sigmoid(((h U1) I) V1 + b1)    U1 [d, k], V1 [k, m], after layer l of width d where that has an adapter
 //! r    = ((z U2) I) V2 + b2             U2 [m, k], V2 [k, d]
@@ -14,7 +15,11 @@
 //! z_t  = towers.p.t(h)                  p_t = sigmoid(z_t);  L = Σ_t w_t BCE(y_t, p_t)
 //! ```
 //!
-//! Parameters: `embedding.<f>.weight`, `hyper.<i>.{weight,bias}`, `bottom.<p>.<l>.{weight,bias}` (`.norm.*`),
+//! With the condition `scenario` the network runs once a scenario and not once a sample, and a row is multiplied by the
+//! core of its scenario, whatever the batch holds.
+//!
+//! Parameters: `embedding.<f>.weight`, with that condition `scene.weight`, `hyper.<i>.{weight,bias}`,
+//! `bottom.<p>.<l>.{weight,bias}` (`.norm.*`),
 //! `towers.<p>.<task>.0.*`, `adapters.<l>.{down_u,down_v,down_b,up_u,up_v,up_b}`,
 //! `adapters.<l>.norm.{domain_gamma,domain_beta}` `[S, d]`, with state `adapters.<l>.norm.{mean,var}` `[S, d]`.
 //! Statistics, γ and β by scenario are our reading of the paper's "domain norm". `up_b` is there because the paper has
@@ -50,6 +55,16 @@ enum Backbone {
     Shared,
 }
 
+/// What the cores of the adapters are made from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Condition {
+    /// What the backbone reads.
+    Input,
+    /// The scenario's embedding.
+    Scenario,
+}
+
 /// Configuration of hamur.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
@@ -63,6 +78,8 @@ pub struct Hamur {
     adapters: Vec<usize>,
     adapter_width: usize,
     rank: usize,
+    condition: Condition,
+    scenario_dim: usize,
     hyper_units: Vec<usize>,
     epsilon: f64,
     momentum: f64,
@@ -82,6 +99,8 @@ impl Default for Hamur {
             adapters: vec![1],
             adapter_width: 32,
             rank: 35,
+            condition: Condition::Input,
+            scenario_dim: 16,
             hyper_units: vec![64],
             epsilon: 1e-5,
             momentum: 0.1,
@@ -91,7 +110,7 @@ impl Default for Hamur {
     }
 }
 
-const OWN_KEYS: [Key; 10] = [
+const OWN_KEYS: [Key; 12] = [
     Key { name: "units", default: "[128, 64]", doc: "widths of the backbone" },
     Key {
         name: "backbone",
@@ -101,6 +120,16 @@ const OWN_KEYS: [Key; 10] = [
     Key { name: "adapters", default: "[1]", doc: "layers, from 0, that an adapter follows" },
     Key { name: "adapter_width", default: "32", doc: "units of an adapter's bottleneck" },
     Key { name: "rank", default: "35", doc: "width of the square core that is made for each sample" },
+    Key {
+        name: "condition",
+        default: "\"input\"",
+        doc: "input or scenario: a core for each sample from what the backbone reads, or one for each scenario",
+    },
+    Key {
+        name: "scenario_dim",
+        default: "16",
+        doc: "width of the scenario's embedding, of the condition `scenario`",
+    },
     Key { name: "hyper_units", default: "[64]", doc: "hidden widths of the network that makes it" },
     Key { name: "epsilon", default: "1e-5", doc: "added to the variance of an adapter's norm" },
     Key { name: "momentum", default: "0.1", doc: "weight of the new value in its moving averages" },
@@ -135,7 +164,11 @@ impl Architecture for Hamur {
         let x0 = trunk::trunk(g, inputs, common.embedding)?;
         let start = Start { weight: Init::XavierUniform, bias: Init::Constant(0.0) };
         let (hidden, cores) = (common.mlp(&self.hyper_units), self.rank * self.rank);
-        let core = Generated::new(g, "hyper", x0, hidden, cores, start)?;
+        let condition = match self.condition {
+            Condition::Input => x0,
+            Condition::Scenario => scenario::table(g, inputs, self.scenario_dim, common.embedding.deviation)?,
+        };
+        let core = Generated::new(g, "hyper", condition, hidden, cores, start)?;
         let backbones = match self.backbone {
             Backbone::Multi => scenarios,
             Backbone::Shared => 1,
@@ -182,7 +215,9 @@ impl Hamur {
         if self.units.is_empty() || self.units.contains(&0) {
             return wrong("units", "at least one layer is needed, each of at least one unit".into());
         }
-        for (key, value) in [("adapter_width", self.adapter_width), ("rank", self.rank)] {
+        let sizes =
+            [("adapter_width", self.adapter_width), ("rank", self.rank), ("scenario_dim", self.scenario_dim)];
+        for (key, value) in sizes {
             if value == 0 {
                 return wrong(key, "must be at least 1".into());
             }
@@ -262,6 +297,7 @@ mod tests {
             ("units = []", "model.units: at least one layer"),
             ("rank = 0", "model.rank: must be at least 1"),
             ("adapter_width = 0", "model.adapter_width: must be at least 1"),
+            ("scenario_dim = 0", "model.scenario_dim: must be at least 1"),
             ("adapters = [2]", "model.adapters: there is no layer 2 in `units`; the last one is 1"),
             ("adapters = [1, 0, 1]", "model.adapters: layer 1 is listed twice"),
         ] {
