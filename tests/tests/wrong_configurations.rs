@@ -25,7 +25,7 @@ fn inputs(model: &str) -> Inputs {
         let pooling = Pooling::Mean;
         BagField { name: name.into(), table, pooling, longest: Some(3) }
     };
-    let bags = vec![list("history", 1), list("history_scenarios", 2)];
+    let bags = [list("history", 1), list("history_scenarios", 2)];
     // They predict one task.
     let tasks = if ["causalint", "deepfm"].contains(&model) { 1 } else { 2 };
     Inputs {

@@ -2,6 +2,7 @@
 
 mod support;
 
+use serde_json::json;
 use support::{Lab, MODEL};
 
 #[test]
@@ -32,12 +33,12 @@ fn nested_gates_are_shown_with_what_they_mix() {
     let taml = "name = \"taml\"\nembedding_dim = 4\nlearners = 2\nexpert_units = [4]\nnested_gates = true";
     lab.configure(MODEL, taml);
     lab.run(&["train", "config.toml", "--out", "run"]).success();
-    let json = lab.run(&["inspect", "run", "--gates", "--json"]).success().json();
-    let gates = json["gates"].as_array().unwrap();
+    let shown = lab.run(&["inspect", "run", "--gates", "--json"]).success().json();
+    let gates = shown["gates"].as_array().unwrap();
     let of = |name: &str| gates.iter().find(|gate| gate["name"] == name).unwrap()["of"].clone();
     assert_eq!(gates.len(), 6);
-    assert_eq!(of("gates.buy"), serde_json::json!(["experts.buy.0", "experts.shared.0", "experts.shared.1"]));
-    assert_eq!(of("learners.buy.1.gate"), serde_json::json!(["learners.buy.1.experts.0", "gates.buy"]));
+    assert_eq!(of("gates.buy"), json!(["experts.buy.0", "experts.shared.0", "experts.shared.1"]));
+    assert_eq!(of("learners.buy.1.gate"), json!(["learners.buy.1.experts.0", "gates.buy"]));
 }
 
 #[test]

@@ -194,9 +194,6 @@ impl Pepnet {
             let message = format!("only `{net}` reads it, which is off: turn that on, or leave this out");
             Err(Error::config(format!("model.{key}"), message))
         };
-        if self.tower_units.contains(&0) {
-            return Err(Error::config("model.tower_units", "every layer needs at least one unit"));
-        }
         match (self.epnet, self.ppnet) {
             (false, _) if !self.domain_fields.is_empty() => idle("domain_fields", "epnet"),
             (_, false) if !self.prior_fields.is_empty() => idle("prior_fields", "ppnet"),
@@ -357,7 +354,6 @@ mod tests {
     #[test]
     fn what_does_not_fit_is_told() {
         for (keys, told) in [
-            ("tower_units = [0]", "model.tower_units: every layer"),
             ("epnet = false\ndomain_fields = [\"hour\"]", "model.domain_fields: only `epnet` reads it"),
             ("ppnet = false\nprior_fields = [\"user\"]", "model.prior_fields: only `ppnet` reads it"),
             ("gate_site = \"output\"\ntower_units = []", "model.gate_site: output gates hidden layers"),
