@@ -162,6 +162,10 @@ impl Beginning {
         let has = |text: &str| keys.contains(text);
         let vector =
             has("\"dcn\"") || (has("\"vector\"") && !has("lhuc")) || (has("epnet_dcn") && !has("\"matrix\""));
+        // Its whole weights, made by sample, are multiplied along their rows.
+        let by_sample = has("\"apg\"") && has("\"full\"") && has("\"mix\"");
+        // The sum over lanes of a product depends on the place of the pair.
+        let pairs = has("\"interactions\"") && has("\"inner\"");
         let is_number = addition == Addition::Number;
         // A list whose order dffm could read is none of its fields.
         let is_field = !is_number && (!has("dffm") || addition != Addition::Sequence);
@@ -175,7 +179,7 @@ impl Beginning {
             // It attends to each sequence by itself, and no op says which of what that gives is new.
             () if has("m2m") && addition == Addition::Sequence => Beginning::Refused,
             () if attends || shares || is_mapped => Beginning::Moved,
-            () if vector => Beginning::Rounded,
+            () if vector || (is_field && pairs) || by_sample => Beginning::Rounded,
             () => Beginning::Exact,
         }
     }

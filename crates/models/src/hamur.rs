@@ -19,8 +19,8 @@
 //! core of its scenario, whatever the batch holds.
 //!
 //! Parameters: `embedding.<f>.weight`, with that condition `scene.weight`, `hyper.<i>.{weight,bias}`,
-//! `bottom.<p>.<l>.{weight,bias}` (`.norm.*`),
-//! `towers.<p>.<task>.0.*`, `adapters.<l>.{down_u,down_v,down_b,up_u,up_v,up_b}`,
+//! `bottom.<p>.<l>.{weight,bias}` (`.norm.*`), `towers.<p>.<task>.0.*`,
+//! `adapters.<l>.{down_u,down_v,down_b,up_u,up_v,up_b}`,
 //! `adapters.<l>.norm.{domain_gamma,domain_beta}` `[S, d]`, with state `adapters.<l>.norm.{mean,var}` `[S, d]`.
 //! Statistics, γ and β by scenario are our reading of the paper's "domain norm". `up_b` is there because the paper has
 //! it: the norm takes it off again in training.
@@ -148,7 +148,7 @@ pub const ENTRY: Entry = Entry {
     relation: Relation::Parallel,
     structure: Structure::SingleTower,
     method: Method::DynamicWeights,
-    summary: "adapters between layers, their cores made by sample, normalised by scenario; a backbone by scenario or one",
+    summary: "adapters between layers, their cores made by sample or by scenario, normalised by scenario; a backbone by scenario or one",
     paper: "X. Li et al., \"HAMUR: Hyper Adapter for Multi-Domain Recommendation\", CIKM 2023",
     own_keys: &OWN_KEYS,
     common_keys: COMMON_KEYS.split_at(4).0,

@@ -20,6 +20,8 @@
 //! | a sum of products of vectors, of a field whose table was there | move | only vectors of 0 have no effect |
 //! | the same behind a map with a bias | move | a vector of 0 does not stay 0 |
 //! | a cross layer with a vector, columns behind the added ones | are rounded differently | w · x is summed in lanes |
+//! | weights of a sample's own, row-major | are rounded differently | a row of them times x is summed in lanes |
+//! | products of pairs of fields | are rounded differently | the order of a pair's sum depends on its place |
 
 mod inheritance;
 

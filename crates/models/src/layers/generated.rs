@@ -167,7 +167,8 @@ mod tests {
 
     /// The numbers of the rows, in their order, and the gradients.
     fn run(once: bool, batch: &Batch) -> Vec<f32> {
-        let plan = Plan::compile(graph(once), PlanOptions::default()).unwrap();
+        let plan =
+            Plan::compile(graph(once), PlanOptions { outputs: true, ..PlanOptions::default() }).unwrap();
         let params = Parameters::initial(Arc::clone(plan.layout()), 7);
         let state = Parameters::initial(Arc::clone(plan.state_layout()), 7);
         let mut order = RowOrder::default();
