@@ -61,20 +61,24 @@ class Sweep:
         found = f"{speed:.0f} samples/s" if speed else f"{len(result['latencies'])} latencies"
         return f"{found}, others' cores {result['others_cores'] or 0:.2f}"
 
-    def model(self, name):
-        args, ours, theirs = self.args, dict(os.environ), preloaded(self.args.preload)
-        seconds = ["--seconds", args.seconds]
+    def training(self, name):
+        args = self.args
         for batch in TRAIN_BATCHES:
-            common = ["--model", name, "--batch", batch, "--threads", os.cpu_count(), *seconds]
-            self.measure(f"train/{name}/{batch}/manygate", [args.manygate, "bench", "train", *common, "--json"], ours)
+            common = ["--model", name, "--batch", batch, "--threads", os.cpu_count(), "--seconds", args.seconds]
+            ours = [args.manygate, "bench", "train", *common, "--json"]
+            self.measure(f"train/{name}/{batch}/manygate", ours, dict(os.environ))
             for form in FORMS if name in PEERS else []:
-                script = [args.python, HERE / "pytorch.py", *common, "--experts", form]
-                self.measure(f"train/{name}/{batch}/PyTorch, {form}", script, theirs)
-        batches = ",".join(map(str, INFER_BATCHES))
-        common = ["--model", name, "--batch", batches, "--threads", 1, *seconds]
-        self.measure(f"infer/{name}/manygate", [args.manygate, "bench", "infer", *common, "--json"], ours)
+                theirs = [args.python, HERE / "pytorch.py", *common, "--experts", form]
+                self.measure(f"train/{name}/{batch}/PyTorch, {form}", theirs, preloaded(args.preload))
+
+    def predictions(self, name):
+        args, batches = self.args, ",".join(map(str, INFER_BATCHES))
+        common = ["--model", name, "--batch", batches, "--threads", 1, "--seconds", args.seconds]
+        ours = [args.manygate, "bench", "infer", *common, "--json"]
+        self.measure(f"infer/{name}/manygate", ours, dict(os.environ))
         if name in PEERS:
-            self.measure(f"infer/{name}/others", [args.python, HERE / "onnx_runtime.py", *common], theirs)
+            theirs = [args.python, HERE / "onnx_runtime.py", *common]
+            self.measure(f"infer/{name}/others", theirs, preloaded(args.preload))
 
     def all(self):
         self.record["machine"] = {
@@ -83,8 +87,11 @@ class Sweep:
             "system": platform.platform(),
             "preload": [Path(library).name for library in self.args.preload],
         }
-        for name in self.args.models or architectures(self.args.manygate):
-            self.model(name)
+        # Those that have something beside them first: a sweep that is ended early keeps what it has.
+        names = sorted(self.args.models or architectures(self.args.manygate), key=lambda name: name not in PEERS)
+        for part in self.training, self.predictions:
+            for name in names:
+                part(name)
 
 
 def architectures(manygate):

@@ -82,7 +82,8 @@ impl Simd for Avx2 {
                 (to, rest) = (to.add(4), _mm256_extractf128_ps::<1>(v));
             }
             if count & 2 != 0 {
-                _mm_storel_pd(to.cast(), _mm_castps_pd(rest));
+                // As integers: unlike the store of a double, this one asks for no alignment.
+                _mm_storel_epi64(to.cast(), _mm_castps_si128(rest));
                 (to, rest) = (to.add(2), _mm_movehl_ps(rest, rest));
             }
             if count & 1 != 0 {
