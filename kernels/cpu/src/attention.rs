@@ -2,7 +2,7 @@
 //!
 //! A block of queries is transposed, so that queries are lanes: scores, their softmax and its gradient are computed
 //! without a sum over lanes, and no token is padded. Of the square of scores a block of columns exists at a time, its
-//! [`QUERIES`] columns by all keys. Products keep four keys, or four results, in registers.
+//! `QUERIES` columns by all keys. Products keep four keys, or four results, in registers.
 
 use crate::dispatch;
 use crate::lanes::{load_row, store_row};
