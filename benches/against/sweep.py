@@ -148,15 +148,15 @@ def inference_cells(runs, name, batch):
 
 def markdown(record):
     runs, machine = record["runs"], record["machine"]
-    names = sorted({key.split("/")[1] for key in runs})
+    names = lambda part: sorted({key.split("/")[1] for key in runs if key.startswith(part)})
     dates = sorted({run["date"] for run in runs.values()})
     isa = sorted({run["isa"] for run in runs.values()})
-    engines = sorted({e for run in runs.values() for e in run.get("engines", [])})
+    engines = sorted({e for run in runs.values() for e in run.get("engines", [run.get("engine")]) if e})
     preload = " with " + ", ".join(machine["preload"]) if machine["preload"] else ""
-    rows = lambda cells, batches: [
-        [name, *(cell for batch in batches for cell in cells(runs, name, batch))] for name in names
+    rows = lambda part, cells, batches: [
+        [name, *(cell for batch in batches for cell in cells(runs, name, batch))] for name in names(part)
     ]
-    heads = lambda names, batches: ["model", *(f"{batch:,}: {name}" for batch in batches for name in names)]
+    heads = lambda columns, batches: ["model", *(f"{batch:,}: {column}" for batch in batches for column in columns)]
     return "\n".join([
         f"{machine['processor']}, {machine['cores']} cores ({', '.join(isa)}), {machine['system']}; "
         f"{' to '.join(dict.fromkeys([dates[0], dates[-1]]))}; {', '.join(engines)}{preload}.",
@@ -167,14 +167,15 @@ def markdown(record):
         "better form; the ratio, above 1 where manygate is faster.",
         "",
         *table(heads(["samples/s", "× floor", "PyTorch", "ratio"], TRAIN_BATCHES),
-               rows(training_cells, TRAIN_BATCHES)),
+               rows("train/", training_cells, TRAIN_BATCHES)),
         "",
         "### Predictions",
         "",
-        "Microseconds by rows, one thread, f32; the fastest of ONNX Runtime and PyTorch (ᴾ), in their better form; the "
-        "ratio, above 1 where manygate is faster. Of fewer than 100 predictions p99 is the slowest but few.",
+        "Microseconds by rows, one thread, f32; the fastest of ONNX Runtime and PyTorch (ᴾ), in their better form; "
+        "the ratio, above 1 where manygate is faster. Of fewer than 100 predictions p99 is the slowest but few.",
         "",
-        *table(heads(["p50", "p99", "others' p50", "ratio"], INFER_BATCHES), rows(inference_cells, INFER_BATCHES)),
+        *table(heads(["p50", "p99", "others' p50", "ratio"], INFER_BATCHES),
+               rows("infer/", inference_cells, INFER_BATCHES)),
         "",
         "`~`: other processes were busy meanwhile; no figure to keep.",
     ])
