@@ -103,8 +103,8 @@ const LAYERS: [&str; 1] = ["adapters"];
 /// Keys that are probabilities below 1.
 const RATES: [&str; 2] = ["dropout", "gate_dropout"];
 
-/// Every architecture, by name.
-pub const MODELS: &[Entry] = &[
+/// Every architecture, by name. Not a constant: the code that reads their keys would be compiled again wherever it is named.
+pub static MODELS: &[Entry] = &[
     adaptdhm::ENTRY,
     adasparse::ENTRY,
     aitm::ENTRY,

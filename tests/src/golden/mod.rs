@@ -52,10 +52,46 @@ pub fn check(case: &Case) -> Result<Checked, Vec<String>> {
     let tolerance = Tolerance::new(&contents.expected, setup.normalises);
     let mut worst = Margin::default();
     for variant in Variant::all() {
-        let computed = engine::compute(&setup, &contents, variant);
-        worst = worst.max(judge(&tolerance, &contents, &variant, computed)?);
+        let computed =
+            engine::compute(&setup, &contents, variant).map_err(|e| vec![format!("{variant}: {e}")])?;
+        worst = worst.max(judge(&tolerance, &contents, &variant, &computed)?);
     }
     checked(case, &contents, worst)
+}
+
+/// What the engine computes for a case of a registered model in the first [`Variant`], to check cases that differ from it
+/// in nothing but what they expect.
+#[derive(Debug)]
+pub struct Computation {
+    setup: Setup,
+    computed: Computed,
+}
+
+impl Computation {
+    /// Computes what `case` asks for.
+    ///
+    /// # Errors
+    /// What is wrong with the case.
+    pub fn of(case: &Case) -> Result<Computation, Vec<String>> {
+        let setup = Setup::translate(&case.config).map_err(|message| vec![message])?;
+        let contents = Contents::read(case, &setup)?;
+        let first =
+            Variant::all().next().unwrap_or_else(|| unreachable!("there is a scalar instruction set"));
+        let computed = engine::compute(&setup, &contents, first).map_err(|message| vec![message])?;
+        Ok(Computation { setup, computed })
+    }
+
+    /// What [`check`] says of `case` in this variant, whose inputs, parameters and configuration are those that this
+    /// was computed of.
+    ///
+    /// # Errors
+    /// As [`check`].
+    pub fn check(&self, case: &Case) -> Result<Checked, Vec<String>> {
+        let contents = Contents::read(case, &self.setup)?;
+        let tolerance = Tolerance::new(&contents.expected, self.setup.normalises);
+        let worst = judge(&tolerance, &contents, &"computed before", &self.computed)?;
+        checked(case, &contents, worst)
+    }
 }
 
 /// Checks a case of a registered model on a CUDA device.
@@ -66,8 +102,9 @@ pub fn check_on_device(case: &Case, device: &Device) -> Result<Checked, Vec<Stri
     let setup = Setup::translate(&case.config).map_err(|message| vec![message])?;
     let contents = Contents::read(case, &setup)?;
     let tolerance = Tolerance::new(&contents.expected, setup.normalises);
-    let computed = self::device::compute(&setup, &contents, device);
-    let worst = judge(&tolerance, &contents, &"on the device", computed)?;
+    let computed =
+        self::device::compute(&setup, &contents, device).map_err(|e| vec![format!("on the device: {e}")])?;
+    let worst = judge(&tolerance, &contents, &"on the device", &computed)?;
     checked(case, &contents, worst)
 }
 
@@ -75,10 +112,9 @@ fn judge(
     tolerance: &Tolerance,
     contents: &Contents,
     by: &dyn fmt::Display,
-    computed: Result<Computed, String>,
+    computed: &Computed,
 ) -> Result<Margin, Vec<String>> {
-    let computed = computed.map_err(|e| vec![format!("{by}: {e}")])?;
-    let comparison = tolerance.compare(&contents.expected, &computed);
+    let comparison = tolerance.compare(&contents.expected, computed);
     if comparison.mismatches.is_empty() {
         return Ok(comparison.worst);
     }

@@ -39,7 +39,7 @@ mod plan;
 mod reach;
 mod setting;
 
-pub use plan::check_plan;
+pub use plan::{PlanReference, check_plan};
 
 use crate::graph::{Graph, Value};
 use crate::plan::op_of;

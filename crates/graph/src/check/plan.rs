@@ -2,7 +2,7 @@
 
 use super::expected::Sampled;
 use super::setting::{compare, compare_above, flat, lane_sum, scatter};
-use crate::graph::Kind;
+use crate::graph::{Kind, Value};
 use crate::op::Matrix;
 use crate::param::{Layout, Parameters};
 use crate::plan::Plan;
@@ -20,86 +20,86 @@ const STEP: f64 = 1e-6;
 /// to 1 / √ε, which is 316.
 const NOISE: f64 = 5e-6;
 
-/// Runs `plan` and compares its losses, its outputs, and the gradients of parameters, tables and taps (some elements of
-/// each) with the references of its ops, in f64, and their central differences. For small models and batches: each
-/// compared element takes two evaluations of the whole batch.
+/// Runs `plan` and compares it with its [`PlanReference`].
 ///
 /// # Errors
 /// A message with the first value that is wrong, or why the plan cannot run.
 pub fn check_plan(plan: &Plan, exec: &dyn Executor, input: &Input<'_>) -> Result<(), String> {
-    let mut ws = Workspace::new(plan, exec.threads(), input.batch.rows);
-    plan.pack(exec, &mut ws, input.params);
-    ws.spoil();
-    plan.run(exec, &mut ws, input).map_err(|e| e.to_string())?;
-    let mut numbers = Numbers::new(plan, input);
-    let values = numbers.values(plan, input);
-    for (part, expected) in numbers.losses(plan, input).into_iter().enumerate() {
-        let loss = ws.part_losses()[part];
-        if loss.is_nan() || (loss - expected).abs() > 1e-5 * expected.abs().max(1.0) {
-            let name = &plan.losses()[part].name;
-            return Err(format!("the loss of {name} is {loss}, the reference's {expected}"));
+    PlanReference::new(plan, input).check(plan, exec, input)
+}
+
+/// What the references of a plan's ops give, in f64: losses, outputs, and by central differences the gradients of
+/// parameters, tables and taps (some elements of each). For small models and batches: each element takes two evaluations
+/// of the whole batch. It does not depend on the instruction set, on tiles, lanes or threads, so that one serves for all.
+#[derive(Debug)]
+pub struct PlanReference {
+    losses: Vec<f64>,
+    outputs: Vec<(String, Matrix)>,
+    /// By block of the layout, by table, by tap.
+    parameters: Vec<Sampled>,
+    tables: Vec<Sampled>,
+    taps: Vec<Sampled>,
+}
+
+impl PlanReference {
+    /// The reference of `plan` for this input.
+    pub fn new(plan: &Plan, input: &Input<'_>) -> PlanReference {
+        let mut numbers = Numbers::new(plan, input);
+        let value =
+            |&(ref name, value): &(String, Value)| (name.clone(), numbers.values[value.index()].clone());
+        let mut reference = PlanReference {
+            losses: losses(plan, input, &numbers.values),
+            outputs: plan.graph.outputs.iter().map(value).collect(),
+            parameters: Vec::new(),
+            tables: Vec::new(),
+            taps: Vec::new(),
+        };
+        if plan.graph.is_training() {
+            reference.parameters = numbers.parameter_gradients(plan, input);
+            reference.tables = numbers.table_gradients(plan, input);
+            reference.taps = numbers.tap_gradients(plan, input);
         }
+        reference
     }
-    for name in plan.output_names() {
-        let found = plan.output(&ws, name).map_err(|e| e.to_string())?;
-        let value = plan.graph.outputs.iter().find(|(n, _)| n == name).map(|&(_, v)| v.index());
-        let expected = value.map(|v| values[v].data.iter().copied().enumerate().collect());
-        compare(&format!("output {name}"), &flat(found), &expected.unwrap_or_default())?;
-    }
-    if !plan.graph.is_training() {
-        return Ok(());
-    }
-    check_parameters(plan, &ws, input, &mut numbers)?;
-    check_tables(plan, &ws, input, &mut numbers)?;
-    check_taps(plan, &ws, input, &mut numbers)
-}
 
-fn check_parameters(
-    plan: &Plan,
-    ws: &Workspace,
-    input: &Input<'_>,
-    numbers: &mut Numbers,
-) -> Result<(), String> {
-    for (block, range) in plan.layout().blocks() {
-        let found = lane_sum(plan, ws, range.clone());
-        let slope = |at: usize| numbers.slope(plan, input, |n, step| n.params[range.start + at] += step);
-        let expected: Sampled = match plan.options.freezes(&block.name) {
-            false => samples(range.len()).map(slope_of(slope)).collect(),
-            true => (0..range.len()).map(|at| (at, 0.0)).collect(),
+    /// Runs `plan`, the one that this is the reference of or the same with other options, and compares.
+    ///
+    /// # Errors
+    /// A message with the first value that is wrong, or why the plan cannot run.
+    pub fn check(&self, plan: &Plan, exec: &dyn Executor, input: &Input<'_>) -> Result<(), String> {
+        let mut ws = Workspace::new(plan, exec.threads(), input.batch.rows);
+        plan.pack(exec, &mut ws, input.params);
+        ws.spoil();
+        plan.run(exec, &mut ws, input).map_err(|e| e.to_string())?;
+        for ((part, &loss), &expected) in plan.losses().iter().zip(ws.part_losses()).zip(&self.losses) {
+            if loss.is_nan() || (loss - expected).abs() > 1e-5 * expected.abs().max(1.0) {
+                return Err(format!("the loss of {} is {loss}, the reference's {expected}", part.name));
+            }
+        }
+        for name in plan.output_names() {
+            let found = plan.output(&ws, name).map_err(|e| e.to_string())?;
+            let value = self.outputs.iter().find(|(n, _)| n == name);
+            let expected = value.map(|(_, value)| value.data.iter().copied().enumerate().collect());
+            compare(&format!("output {name}"), &flat(found), &expected.unwrap_or_default())?;
+        }
+        let gradient = |name: &str, found: &[f32], expected| {
+            compare_above(NOISE, &format!("gradient of {name}"), found, expected)
         };
-        compare_above(NOISE, &format!("gradient of {}", block.name), &found, &expected)?;
+        for ((block, range), expected) in plan.layout().blocks().zip(&self.parameters) {
+            gradient(&block.name, &lane_sum(plan, &ws, range), expected)?;
+        }
+        if !self.tables.is_empty() {
+            let found = scatter(plan, &ws, input.batch);
+            for ((spec, found), expected) in plan.tables().iter().zip(&found).zip(&self.tables) {
+                gradient(&spec.name, found, expected)?;
+            }
+        }
+        for ((name, _), expected) in plan.taps.iter().zip(&self.taps) {
+            let found = flat(plan.tapped_gradient(&ws, name).map_err(|e| e.to_string())?);
+            gradient(&format!("tap {name}"), &found, expected)?;
+        }
+        Ok(())
     }
-    Ok(())
-}
-
-fn check_tables(plan: &Plan, ws: &Workspace, input: &Input<'_>, numbers: &mut Numbers) -> Result<(), String> {
-    let found = scatter(plan, ws, input.batch);
-    for (t, spec) in plan.tables().iter().enumerate() {
-        let slope = |at: usize| numbers.slope(plan, input, |n, step| n.tables[t].data[at] += step);
-        let expected: Sampled = match plan.options.freezes(&spec.name) {
-            false => samples(spec.rows * spec.dim).map(slope_of(slope)).collect(),
-            true => (0..spec.rows * spec.dim).map(|at| (at, 0.0)).collect(),
-        };
-        compare_above(NOISE, &format!("gradient of {}", spec.name), &found[t], &expected)?;
-    }
-    Ok(())
-}
-
-fn check_taps(plan: &Plan, ws: &Workspace, input: &Input<'_>, numbers: &mut Numbers) -> Result<(), String> {
-    for (name, _) in &plan.taps {
-        let found = flat(plan.tapped_gradient(ws, name).map_err(|e| e.to_string())?);
-        let node = plan.graph.nodes.iter().position(|node| node.name == *name).unwrap_or(0);
-        let slope = |at: usize| numbers.slope(plan, input, |n, step| n.shift_by(node, at, step));
-        let expected: Sampled = samples(found.len()).map(slope_of(slope)).collect();
-        numbers.shift = None;
-        compare_above(NOISE, &format!("gradient of tap {name}"), &found, &expected)?;
-    }
-    Ok(())
-}
-
-/// Pairs an index with the slope there.
-fn slope_of(mut slope: impl FnMut(usize) -> f64) -> impl FnMut(usize) -> (usize, f64) {
-    move |at| (at, slope(at))
 }
 
 fn samples(len: usize) -> impl Iterator<Item = usize> {
@@ -113,8 +113,8 @@ struct Numbers {
     tables: Vec<Matrix>,
     /// Added to an element of what a node gives: node, index, amount.
     shift: Option<(usize, usize, f64)>,
-    /// By node: values through which no gradient flows, which stay what they are.
-    fixed: Vec<Option<Matrix>>,
+    /// What every node gives while no number is moved.
+    values: Vec<Matrix>,
 }
 
 impl Numbers {
@@ -126,67 +126,115 @@ impl Numbers {
             Matrix { rows: rows.rows(), cols: rows.dim(), data }
         };
         let tables = (0..plan.tables().len()).map(table).collect();
-        let fixed = vec![None; plan.graph.nodes.len()];
-        let mut numbers =
-            Numbers { params: wide(input.params), state: wide(input.state), tables, shift: None, fixed };
-        let stops = |kind: &Kind| matches!(kind, Kind::Columns { stops_gradient: true, .. });
-        let values = numbers.values(plan, input).into_iter().zip(&plan.graph.nodes);
-        numbers.fixed = values.map(|(value, node)| stops(&node.kind).then_some(value)).collect();
+        let mut numbers = Numbers {
+            params: wide(input.params),
+            state: wide(input.state),
+            tables,
+            shift: None,
+            values: Vec::new(),
+        };
+        numbers.values = numbers.values_where(plan, input, |_| true);
         numbers
     }
 
-    fn shift_by(&mut self, node: usize, at: usize, step: f64) {
-        let before = self.shift.map_or(0.0, |(.., amount)| amount);
-        self.shift = Some((node, at, before + step));
+    fn parameter_gradients(&mut self, plan: &Plan, input: &Input<'_>) -> Vec<Sampled> {
+        let mut gradients = Vec::new();
+        for (p, tensors) in plan.layout().stacks().enumerate() {
+            let moves = |kind: &Kind| matches!(kind, Kind::Param(of) if *of == p);
+            for (block, range) in tensors {
+                gradients.push(match plan.options.freezes(&block.name) {
+                    true => zeros(range.len()),
+                    false => self.slopes(plan, input, range.len(), moves, |n, at, step| {
+                        n.params[range.start + at] += step;
+                    }),
+                });
+            }
+        }
+        gradients
     }
 
-    /// The derivative of the seeded total loss along `move_by`, which adds a step to one number.
-    fn slope(&mut self, plan: &Plan, input: &Input<'_>, move_by: impl Fn(&mut Numbers, f64)) -> f64 {
+    fn table_gradients(&mut self, plan: &Plan, input: &Input<'_>) -> Vec<Sampled> {
+        let mut gradients = Vec::new();
+        for (t, spec) in plan.tables().iter().enumerate() {
+            let len = spec.rows * spec.dim;
+            gradients.push(match plan.options.freezes(&spec.name) {
+                true => zeros(len),
+                // Any op may look a table up.
+                false => self.slopes(plan, input, len, |_| true, |n, at, step| n.tables[t].data[at] += step),
+            });
+        }
+        gradients
+    }
+
+    fn tap_gradients(&mut self, plan: &Plan, input: &Input<'_>) -> Vec<Sampled> {
+        let mut gradients = Vec::new();
+        for (name, _) in &plan.taps {
+            let tapped = plan.graph.nodes.iter().position(|node| node.name == *name).unwrap_or(0);
+            let len = self.values[tapped].data.len();
+            gradients.push(self.slopes(
+                plan,
+                input,
+                len,
+                |_| false,
+                |n, at, step| {
+                    let before = n.shift.filter(|&(.., shifted, _)| shifted == at).map_or(0.0, |(.., by)| by);
+                    n.shift = Some((tapped, at, before + step));
+                },
+            ));
+            self.shift = None;
+        }
+        gradients
+    }
+
+    /// The derivatives of the seeded total loss by some of `len` numbers: `move_by` adds a step to one of them, `moves`
+    /// tells which nodes it moves at once.
+    fn slopes(
+        &mut self,
+        plan: &Plan,
+        input: &Input<'_>,
+        len: usize,
+        moves: impl Fn(&Kind) -> bool,
+        move_by: impl Fn(&mut Numbers, usize, f64),
+    ) -> Sampled {
         let total = |numbers: &Numbers| -> f64 {
             let factors =
                 plan.losses().iter().zip(input.seeds).map(|(part, &seed)| f64::from(seed * part.weight));
-            numbers.losses(plan, input).iter().zip(factors).map(|(loss, factor)| loss * factor).sum()
+            let values = numbers.values_where(plan, input, &moves);
+            losses(plan, input, &values).iter().zip(factors).map(|(loss, factor)| loss * factor).sum()
         };
-        move_by(self, STEP);
-        let above = total(self);
-        move_by(self, -STEP);
-        move_by(self, -STEP);
-        let below = total(self);
-        move_by(self, STEP);
-        (above - below) / (2.0 * STEP)
+        let mut slope = |at: usize| {
+            move_by(self, at, STEP);
+            let above = total(self);
+            move_by(self, at, -STEP);
+            move_by(self, at, -STEP);
+            let below = total(self);
+            move_by(self, at, STEP);
+            (at, (above - below) / (2.0 * STEP))
+        };
+        samples(len).map(&mut slope).collect()
     }
 
-    /// Each part of the loss: the mean over its rows, or the sum of means.
-    fn losses(&self, plan: &Plan, input: &Input<'_>) -> Vec<f64> {
-        let (values, batch) = (self.values(plan, input), input.batch);
-        let mut losses = vec![0.0; plan.losses().len()];
-        for (node, terms) in plan.graph.nodes.iter().zip(&values) {
-            if let Kind::Op { op, .. } = &node.kind
-                && let Some(part) = op.loss()
-            {
-                let loss = &plan.losses()[part.index()];
-                let mut divisors = vec![1.0; loss.groups()];
-                loss.find_divisors(batch, &mut divisors);
-                let means = terms.data.iter().enumerate();
-                let means = means.map(|(row, term)| term / divisors[loss.group_of(batch, row)]);
-                losses[part.index()] += means.sum::<f64>();
-            }
-        }
-        losses
-    }
-
-    /// What every node gives.
-    fn values(&self, plan: &Plan, input: &Input<'_>) -> Vec<Matrix> {
+    /// What every node gives after numbers were moved that `moves` these nodes, and what stands on them. Values through
+    /// which no gradient flows stay what they are.
+    fn values_where(&self, plan: &Plan, input: &Input<'_>, moves: impl Fn(&Kind) -> bool) -> Vec<Matrix> {
         let graph = &plan.graph;
         let mut values: Vec<Matrix> = Vec::with_capacity(graph.nodes.len());
+        let mut moved = vec![false; graph.nodes.len()];
         for (i, node) in graph.nodes.iter().enumerate() {
             let stored = |numbers: &[f64], layout: &Layout, index: usize| {
                 let start = layout.offset(index);
                 let data = numbers[start..start + node.shape.len()].to_vec();
                 Matrix { rows: node.shape.rows, cols: node.shape.cols, data }
             };
-            let mut value = match (&node.kind, &self.fixed[i]) {
-                (_, Some(fixed)) => fixed.clone(),
+            let from_below = match &node.kind {
+                Kind::Columns { of, stops_gradient, .. } => moved[of.index()] && !stops_gradient,
+                Kind::Op { inputs, .. } => inputs.iter().any(|v| moved[v.index()]),
+                Kind::Param(_) | Kind::State(_) => false,
+            };
+            let stops = matches!(node.kind, Kind::Columns { stops_gradient: true, .. });
+            moved[i] = from_below || moves(&node.kind) && !stops;
+            let mut value = match (&node.kind, self.values.get(i)) {
+                (_, Some(value)) if !moved[i] => value.clone(),
                 (Kind::Param(p), _) => stored(&self.params, &plan.layout, *p),
                 (Kind::State(s), _) => stored(&self.state, &plan.state_layout, *s),
                 (Kind::Columns { of, from, .. }, _) => columns(&values[of.index()], *from, node.shape.cols),
@@ -197,11 +245,35 @@ impl Numbers {
             };
             if let Some((_, at, amount)) = self.shift.filter(|&(node, ..)| node == i) {
                 value.data[at] += amount;
+                moved[i] = true;
             }
             values.push(value);
         }
         values
     }
+}
+
+/// Each part of the loss: the mean over its rows, or the sum of means.
+fn losses(plan: &Plan, input: &Input<'_>, values: &[Matrix]) -> Vec<f64> {
+    let mut losses = vec![0.0; plan.losses().len()];
+    for (node, terms) in plan.graph.nodes.iter().zip(values) {
+        if let Kind::Op { op, .. } = &node.kind
+            && let Some(part) = op.loss()
+        {
+            let loss = &plan.losses()[part.index()];
+            let mut divisors = vec![1.0; loss.groups()];
+            loss.find_divisors(input.batch, &mut divisors);
+            let means = terms.data.iter().enumerate();
+            let means = means.map(|(row, term)| term / divisors[loss.group_of(input.batch, row)]);
+            losses[part.index()] += means.sum::<f64>();
+        }
+    }
+    losses
+}
+
+/// The gradient of what is frozen.
+fn zeros(len: usize) -> Sampled {
+    (0..len).map(|at| (at, 0.0)).collect()
 }
 
 fn columns(of: &Matrix, from: usize, count: usize) -> Matrix {

@@ -47,7 +47,7 @@ pub struct Entry {
 }
 
 /// Every method, by name.
-pub const METHODS: [Entry; 5] =
+pub static METHODS: [Entry; 5] =
     [cagrad::ENTRY, famo::ENTRY, gradnorm::ENTRY, pcgrad::ENTRY, uncertainty::ENTRY];
 
 /// Keys that every method has.

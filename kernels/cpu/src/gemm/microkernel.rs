@@ -33,10 +33,7 @@ pub(super) const fn tile_vectors(isa: Isa, rows: usize) -> usize {
 pub(super) struct Tile {
     /// Length of the inner index.
     pub(super) inner: usize,
-    /// Element (row, k) of the left operand is `a[row * a_row + k * a_inner]`.
-    pub(super) a: *const f32,
-    pub(super) a_row: usize,
-    pub(super) a_inner: usize,
+    pub(super) a: Rows,
     /// First value of the tile in its panel.
     pub(super) b: *const f32,
     /// Distance between two panels.
@@ -50,6 +47,15 @@ pub(super) struct Tile {
     /// Columns of the output; in 1 ..= [`tile_vectors`]` * LANES`.
     pub(super) cols: usize,
     pub(super) last_step: LastStep,
+}
+
+/// The rows of the left operand.
+#[derive(Clone, Copy)]
+pub(super) enum Rows {
+    /// Each at a distance of its own from the one before: element (row, k) lies at `row * stride + k`.
+    Apart(*const f32, usize),
+    /// Those of a tile together: element (row, k) lies at `k * rows + row`.
+    Together(*const f32),
 }
 
 /// What is done to the sums while they are in registers. The rectifier alone: it costs an instruction or two, where
@@ -108,24 +114,16 @@ unsafe fn fixed<S: Simd, const ROWS: usize, const VECTORS: usize>(s: S, t: &Tile
             };
         }
     }
-    let (mut a, mut b) = (t.a, t.b);
-    for _ in 0..t.inner {
-        let mut right = [s.splat(0.0); VECTORS];
-        for (v, right) in right.iter_mut().enumerate() {
-            let column = v * S::LANES;
-            // SAFETY: panels are whole, so a full vector lies inside for every column below `cols`.
-            *right = unsafe { s.load_ptr(b.add(column / PANEL * t.b_panel + column % PANEL)) };
+    match t.a {
+        Rows::Apart(a, stride) => {
+            let rows: [*const f32; ROWS] = std::array::from_fn(|r| a.wrapping_add(r * stride));
+            // Or the compiler would find each row from the one before in every round, an addition after another.
+            let rows = std::hint::black_box(rows);
+            // SAFETY: the caller's contract; row `r` begins at `rows[r]`.
+            unsafe { add_products::<S, ROWS, VECTORS, false>(s, t, &rows, &mut sums) }
         }
-        for (r, sums) in sums.iter_mut().enumerate() {
-            // SAFETY: row `r` and this inner index are in range.
-            let left = s.splat(unsafe { *a.add(r * t.a_row) });
-            for (sum, right) in sums.iter_mut().zip(right) {
-                *sum = s.mul_add(left, right, *sum);
-            }
-        }
-        // `wrapping_add`: after the last step the pointers may lie beyond their allocations.
-        a = a.wrapping_add(t.a_inner);
-        b = b.wrapping_add(PANEL);
+        // SAFETY: the caller's contract.
+        Rows::Together(a) => unsafe { add_products::<S, ROWS, VECTORS, true>(s, t, &[a; ROWS], &mut sums) },
     }
     // A copy: what follows may stay a loop over memory, and the sums above would be stored in every round for it.
     let mut sums = sums.map(|sums| sums.map(|sum| sum));
@@ -160,6 +158,69 @@ unsafe fn fixed<S: Simd, const ROWS: usize, const VECTORS: usize>(s: S, t: &Tile
                     s.store_part_ptr(to, *sum, last)
                 }
             }
+        }
+    }
+}
+
+/// Steps of the inner index in a round of the loop. A round of AVX2 is 20 instructions of loads and multiply-adds: with the
+/// counters of every step in it, what the processor can take in a cycle bounds it.
+const fn unrolled(isa: Isa) -> usize {
+    match isa {
+        Isa::Avx2 => 4,
+        Isa::Scalar | Isa::Portable | Isa::Avx512 => 1,
+    }
+}
+
+/// Adds the products of a tile to `sums`. `rows` are the rows of the left operand, or, where these lie `TOGETHER`, all the
+/// first one.
+///
+/// # Safety
+/// As [`run`].
+#[inline(always)]
+unsafe fn add_products<S: Simd, const ROWS: usize, const VECTORS: usize, const TOGETHER: bool>(
+    s: S,
+    tile: &Tile,
+    rows: &[*const f32; ROWS],
+    sums: &mut [[S::V; VECTORS]; ROWS],
+) {
+    let unrolled = const { unrolled(S::ISA) };
+    let whole = tile.inner - tile.inner % unrolled;
+    for from in (0..whole).step_by(unrolled) {
+        for k in from..from + unrolled {
+            // SAFETY: the caller's contract, and `k` is in range.
+            unsafe { add_product::<S, ROWS, VECTORS, TOGETHER>(s, tile, rows, k, sums) }
+        }
+    }
+    for k in whole..tile.inner {
+        // SAFETY: as above.
+        unsafe { add_product::<S, ROWS, VECTORS, TOGETHER>(s, tile, rows, k, sums) }
+    }
+}
+
+/// The same for the inner index `k`.
+///
+/// # Safety
+/// As [`run`], and `k` is in range.
+#[inline(always)]
+unsafe fn add_product<S: Simd, const ROWS: usize, const VECTORS: usize, const TOGETHER: bool>(
+    s: S,
+    tile: &Tile,
+    rows: &[*const f32; ROWS],
+    k: usize,
+    sums: &mut [[S::V; VECTORS]; ROWS],
+) {
+    let mut right = [s.splat(0.0); VECTORS];
+    for (v, right) in right.iter_mut().enumerate() {
+        let column = v * S::LANES;
+        // SAFETY: panels are whole, so a full vector lies inside for every column below `cols`.
+        *right =
+            unsafe { s.load_ptr(tile.b.add(column / PANEL * tile.b_panel + k * PANEL + column % PANEL)) };
+    }
+    for (r, sums) in sums.iter_mut().enumerate() {
+        // SAFETY: row `r` and inner index `k` are in range.
+        let left = s.splat(unsafe { if TOGETHER { *rows[0].add(k * ROWS + r) } else { *rows[r].add(k) } });
+        for (sum, right) in sums.iter_mut().zip(right) {
+            *sum = s.mul_add(left, right, *sum);
         }
     }
 }

@@ -19,6 +19,12 @@
 //!   interleaved, lost up to 5 and 20 % of the time on the smaller products and gained nothing on the large ones.
 //! * Of the tiles 6 x 64, 8 x 48, 12 x 32 and 14 x 32, the first was best or equal everywhere: 429 -> 4096 at 91, 87, 83
 //!   and 77 %, 512 -> 256 at 100, 96, 97 and 92 % (kernel alone).
+//! * AVX2 (Zen 3, whose second thread a neighbour may use): a round of 6 x 16 took 28 instructions for 12 multiply-adds,
+//!   five of them additions that waited for each other to find the next row. Pointers to all rows and four steps a round
+//!   make it 21: medians of 25 rounds rose from 65, 64, 63, 64, 62 and 77 % of the peak to 75, 78, 73, 73, 73 and 84
+//!   (252 rows of 429 -> 4096, 512 -> 256, 4096 -> 429; 126 rows of 429 -> 4096; 256 -> 512; 64 -> 64 out of the first-level
+//!   cache). Two pointers, three rows apart, gave half of it, eight steps a round nothing more. Packing A too gained
+//!   another 0 to 5 % (256 -> 512, whose rows are a power of two apart: 12) with the packing counted, and is not done.
 //! * The inner index is cut at 512, which keeps 64 columns of B in the second-level cache. Pieces of 64 or 96, which stay
 //!   in the first, cost up to 10 % in loads and stores of the sums.
 //! * The gradient of a weight packs both operands into scratch: 192 outputs of `dy` at a time, whose columns often lie a

@@ -1,6 +1,6 @@
 //! The loops around the register tile: `out = finish(start + left right)` for a packed right operand.
 
-use super::microkernel::{self, LastStep, TILE_ROWS, Tile};
+use super::microkernel::{self, LastStep, Rows, TILE_ROWS, Tile};
 use super::pack::{PANEL, Packed};
 use crate::activation::Activation;
 use crate::dispatch;
@@ -53,14 +53,13 @@ impl Left<'_> {
         }
     }
 
-    /// The element at inner index `k` of the first row of a tile of `count` rows, and the steps to the next row and to
-    /// the next inner index.
+    /// A tile of `count` rows from the inner index `k` on.
     #[inline(always)]
-    fn tile(&self, row: usize, count: usize, k: usize) -> (*const f32, usize, usize) {
+    fn tile(&self, row: usize, count: usize, k: usize) -> Rows {
         match *self {
-            Left::Rows(m) => (m.as_ptr().wrapping_add(row * m.stride() + k), m.stride(), 1),
+            Left::Rows(m) => Rows::Apart(m.as_ptr().wrapping_add(row * m.stride() + k), m.stride()),
             Left::Packed { data, inner, .. } => {
-                (data.as_ptr().wrapping_add(row * inner + k * count), 1, count)
+                Rows::Together(data.as_ptr().wrapping_add(row * inner + k * count))
             }
         }
     }
@@ -202,7 +201,6 @@ impl Job<'_> {
         (k_from, k_to): (usize, usize),
     ) -> Tile {
         let (c, c_row) = (self.output_at(row, col), self.out.stride());
-        let (a, a_row, a_inner) = self.left.tile(row, end - row, k_from);
         let (start, start_row) = match self.start {
             Start::Zero if k_from == 0 => (ZEROS.as_ptr(), 0),
             Start::Bias(bias) if k_from == 0 => (bias[col..].as_ptr(), 0),
@@ -212,9 +210,7 @@ impl Job<'_> {
         let last_step = if k_to == inner { self.last_step(row, col, width) } else { LastStep::Keep };
         Tile {
             inner: k_to - k_from,
-            a,
-            a_row,
-            a_inner,
+            a: self.left.tile(row, end - row, k_from),
             b: self.right.at(k_from, col),
             b_panel: inner * PANEL,
             start,
