@@ -3,16 +3,17 @@
 use manygate_graph::check::check;
 use manygate_graph::ops;
 use manygate_kernels::Isa;
+use manygate_tests::on_all_cores;
+use std::sync::Mutex;
 
 #[test]
 fn every_op_on_every_instruction_set() {
-    let mut wrong = Vec::new();
-    for case in ops::cases() {
-        for isa in Isa::available() {
-            if let Err(message) = check(&case, isa) {
-                wrong.push(message);
-            }
+    let wrong = Mutex::new(Vec::new());
+    on_all_cores(ops::cases(), |case| {
+        if let Err(message) = check(case, &Isa::available()) {
+            wrong.lock().unwrap().push(message);
         }
-    }
+    });
+    let wrong = wrong.into_inner().unwrap();
     assert!(wrong.is_empty(), "{} of the cases are wrong:\n{}", wrong.len(), wrong.join("\n"));
 }

@@ -62,7 +62,7 @@
 //! }
 //!
 //! let case = Case::new("swish", |g, x| g.add("op", Swish, x)).rows(5).between(-4.0, 4.0);
-//! check(&case, Isa::best())?;
+//! check(&case, &[Isa::best()])?;
 //! # Ok::<(), String>(())
 //! ```
 //!

@@ -28,9 +28,7 @@
 //!     .rows(3) // x [batch, 3]
 //!     .once(5, 3) // W
 //!     .once(5, 1); // b
-//! for isa in Isa::available() {
-//!     check(&case, isa).unwrap();
-//! }
+//! check(&case, &Isa::available()).unwrap();
 //! ```
 
 mod expected;
@@ -136,23 +134,26 @@ fn declare_sequences(g: &mut Graph, inputs: &[InputSpec]) -> Result<()> {
     inputs.iter().filter_map(|input| input.bag).try_for_each(|bag| g.sequence(bag, LONGEST))
 }
 
-/// Checks a case on an instruction set.
+/// Checks a case on these instruction sets.
 ///
 /// # Errors
-/// A message with the first value that is wrong: setting, tensor, index, both values.
+/// A message with the first value that is wrong: instruction set, setting, tensor, index, both values.
 ///
 /// # Panics
 /// When the op drops a gradient or reads what it did not save.
-pub fn check(case: &Case, isa: Isa) -> std::result::Result<(), String> {
-    let told = |what: &dyn fmt::Display, message: String| format!("{}, {isa}, {what}: {message}", case.name);
+pub fn check(case: &Case, isas: &[Isa]) -> std::result::Result<(), String> {
+    let told = |what: &dyn fmt::Display, message: String| format!("{}, {what}: {message}", case.name);
     for rows in ROWS {
         for activated in [false, true] {
+            // What is expected takes most of the time, and depends on no instruction set.
             let data = expected::Data::new(case, rows, activated).map_err(|m| told(&rows, m))?;
             if rows == ROWS_OF_REACH {
                 reach::check(case, &data).map_err(|m| told(&"reach", m))?;
             }
-            for setting in setting::settings(case, &data, isa, activated) {
-                setting::run(case, &data, &setting).map_err(|m| told(&setting, m))?;
+            for &isa in isas {
+                for setting in setting::settings(case, &data, isa, activated) {
+                    setting::run(case, &data, &setting).map_err(|m| told(&format!("{isa}, {setting}"), m))?;
+                }
             }
         }
     }

@@ -141,7 +141,7 @@ fn checked(fault: Fault) -> Result<(), String> {
         g.add("op", Scale { fault, cols: 3 }, x)
     };
     let case = Case::new("scale", declare).rows(3).once(3, 1);
-    check(&case, Isa::Scalar)
+    check(&case, &[Isa::Scalar])
 }
 
 #[test]
