@@ -67,6 +67,14 @@ impl PlanReference {
     /// # Errors
     /// A message with the first value that is wrong, or why the plan cannot run.
     pub fn check(&self, plan: &Plan, exec: &dyn Executor, input: &Input<'_>) -> Result<(), String> {
+        let gradients = match plan.graph.is_training() {
+            true => [plan.layout().blocks().count(), plan.tables().len(), plan.taps.len()],
+            false => [0; 3],
+        };
+        let expected = [self.parameters.len(), self.tables.len(), self.taps.len()];
+        if self.losses.len() != plan.losses().len() || gradients != expected {
+            return Err("this is the reference of another plan".into());
+        }
         let mut ws = Workspace::new(plan, exec.threads(), input.batch.rows);
         plan.pack(exec, &mut ws, input.params);
         ws.spoil();

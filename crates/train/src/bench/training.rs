@@ -3,7 +3,8 @@
 //! The floor of a step is what arithmetic and memory must cost at the least, added up: the multiply-adds of forward and
 //! backward at the machine's peak; 28 bytes a dense parameter (weight, two moments and gradient in, all but the
 //! gradient out) at its rate of large copies; one visit for each looked-up row and three for each distinct one at its
-//! rate of random rows. Activations and losses are free. Nothing reaches it.
+//! rate of random rows. Activations and losses are free. An update in place may move more bytes a second than a copy, which
+//! also fetches what it overwrites: a small batch of a model with many dense parameters can come below the floor.
 
 use super::yardstick::Yardstick;
 use super::{Machine, measure_machine, quantile};
