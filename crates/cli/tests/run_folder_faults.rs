@@ -46,8 +46,9 @@ fn resumed(lab: &Lab) {
 #[test]
 fn a_second_process_is_refused_and_readers_are_not() {
     let lab = job();
+    lab.hold("run");
     let mut first = start(&lab);
-    // It stands still, so that it has not ended before the others have tried.
+    // It stands still, so that readers find the same files.
     send("STOP", &first);
     let process = format!("process {}", first.id());
     for arguments in [&TRAIN[..], &RESUME] {
@@ -60,6 +61,7 @@ fn a_second_process_is_refused_and_readers_are_not() {
     lab.run(&["predict", "run", "--data", "test.csv", "--out", "out.csv"]).success();
     first.kill().unwrap();
     first.wait().unwrap();
+    lab.release("run");
     // The file is still there and locks nothing.
     assert!(lab.path("run/train.lock").exists());
     resumed(&lab);

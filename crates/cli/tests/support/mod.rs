@@ -171,6 +171,27 @@ impl Lab {
         self.write("train.csv", lines.concat());
     }
 
+    /// Makes a pipe, and its folder: a program that opens it waits for the other end, which nobody opens.
+    #[cfg(unix)]
+    pub(crate) fn pipe(&self, name: &str) {
+        let path = self.path(name);
+        fs::create_dir_all(path.parent().expect("a folder")).expect("the folder is made");
+        assert!(Command::new("mkfifo").arg(path).status().expect("mkfifo runs").success());
+    }
+
+    /// Lets a new run in the folder `run` train and not end, however late it is killed: where it would write its
+    /// metrics, after the last checkpoint, is a pipe.
+    #[cfg(unix)]
+    pub(crate) fn hold(&self, run: &str) {
+        self.pipe(&format!("{run}/metrics.json.tmp"));
+    }
+
+    /// Takes that pipe away.
+    #[cfg(unix)]
+    pub(crate) fn release(&self, run: &str) {
+        fs::remove_file(self.path(run).join("metrics.json.tmp")).expect("the run is held");
+    }
+
     pub(crate) fn read(&self, name: &str) -> Vec<u8> {
         fs::read(self.path(name)).unwrap_or_else(|e| panic!("{name}: {e}"))
     }
