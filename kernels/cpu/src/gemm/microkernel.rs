@@ -38,6 +38,8 @@ pub(super) struct Tile {
     pub(super) b: *const f32,
     /// Distance between two panels.
     pub(super) b_panel: usize,
+    /// From where on the tile asks for the panel after its own, a cache line a round.
+    pub(super) b_next: *const f32,
     /// What the sums start from; a row step of 0 gives every row the same.
     pub(super) start: *const f32,
     pub(super) start_row: usize,
@@ -171,6 +173,12 @@ const fn unrolled(isa: Isa) -> usize {
     }
 }
 
+/// Whether a tile of so many rows asks for B before it is read. For one or two, which take it as fast as it comes, there is
+/// nothing to gain.
+const fn asks_ahead(isa: Isa, rows: usize) -> bool {
+    matches!(isa, Isa::Avx2) && rows > 2
+}
+
 /// Adds the products of a tile to `sums`. `rows` are the rows of the left operand, or, where these lie `TOGETHER`, all the
 /// first one.
 ///
@@ -186,6 +194,9 @@ unsafe fn add_products<S: Simd, const ROWS: usize, const VECTORS: usize, const T
     let unrolled = const { unrolled(S::ISA) };
     let whole = tile.inner - tile.inner % unrolled;
     for from in (0..whole).step_by(unrolled) {
+        if const { asks_ahead(S::ISA, ROWS) } {
+            ask_for(tile.b_next.wrapping_add(from / unrolled * PANEL));
+        }
         for k in from..from + unrolled {
             // SAFETY: the caller's contract, and `k` is in range.
             unsafe { add_product::<S, ROWS, VECTORS, TOGETHER>(s, tile, rows, k, sums) }
@@ -229,17 +240,24 @@ unsafe fn add_product<S: Simd, const ROWS: usize, const VECTORS: usize, const TO
 /// masks are often too large for the second-level cache, and a tile reads its own all at once.
 #[inline(always)]
 pub(super) fn prefetch(from: *const f32, stride: usize, rows: usize, cols: usize) {
-    #[cfg(target_arch = "x86_64")]
     for r in 0..rows {
-        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
         let row = from.wrapping_add(r * stride);
         // The last column too: a row that does not start on a cache line ends in one more.
         for line in 0..=cols.div_ceil(PANEL) {
-            let at = row.wrapping_add((line * PANEL).min(cols.saturating_sub(1)));
-            // SAFETY: a prefetch may name any address; SSE is part of x86-64.
-            unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) };
+            ask_for(row.wrapping_add((line * PANEL).min(cols.saturating_sub(1))));
         }
     }
+}
+
+/// Asks for a cache line, which need not exist.
+#[inline(always)]
+fn ask_for(line: *const f32) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        // SAFETY: a prefetch may name any address; SSE is part of x86-64.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(line.cast()) };
+    }
     #[cfg(not(target_arch = "x86_64"))]
-    let _ = (from, stride, rows, cols);
+    let _ = line;
 }

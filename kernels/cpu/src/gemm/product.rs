@@ -171,7 +171,8 @@ impl Job<'_> {
             let width = tile_cols.min(cols - col);
             for run in (row_from..row_to).step_by(self.left.run()) {
                 for (row, end) in pieces(run, row_to.min(run + self.left.run()), TILE_ROWS, 1) {
-                    let tile = self.tile((row, end), (col, width), k);
+                    let passed = (row - row_from, row_to - row_from);
+                    let tile = self.tile((row, end), (col, width), k, passed);
                     if tile.start_row > 0 {
                         // The tile after this one starts from the output too.
                         let (row, col) = if end < row_to { (end, col) } else { (row_from, col + width) };
@@ -192,13 +193,15 @@ impl Job<'_> {
         }
     }
 
-    /// The register tile of rows `row .. end` and `width` columns from `col`, for a range of the inner index.
+    /// The register tile of rows `row .. end` and `width` columns from `col`, for a range of the inner index, when so many
+    /// rows of so many have passed these columns.
     #[inline(always)]
     fn tile(
         &mut self,
         (row, end): (usize, usize),
         (col, width): (usize, usize),
         (k_from, k_to): (usize, usize),
+        (passed, rows): (usize, usize),
     ) -> Tile {
         let (c, c_row) = (self.output_at(row, col), self.out.stride());
         let (start, start_row) = match self.start {
@@ -208,11 +211,15 @@ impl Job<'_> {
         };
         let inner = self.right.inner();
         let last_step = if k_to == inner { self.last_step(row, col, width) } else { LastStep::Keep };
+        let b = self.right.at(k_from, col);
+        // Each tile asks for its share of the next panel.
+        let share = passed * (k_to - k_from) / rows;
         Tile {
             inner: k_to - k_from,
             a: self.left.tile(row, end - row, k_from),
-            b: self.right.at(k_from, col),
+            b,
             b_panel: inner * PANEL,
+            b_next: b.wrapping_add((inner + share) * PANEL),
             start,
             start_row,
             c,
