@@ -128,6 +128,14 @@ impl Common {
 /// # Errors
 /// [`Error::Config`] that names the key and, where there is no such key, lists the ones that exist.
 pub fn parse<T: for<'de> Deserialize<'de>>(keys: &toml::Table) -> Result<T> {
+    parse_section("model", keys)
+}
+
+/// The same for the keys of another section of a configuration.
+///
+/// # Errors
+/// [`Error::Config`] that names the section and the key.
+pub fn parse_section<T: for<'de> Deserialize<'de>>(section: &str, keys: &toml::Table) -> Result<T> {
     let parse = |keys: toml::Table| {
         T::deserialize(keys).map_err(|e| match e.message().trim() {
             // How the parser says that a value by name is a number, or a list.
@@ -139,9 +147,9 @@ pub fn parse<T: for<'de> Deserialize<'de>>(keys: &toml::Table) -> Result<T> {
         // What is wrong with a value is told without its key: it is the one that is wrong alone.
         let alone = |(key, value): (&String, &toml::Value)| {
             let message = parse(toml::Table::from_iter([(key.clone(), value.clone())])).err()?;
-            Some(Error::config(format!("model.{key}"), message))
+            Some(Error::config(format!("{section}.{key}"), message))
         };
-        keys.iter().find_map(alone).unwrap_or_else(|| Error::config("model", message))
+        keys.iter().find_map(alone).unwrap_or_else(|| Error::config(section, message))
     })
 }
 

@@ -2,8 +2,8 @@
 
 use super::uncertainty::Likelihood;
 use super::{Method, cagrad, famo, gradnorm, pcgrad, uncertainty, wrong};
-use manygate_core::{Error, Result};
-use manygate_models::config::Key;
+use manygate_core::Result;
+use manygate_models::config::{Key, parse_section};
 use serde::{Deserialize, Serialize};
 use std::fmt::Debug;
 
@@ -15,13 +15,13 @@ pub trait Settings: Debug + Send + Sync {
     /// Checks what can be checked before the losses are known.
     ///
     /// # Errors
-    /// [`Error::Config`] that names the key and what is allowed.
+    /// [`manygate_core::Error::Config`] that names the key and what is allowed.
     fn check(&self) -> Result<()>;
 
     /// The method over a loss of each of these likelihoods (at least 1), its random numbers keyed by `seed`.
     ///
     /// # Errors
-    /// [`Error::Config`] when a key does not fit their number.
+    /// [`manygate_core::Error::Config`] when a key does not fit their number.
     fn method(&self, losses: &[Likelihood], seed: u64) -> Result<Box<dyn Method>>;
 
     /// Patterns of the parameters whose gradient norms [`super::Access::Layer`] asks for; empty leaves the choice to
@@ -60,7 +60,7 @@ pub const COMMON_KEYS: [Key; 1] = [Key {
 /// The entry called `name`.
 ///
 /// # Errors
-/// [`Error::Config`] that lists the names.
+/// [`manygate_core::Error::Config`] that lists the names.
 pub fn find(name: &str) -> Result<&'static Entry> {
     METHODS.iter().find(|m| m.name == name).ok_or_else(|| {
         wrong("method", format!("there is no method `{name}`; use one of: {}", names().join(", ")))
@@ -70,14 +70,9 @@ pub fn find(name: &str) -> Result<&'static Entry> {
 /// Reads a method's own keys.
 ///
 /// # Errors
-/// [`Error::Config`] that names the key; for an unknown one it lists those that exist.
+/// [`manygate_core::Error::Config`] that names the key; for an unknown one it lists those that exist.
 pub fn keys<T: for<'de> Deserialize<'de>>(table: &toml::Table) -> Result<T> {
-    // One at a time first: serde does not say of a wrong value under which key it stood.
-    for (key, value) in table {
-        let alone = toml::Table::from_iter([(key.clone(), value.clone())]);
-        T::deserialize(alone).map_err(|e| wrong(key, e.message().trim()))?;
-    }
-    T::deserialize(table.clone()).map_err(|e| Error::config("balance", e.message().trim()))
+    parse_section("balance", table)
 }
 
 /// The keys of `settings`, for [`Settings::resolved`].
@@ -97,7 +92,8 @@ impl Balance {
     /// Reads a whole `[balance]` table: `method`, the common keys, and the method's own.
     ///
     /// # Errors
-    /// [`Error::Config`] when the method or a key is unknown, or a value has the wrong type or is out of its range.
+    /// [`manygate_core::Error::Config`] when the method or a key is unknown, or a value has the wrong type or is out of
+    /// its range.
     pub fn from_table(table: &toml::Table) -> Result<Balance> {
         let mut keys = table.clone();
         let name = match keys.remove("method") {
@@ -146,7 +142,7 @@ impl Balance {
     /// The method over a loss of each of these likelihoods, its random numbers keyed by `seed`.
     ///
     /// # Errors
-    /// [`Error::Config`] when there is no loss, or when a key does not fit their number.
+    /// [`manygate_core::Error::Config`] when there is no loss, or when a key does not fit their number.
     pub fn method(&self, losses: &[Likelihood], seed: u64) -> Result<Box<dyn Method>> {
         if losses.is_empty() {
             return Err(wrong("losses", "there is no loss to balance; name at least one"));
