@@ -114,7 +114,7 @@ fn a_run_killed_between_two_writes_is_resumed() {
     let mut child = start(&lab, &["train", "config.toml", "--out", "killed"]);
     until(&lab.path("killed/checkpoint.safetensors"), &mut child);
     child.kill().unwrap();
-    child.wait().unwrap();
+    assert!(child.wait().unwrap().code().is_none(), "the run ended by itself");
     lab.release("killed");
 
     let copy = |from: &str, to: &str| {
@@ -204,7 +204,9 @@ fn a_second_signal_ends_a_run_at_once() {
     std::thread::sleep(Duration::from_millis(50));
     assert_eq!(child.try_wait().unwrap(), None, "one signal ended the run before it had saved anything");
     // Signals that arrive together may count as one; a later one is the second.
+    let begin = Instant::now();
     let status = loop {
+        assert!(begin.elapsed() < Duration::from_secs(120), "the run goes on after its second signal");
         send("TERM", &child);
         std::thread::sleep(Duration::from_millis(5));
         if let Some(status) = child.try_wait().unwrap() {

@@ -256,7 +256,7 @@ fn kill_and_resume(job: Job) {
             std::thread::sleep(Duration::from_millis(2));
         }
         child.kill().unwrap();
-        child.wait().unwrap();
+        assert!(child.wait().unwrap().code().is_none(), "the run ended by itself");
         seen = checkpoint(&lab);
     }
     lab.release("killed");

@@ -110,7 +110,7 @@ fn a_killed_run_goes_on_by_itself() {
         std::thread::sleep(Duration::from_millis(2));
     }
     child.kill().unwrap();
-    child.wait().unwrap();
+    assert!(child.wait().unwrap().code().is_none(), "the run ended by itself");
     lab.release("killed");
     std::fs::rename(lab.path("old"), lab.path("away")).unwrap();
     let resumed = lab.run(&["train", "killed/config.toml", "--out", "killed", "--resume"]).success();
