@@ -72,8 +72,9 @@ impl PlanReference {
             false => [0; 3],
         };
         let expected = [self.parameters.len(), self.tables.len(), self.taps.len()];
+        let another = || "this is the reference of another plan".to_owned();
         if self.losses.len() != plan.losses().len() || gradients != expected {
-            return Err("this is the reference of another plan".into());
+            return Err(another());
         }
         let mut ws = Workspace::new(plan, exec.threads(), input.batch.rows);
         plan.pack(exec, &mut ws, input.params);
@@ -86,9 +87,9 @@ impl PlanReference {
         }
         for name in plan.output_names() {
             let found = plan.output(&ws, name).map_err(|e| e.to_string())?;
-            let value = self.outputs.iter().find(|(n, _)| n == name);
-            let expected = value.map(|(_, value)| value.data.iter().copied().enumerate().collect());
-            compare(&format!("output {name}"), &flat(found), &expected.unwrap_or_default())?;
+            let (_, value) = self.outputs.iter().find(|(n, _)| n == name).ok_or_else(another)?;
+            let expected: Sampled = value.data.iter().copied().enumerate().collect();
+            compare(&format!("output {name}"), &flat(found), &expected)?;
         }
         let gradient = |name: &str, found: &[f32], expected| {
             compare_above(NOISE, &format!("gradient of {name}"), found, expected)

@@ -27,9 +27,10 @@
 //!   another 0 to 5 % (256 -> 512, whose rows are a power of two apart: 12) with the packing counted, and is not done.
 //! * AVX2 takes 16 columns of B at a time, and waited for them at each new panel, for a large part of the time where few
 //!   rows pass. While a tile computes it asks for its share of the next panel, a cache line in four steps: 429 -> 4096, B
-//!   out of the third-level cache, medians of 15 rounds, 4, 8, 12, 16, 32, 64 and 128 rows: 53, 73, 79, 70, 78, 74 and 83 %
-//!   of the peak to 65, 82, 89, 90, 92, 84 and 92. Two lines gained 3 % up to 16 rows and lost as much beyond 64; which
-//!   cache the line goes to made no difference.
+//!   out of the third-level cache, medians of 15 rounds: 4, 8 and 12 rows from 53, 73 and 79 % of the peak to 65, 82 and
+//!   89; 16, 32, 64 and 128 rows, with an output that begins on a cache line, from 87, 76, 78 and 83 to 95, 91, 92 and 92
+//!   (where it does not, from 70, 78, 74 and 70 to 90, 92, 84 and 77). Two lines gained 3 % at 8 and 12 rows and lost as
+//!   much from 64 on; which cache the line goes to made no difference.
 //! * The inner index is cut at 512, which keeps 64 columns of B in the second-level cache. Pieces of 64 or 96, which stay
 //!   in the first, cost up to 10 % in loads and stores of the sums.
 //! * The gradient of a weight packs both operands into scratch: 192 outputs of `dy` at a time, whose columns often lie a
