@@ -55,17 +55,18 @@ struct ProductHopper {
     end_products();
   }
 
-  // Writes the sums of the warp's 16 rows, as lines.
-  DEVICE void put(float* to) const {
-    const u32 lane = threadIdx.x % 32;
-    to += lane / 4 * SUMS_STRIDE + lane % 4 * 2;
-#pragma unroll
-    for (u32 i = 0; i < TILE / 8; i++) {
-      *(float2*)(to + i * 8) = make_float2(sums[4 * i], sums[4 * i + 1]);
-      *(float2*)(to + 8 * SUMS_STRIDE + i * 8) = make_float2(sums[4 * i + 2], sums[4 * i + 3]);
-    }
-  }
 };
+
+// Writes the sums of a warp's 16 rows, as lines.
+DEVICE void put_lines(const float (&sums)[64], float* to) {
+  const u32 lane = threadIdx.x % 32;
+  to += lane / 4 * SUMS_STRIDE + lane % 4 * 2;
+#pragma unroll
+  for (u32 i = 0; i < TILE / 8; i++) {
+    *(float2*)(to + i * 8) = make_float2(sums[4 * i], sums[4 * i + 1]);
+    *(float2*)(to + 8 * SUMS_STRIDE + i * 8) = make_float2(sums[4 * i + 2], sums[4 * i + 3]);
+  }
+}
 
 // Sums a tile. Two pieces are on their way while one is multiplied: the second of them to the stage of the piece before,
 // which all have left when they meet.
@@ -114,7 +115,7 @@ DEVICE void finish_tile(const ProductHopper<A_INNER, B_INNER>& product, const Pa
   end.begin(part.col + col);
   // Nobody reads tiles any more.
   __syncthreads();
-  product.put(own);
+  put_lines(product.sums, own);
   __syncwarp();
   finish_lines<8>(own + col, row, 1, rows_below(row, 1, min(rows, row + 16)), end);
 }

@@ -15,13 +15,17 @@ DEVICE void copy_async_4(void* shared, const void* global, bool there) {
 }
 
 // Begins to copy 16 bytes to shared memory.
-DEVICE void copy_async_16(void* shared, const void* global) {
-  asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(shared_address(shared)), "l"(global));
+DEVICE void copy_async_16(u32 shared, const void* global) {
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(shared), "l"(global));
 }
+DEVICE void copy_async_16(void* shared, const void* global) { copy_async_16(shared_address(shared), global); }
 
 // Begins to copy the first `bytes` of 16 to shared memory and to write 0 for the others.
+DEVICE void copy_async_16(u32 shared, const void* global, u32 bytes) {
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared), "l"(global), "r"(bytes));
+}
 DEVICE void copy_async_16(void* shared, const void* global, u32 bytes) {
-  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(shared)), "l"(global), "r"(bytes));
+  copy_async_16(shared_address(shared), global, bytes);
 }
 
 // Ends a group of copies: those begun since the last one.

@@ -6,6 +6,27 @@
 
 #ifdef __CUDACC__
 
+// Gives registers of this warpgroup back, or takes some that others gave, so that each thread has COUNT.
+template <u32 COUNT>
+DEVICE void shrink_registers() {
+  asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(COUNT));
+}
+template <u32 COUNT>
+DEVICE void grow_registers() {
+  asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(COUNT));
+}
+
+// At one of the block's 16 barriers, which is for THREADS threads, some of which say that they are there, and the others
+// wait for all.
+template <u32 THREADS>
+DEVICE void arrive(u32 barrier) {
+  asm volatile("bar.arrive %0, %1;" ::"r"(barrier), "n"(THREADS) : "memory");
+}
+template <u32 THREADS>
+DEVICE void wait(u32 barrier) {
+  asm volatile("bar.sync %0, %1;" ::"r"(barrier), "n"(THREADS) : "memory");
+}
+
 // 64 sums as operands that are read and written.
 #define SUMS_4(sums, i) "+f"(sums[i]), "+f"(sums[i + 1]), "+f"(sums[i + 2]), "+f"(sums[i + 3])
 #define SUMS_16(sums, i) SUMS_4(sums, i), SUMS_4(sums, i + 4), SUMS_4(sums, i + 8), SUMS_4(sums, i + 12)
@@ -36,8 +57,11 @@ DEVICE void multiply_add_128(float (&sums)[64], u64 a, u64 b) {
 // Ends a group of products: those begun since the last one.
 DEVICE void end_products() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
 
-// Waits for all products.
-DEVICE void wait_for_products() { asm volatile("wgmma.wait_group.sync.aligned 0;" ::: "memory"); }
+// Waits until at most PENDING groups of products, the last ones, are not done.
+template <int PENDING = 0>
+DEVICE void wait_for_products() {
+  asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(PENDING) : "memory");
+}
 
 // A point that no reading or writing of `sums` is moved across.
 DEVICE void hold_sums(float (&sums)[64]) {

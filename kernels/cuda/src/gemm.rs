@@ -11,7 +11,7 @@
 
 use crate::activation;
 use crate::launch::{Arguments, Launch, blocks};
-use crate::module::{Family, GEMM, GEMM_HOPPER};
+use crate::module::{Family, GEMM, GEMM_HOPPER, GEMM_HOPPER_WIDE};
 use crate::view::{DeviceMat, Element, Precision};
 use manygate_kernels::activation::Activation;
 
@@ -26,6 +26,15 @@ const BLOCKS: u32 = 2 * 132;
 
 /// Bytes of shared memory of a block of gemm_hopper.cu: `SHARED_BYTES` of product_hopper.cuh.
 const HOPPER_SHARED: u32 = 3 * (2 * TILE) * 128;
+
+/// Rows of the output that a block of gemm_hopper_wide.cu makes at a time, its threads, and bytes of its shared memory:
+/// `WIDE_ROWS`, `WIDE_THREADS` of product_hopper_wide.cuh, and three stages with lines of sums of eight warps.
+const WIDE_ROWS: u32 = 256;
+const WIDE_THREADS: u32 = 384;
+const WIDE_SHARED: u32 = 3 * (WIDE_ROWS + TILE) * 128 + 8 * 16 * (TILE + 8) * 4;
+
+/// Shortest inner index of a product that tiles of so many rows pay for: four pieces, beside which an end is short.
+const WIDE_INNER: u32 = 256;
 
 /// Fewest rows of a chunk of the gradient of a weight, for which two tiles of operands outweigh a tile of sums.
 const DW_ROWS: u32 = 256;
@@ -145,7 +154,9 @@ fn forward(
     let arguments =
         Arguments::new().with_mat(x).with_mat(weight).with_bytes(&heads.to_bytes(), 8).with_mat(y);
     let kernel = by_precision(precision, ["linear_f32", "linear_tf32", "linear_bf16"]);
-    product(kernel, y.rows, outputs, [1, groups], arguments)
+    let lies_for_wide_tiles = lie_for_wide_tiles(groups, inputs, outputs, [x, weight]);
+    let (rows, cols, inner) = (y.rows, outputs, inputs);
+    Product { kernel, rows, cols, inner, chunks: 1, groups, lies_for_wide_tiles }.launch(arguments)
 }
 
 /// The gradient of a linear layer's input: `dx = dy W`, or `dx + dy W` with `accumulate`; then, with a `mask`, times
@@ -189,7 +200,9 @@ pub fn grouped_linear_dx(
     let arguments = Arguments::new().with_mat(dy).with_mat(weights).with_u32(accumulate.into());
     let arguments = arguments.with_bytes(&activation::to_bytes(act), 4).with_mat(masked).with_mat(dx);
     let kernel = by_precision(precision, ["linear_dx_f32", "linear_dx_tf32", "linear_dx_bf16"]);
-    product(kernel, dy.rows, inputs, [1, groups], arguments)
+    let lies_for_wide_tiles = lie_for_wide_tiles(groups, inputs, outputs, [dy, weights]);
+    let (rows, cols, inner) = (dy.rows, inputs, outputs);
+    Product { kernel, rows, cols, inner, chunks: 1, groups, lies_for_wide_tiles }.launch(arguments)
 }
 
 /// Values (f32) of scratch that [`linear_dw`] needs, and with `groups` [`grouped_linear_dw`].
@@ -255,7 +268,9 @@ pub fn grouped_linear_dw(
         let arguments = Arguments::new().with_mat(dy).with_mat(x);
         let arguments = arguments.with_u32(accumulate.into()).with_mat(to);
         let kernel = by_precision(precision, ["linear_dw_f32", "linear_dw_tf32", "linear_dw_bf16"]);
-        product(kernel, outputs, inputs, [chunks, groups], arguments)
+        let lies_for_wide_tiles = lie_for_wide_tiles(groups, inputs, outputs, [dy, x]);
+        let (rows, cols, inner) = (outputs, inputs, dy.rows);
+        Product { kernel, rows, cols, inner, chunks, groups, lies_for_wide_tiles }.launch(arguments)
     })
 }
 
@@ -318,16 +333,68 @@ impl Partials {
     }
 }
 
-/// A launch of a product with outputs `[rows, cols]`, `count` of them.
-fn product(kernel: &'static str, rows: u32, cols: u32, count: [u32; 2], arguments: Arguments) -> Launch {
-    let tiles = blocks(u64::from(rows.div_ceil(TILE)) * u64::from(cols.div_ceil(TILE)), 1);
-    assert!(count.iter().all(|&count| count <= 65535), "{kernel}: {count:?} products are too many");
-    let grid = [tiles, count[0], count[1]];
-    let on_hopper = GEMM_HOPPER.kernels.contains(&kernel).then(|| {
-        let launch = launch(&GEMM_HOPPER, kernel, grid, arguments.clone());
-        Box::new(Launch { shared: HOPPER_SHARED, ..launch })
-    });
-    Launch { on_hopper, ..launch(&GEMM, kernel, grid, arguments) }
+/// A product: kernel, rows and columns of an output, the inner index, and how many there are, of chunks of the inner
+/// index and of groups.
+struct Product {
+    kernel: &'static str,
+    rows: u32,
+    cols: u32,
+    inner: u32,
+    chunks: u32,
+    groups: u32,
+    /// Whether its operands [lie](lie_for_wide_tiles) so.
+    lies_for_wide_tiles: bool,
+}
+
+impl Product {
+    fn launch(&self, arguments: Arguments) -> Launch {
+        let Product { kernel, rows, cols, chunks, groups, .. } = *self;
+        let tiles = blocks(u64::from(rows.div_ceil(TILE)) * u64::from(cols.div_ceil(TILE)), 1);
+        assert!(chunks.max(groups) <= 65535, "{kernel}: {chunks} chunks, {groups} groups are too many");
+        let launch = launch(&GEMM, kernel, [tiles, chunks, groups], arguments);
+        let on_hopper = GEMM_HOPPER.kernels.contains(&kernel).then(|| {
+            let is_wide = self.lies_for_wide_tiles && self.has_wide_tiles();
+            Box::new(if is_wide { in_wide_tiles(&launch) } else { in_square_tiles(&launch) })
+        });
+        Launch { on_hopper, ..launch }
+    }
+
+    /// Whether there are wide tiles for all multiprocessors, each with enough to multiply.
+    fn has_wide_tiles(&self) -> bool {
+        let tiles = u64::from(self.rows / WIDE_ROWS) * u64::from(self.cols.div_ceil(TILE));
+        let tiles = tiles * u64::from(self.chunks * self.groups);
+        self.inner / self.chunks >= WIDE_INNER && tiles >= u64::from(BLOCKS / 2)
+    }
+}
+
+/// What gemm_hopper.cu runs for a launch of gemm.cu.
+fn in_square_tiles(launch: &Launch) -> Launch {
+    Launch { family: &GEMM_HOPPER, shared: HOPPER_SHARED, ..launch.clone() }
+}
+
+/// What gemm_hopper_wide.cu runs for a launch of gemm.cu in bf16, which a launch of a large product has for
+/// [Hopper](Launch::on_hopper), if [its operands lie so](lie_for_wide_tiles).
+pub fn in_wide_tiles(launch: &Launch) -> Launch {
+    let [tiles, chunks, groups] = launch.grid;
+    let blocks = u64::from(tiles) * u64::from(chunks) * u64::from(groups);
+    let grid = [blocks.min(i32::MAX as u64) as u32, 1, 1];
+    let arguments = launch.arguments.clone().with_u32(chunks).with_u32(groups);
+    let family = &GEMM_HOPPER_WIDE;
+    Launch {
+        family,
+        grid,
+        threads: WIDE_THREADS,
+        shared: WIDE_SHARED,
+        in_turns: true,
+        arguments,
+        ..launch.clone()
+    }
+}
+
+/// Whether lines of the operands of layers begin at multiples of 16 bytes, in each of `groups` groups with so many columns.
+pub fn lie_for_wide_tiles(groups: u32, inputs: u32, outputs: u32, operands: [DeviceMat; 2]) -> bool {
+    let groups_lie = groups == 1 || (inputs | outputs).is_multiple_of(8);
+    groups_lie && operands.iter().all(|mat| mat.address.is_multiple_of(16) && mat.stride.is_multiple_of(8))
 }
 
 fn launch(family: &'static Family, kernel: &'static str, grid: [u32; 3], arguments: Arguments) -> Launch {

@@ -16,6 +16,9 @@ pub struct Launch {
     pub threads: u32,
     /// Bytes of dynamic shared memory.
     pub shared: u32,
+    /// Whether a block does one part of the work after the other, so that as many blocks in x as the device has
+    /// multiprocessors do all of it.
+    pub in_turns: bool,
     /// What the kernel is called with.
     pub arguments: Arguments,
     /// What a device of compute capability 9.0 runs in its place: the same, by instructions that it alone has.
@@ -31,7 +34,8 @@ impl Launch {
         threads: u32,
         arguments: Arguments,
     ) -> Launch {
-        Launch { family, kernel, grid: [blocks, 1, 1], threads, shared: 0, arguments, on_hopper: None }
+        let grid = [blocks, 1, 1];
+        Launch { family, kernel, grid, threads, shared: 0, in_turns: false, arguments, on_hopper: None }
     }
 }
 

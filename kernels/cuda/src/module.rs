@@ -80,6 +80,13 @@ pub static GEMM_HOPPER: Family = Family {
     kernels: &["linear_bf16", "linear_dx_bf16", "linear_dw_bf16"],
 };
 
+/// The same for products that multiply-adds bound.
+pub static GEMM_HOPPER_WIDE: Family = Family {
+    name: "gemm_hopper_wide",
+    ptx: include_str!("../ptx/gemm_hopper_wide.ptx"),
+    kernels: &["linear_bf16", "linear_dx_bf16", "linear_dw_bf16"],
+};
+
 /// Losses.
 pub static LOSS: Family = Family {
     name: "loss",
@@ -145,6 +152,7 @@ pub static FAMILIES: &[&Family] = &[
     &GATE,
     &GEMM,
     &GEMM_HOPPER,
+    &GEMM_HOPPER_WIDE,
     &LOSS,
     &NORM,
     &OPTIM,

@@ -31,34 +31,51 @@ struct Layers {
     accumulate: bool,
     /// Whether the device is one of compute capability 9.0.
     on_hopper: bool,
+    /// Whether it makes wide tiles there, though a product is small, if operands lie so.
+    wide: bool,
     seed: u64,
 }
 
 impl Layers {
     fn any() -> impl Strategy<Value = Layers> {
-        let size = || prop_oneof![0usize..4, 5usize..40, Just(64), 126usize..132, Just(200)];
-        let precision = prop_oneof![Just(Precision::F32), Just(Precision::Tf32), Just(Precision::Bf16)];
+        let size = || prop_oneof![0usize..4, 5usize..40, Just(64), 126usize..132, Just(200), 255usize..260];
+        let plain = prop_oneof![Just(Precision::F32), Just(Precision::Tf32), Just(Precision::Bf16)];
+        let plain = plain.prop_map(|precision| (precision, false, false));
+        let on_hopper = any::<bool>().prop_map(|wide| (Precision::Bf16, true, wide));
         let around = prop_oneof![Just((0, 0)), Just((16, 8)), (0usize..5, 0usize..5)];
         let element = prop_oneof![Just(Element::F32), Just(Element::Bf16)];
         let sizes = (1usize..4, size(), 0usize..12, size(), size());
-        let places =
-            (around, prop_oneof![Just(0usize), 0usize..9], any::<bool>(), element, any::<[bool; 2]>());
-        (precision, sizes, places, any::<u64>()).prop_map(|(precision, sizes, places, seed)| Layers {
-            precision,
-            groups: if sizes.3 * sizes.4 > 4000 { 1 } else { sizes.0 },
-            rows: sizes.1,
-            // Often all of them.
-            live: sizes.1.saturating_sub(sizes.2.saturating_sub(6) * 13),
-            inputs: sizes.3,
-            outputs: sizes.4,
-            around: places.0,
-            weight_padding: places.1,
-            aligned: places.2,
-            element: places.3,
-            accumulate: places.4[0],
-            on_hopper: places.4[1],
-            seed,
-        })
+        let places = (around, prop_oneof![Just(0usize), 0usize..9], any::<bool>(), element, any::<bool>());
+        let layers = (prop_oneof![plain, on_hopper], sizes, places, any::<u64>());
+        layers
+            .prop_map(|((precision, on_hopper, wide), sizes, places, seed)| Layers {
+                precision,
+                groups: if sizes.3 * sizes.4 > 4000 { 1 } else { sizes.0 },
+                rows: sizes.1,
+                // Often all of them.
+                live: sizes.1.saturating_sub(sizes.2.saturating_sub(6) * 13),
+                inputs: sizes.3,
+                outputs: sizes.4,
+                around: places.0,
+                weight_padding: places.1,
+                aligned: places.2,
+                element: places.3,
+                accumulate: places.4,
+                on_hopper,
+                wide,
+                seed,
+            })
+            .prop_map(Layers::lying_for_its_tiles)
+    }
+
+    /// With operands as wide tiles need them, where those are wanted.
+    fn lying_for_its_tiles(self) -> Layers {
+        if !self.wide {
+            return self;
+        }
+        let of_groups = |cols: usize| if self.groups > 1 { cols.next_multiple_of(8) } else { cols };
+        let (inputs, outputs) = (of_groups(self.inputs), of_groups(self.outputs));
+        Layers { inputs, outputs, around: (self.around.0 / 8 * 8, self.around.1), aligned: true, ..self }
     }
 
     fn device(&self) -> Gpu {
@@ -68,7 +85,15 @@ impl Layers {
     }
 
     /// What the device is to run: where the kernels for all are wanted, a real one of capability 9.0 runs them too.
-    fn wanted(&self, launch: Launch) -> Launch {
+    fn wanted(&self, launch: Launch, operands: [DeviceMat; 2]) -> Launch {
+        if self.wide {
+            let [groups, inputs, outputs] =
+                [self.groups, self.inputs, self.outputs].map(|count| count as u32);
+            assert!(cuda::lie_for_wide_tiles(groups, inputs, outputs, operands), "{operands:?}");
+            // Sums of chunks are added by a launch that has no other form.
+            let wide = launch.on_hopper.is_some().then(|| Box::new(cuda::in_wide_tiles(&launch)));
+            return Launch { on_hopper: wide, ..launch };
+        }
         Launch { on_hopper: launch.on_hopper.filter(|_| self.on_hopper), ..launch }
     }
 
@@ -252,7 +277,7 @@ fn run_all(gpu: &mut Gpu, launches: &[Launch]) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(48))]
+    #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
     fn forward_is_that_of_the_cpu(layers in Layers::any()) {
@@ -286,7 +311,7 @@ proptest! {
         } else {
             cuda::grouped_linear(layers.precision, layers.groups as u32, x, weight, bias, heads[0].activation, to)
         };
-        gpu.launch(&layers.wanted(launch));
+        gpu.launch(&layers.wanted(launch, [x, weight]));
         prop_assert_eq!(expected.wrong(y, &before, &y.download(&mut gpu, to)), None, "{:?}", heads);
     }
 
@@ -316,7 +341,7 @@ proptest! {
         let mask = mask.map(|(act, _)| (act, masked));
         let groups = layers.groups as u32;
         let launch = cuda::grouped_linear_dx(layers.precision, groups, dy, weight, layers.accumulate, mask, to);
-        gpu.launch(&layers.wanted(launch));
+        gpu.launch(&layers.wanted(launch, [dy, weight]));
         prop_assert_eq!(expected.wrong(dx, &before, &dx.download(&mut gpu, to)), None);
     }
 
@@ -348,7 +373,7 @@ proptest! {
         let scratch = cuda::linear_dw_scratch(rows, layers.inputs as u32, layers.outputs as u32, groups);
         let scratch = gpu.allocate::<f32>(scratch);
         let launches = cuda::grouped_linear_dw(layers.precision, groups, dy, x, layers.accumulate, to, scratch);
-        launches.into_iter().for_each(|launch| gpu.launch(&layers.wanted(launch)));
+        launches.into_iter().for_each(|launch| gpu.launch(&layers.wanted(launch, [dy, x])));
         prop_assert_eq!(expected.wrong(dw, &before, &dw.download(&mut gpu, to)), None);
     }
 
@@ -427,6 +452,27 @@ fn the_order_of_warps_changes_no_bits() {
             assert_eq!(dw_bits(precision, seed), bits, "{precision:?}, seed {seed}");
         }
     }
+}
+
+/// The family that a forward pass in bf16 is of on Hopper.
+fn family_on_hopper(rows: u32, inputs: u32, outputs: u32) -> &'static str {
+    let mat = |rows, cols| {
+        let whole = DeviceMat::new(1 << 20, rows, cols);
+        DeviceMat { element: Element::Bf16, stride: cols.next_multiple_of(8), ..whole }
+    };
+    let (x, weight) = (mat(rows, inputs), mat(outputs, inputs));
+    let heads = Heads::one(outputs, 0, Activation::Relu);
+    let launch = cuda::linear(Precision::Bf16, x, weight, &heads, mat(rows, outputs));
+    launch.on_hopper.expect("a product").family.name
+}
+
+#[test]
+fn large_products_have_wide_tiles() {
+    assert_eq!(family_on_hopper(65536, 512, 2072), "gemm_hopper_wide");
+    assert_eq!(family_on_hopper(33792, 256, 1), "gemm_hopper_wide");
+    // Too short an inner index, and too few tiles.
+    assert_eq!(family_on_hopper(65536, 255, 2072), "gemm_hopper");
+    assert_eq!(family_on_hopper(33791, 256, 128), "gemm_hopper");
 }
 
 #[test]

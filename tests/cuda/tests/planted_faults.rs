@@ -17,14 +17,24 @@ fn linear_on_hopper() -> (Gpu, Launch) {
     (gpu, *launch.on_hopper.expect("kernels for Hopper"))
 }
 
+/// The same in wide tiles: two of them, one after the other, and more pieces in each than there are stages.
+fn linear_in_wide_tiles() -> (Gpu, Launch) {
+    let (gpu, launch) = linear_of((9, 0), Precision::Bf16, 270);
+    (gpu, Launch { grid: [1; 3], ..gemm::in_wide_tiles(&launch) })
+}
+
 fn linear_on(capability: (u32, u32), precision: Precision) -> (Gpu, Launch) {
+    linear_of(capability, precision, 21)
+}
+
+fn linear_of(capability: (u32, u32), precision: Precision, rows: usize) -> (Gpu, Launch) {
     let mut gpu = Gpu::of_capability(capability);
     let element = if precision == Precision::Bf16 { Element::Bf16 } else { Element::F32 };
     let (x, weight) =
-        (Window { element, ..Window::whole(21, 208) }, Window { element, ..Window::whole(19, 208) });
+        (Window { element, ..Window::whole(rows, 208) }, Window { element, ..Window::whole(19, 208) });
     let (x, weight) =
         (x.upload(&mut gpu, &x.values(1, 1.0)), weight.upload(&mut gpu, &weight.values(2, 1.0)));
-    let y = DeviceMat::new(gpu.allocate::<f32>(21 * 19), 21, 19);
+    let y = DeviceMat::new(gpu.allocate::<f32>(rows * 19), rows as u32, 19);
     (gpu, gemm::linear(precision, x, weight, &Heads::one(19, 0, Activation::Identity), y))
 }
 
@@ -147,4 +157,20 @@ fn products_of_hopper_need_their_fences_and_waits() {
     let running = ["accumulator of a product that was not waited for", "read what thread"];
     assert_reported(linear_on_hopper, &running, 1, without("wgmma.commit_group"));
     assert_reported(linear_on_hopper, &running, 2, without("wgmma.wait_group"));
+}
+
+#[test]
+fn wide_tiles_need_their_barriers_fences_and_waits() {
+    let fault = |reports: &[&str], count, name: &str| {
+        assert_reported(linear_in_wide_tiles, reports, count, without(name));
+    };
+    // The third is there so that no barrier is left with some who have come; below, the fourth for tiles without pieces.
+    fault(&["arrives again", "no thread has written to"], 2, "bar.sync");
+    fault(&["deadlock"], 4, "bar.arrive");
+    fault(&["race: "], 3, "bar.warp.sync");
+    fault(&["fence.proxy.async"], 1, "fence.proxy.async");
+    fault(&["wgmma.fence"], 1, "wgmma.fence");
+    fault(&["accumulator of a product that was not waited for", "read what thread"], 1, "wgmma.commit_group");
+    fault(&["accumulator of a product that was not waited for", "read what thread"], 2, "wgmma.wait_group");
+    fault(&["was not waited for", "no thread has written to", "asynchronous copy"], 1, "cp.async.wait_group");
 }

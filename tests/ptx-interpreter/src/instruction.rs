@@ -188,6 +188,8 @@ pub(crate) enum Op {
         transposed: bool,
     },
     Multiply(Box<Multiply>),
+    /// A warpgroup gets another number of registers.
+    SetRegisters,
     /// Accesses to accumulators before it are before those of products after it.
     WarpgroupFence,
     WarpgroupMultiply(Box<WarpgroupMultiply>),

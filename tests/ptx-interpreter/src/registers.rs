@@ -56,6 +56,7 @@ impl Op {
             | Op::Exit
             | Op::Trap
             | Op::Fence { .. }
+            | Op::SetRegisters
             | Op::WarpgroupFence
             | Op::CommitProducts
             | Op::WaitProducts { .. }

@@ -41,9 +41,12 @@ impl Stream {
     /// an earlier kernel failed. What this launch does wrong shows when the host waits for it.
     pub unsafe fn launch(&self, launch: &Launch) -> Result<(), DeviceError> {
         let launch = self.device.own(launch);
-        let Launch { grid, threads, shared, .. } = *launch;
+        let Launch { mut grid, threads, shared, in_turns, .. } = *launch;
         if grid.contains(&0) {
             return Ok(());
+        }
+        if in_turns {
+            grid[0] = grid[0].min(self.device.description.multiprocessors);
         }
         self.device.check("use the device", self.device.context.bind_to_thread())?;
         let kernel = self.device.families.kernel(&self.device, launch)?;

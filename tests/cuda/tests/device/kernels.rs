@@ -15,6 +15,7 @@ pub(crate) fn add(values: u64, by: u64, count: u32) -> Launch {
         grid: [count.div_ceil(256), 1, 1],
         threads: 256,
         shared: 0,
+        in_turns: false,
         arguments,
         on_hopper: None,
     }
@@ -29,6 +30,7 @@ pub(crate) fn through_shared(values: u64, at: u32, shared: u32) -> Launch {
         grid: [1, 1, 1],
         threads: 1,
         shared,
+        in_turns: false,
         arguments,
         on_hopper: None,
     }

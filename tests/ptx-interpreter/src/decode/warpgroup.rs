@@ -19,6 +19,10 @@ impl Decoder<'_> {
         modifiers: &mut Modifiers<'_>,
         operands: &[Operand],
     ) -> Result<bool, Problem> {
+        if name == "setmaxnreg" {
+            self.set_registers(modifiers, operands)?;
+            return Ok(true);
+        }
         if name != "wgmma" {
             return Ok(false);
         }
@@ -45,6 +49,25 @@ impl Decoder<'_> {
         };
         self.push(op);
         Ok(true)
+    }
+
+    /// How many registers a thread has from now on: nothing that an interpreter has few of.
+    fn set_registers(&mut self, modifiers: &mut Modifiers<'_>, operands: &[Operand]) -> Result<(), Problem> {
+        self.expect_target()?;
+        let known = (modifiers.take("inc") || modifiers.take("dec"))
+            && modifiers.take("sync")
+            && modifiers.take("aligned")
+            && modifiers.take("u32");
+        if !known {
+            return Err("expected `.inc` or `.dec`, `.sync`, `.aligned` and `.u32`".to_owned());
+        }
+        match exactly(operands)? {
+            [Operand::Integer(count)] if count % 8 == 0 && (24..=256).contains(count) => {
+                self.push(Op::SetRegisters);
+                Ok(())
+            }
+            _ => Err("expected a multiple of 8 from 24 to 256".to_owned()),
+        }
     }
 
     /// That the module may use what only `sm_90a` has.

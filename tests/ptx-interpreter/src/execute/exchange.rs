@@ -75,9 +75,11 @@ impl Warp {
                 self.load_matrix(context, targets, *address, *transposed)?;
             }
             Op::Multiply(multiply) => self.multiply(multiply)?,
-            Op::WarpgroupFence | Op::WarpgroupMultiply(_) | Op::CommitProducts | Op::WaitProducts { .. } => {
-                self.warpgroup(context, op)?
-            }
+            Op::SetRegisters
+            | Op::WarpgroupFence
+            | Op::WarpgroupMultiply(_)
+            | Op::CommitProducts
+            | Op::WaitProducts { .. } => self.warpgroup(context, op)?,
             _ => unreachable!("no operation of all lanes"),
         }
         if group == ALL && mask == group {

@@ -113,6 +113,7 @@ impl Warp {
             | Op::Reduce { .. }
             | Op::LoadMatrix { .. }
             | Op::Multiply(_)
+            | Op::SetRegisters
             | Op::WarpgroupFence
             | Op::WarpgroupMultiply(_)
             | Op::CommitProducts

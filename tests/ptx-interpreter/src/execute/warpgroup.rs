@@ -159,6 +159,7 @@ impl Warp {
     pub(super) fn warpgroup(&mut self, context: &mut Context<'_>, op: &Op) -> Result<(), Problem> {
         match op {
             Op::WarpgroupMultiply(multiply) => return self.start_product(context, multiply),
+            Op::SetRegisters => {}
             Op::WarpgroupFence => self.products.fences += 1,
             Op::CommitProducts => self.products.committed += 1,
             Op::WaitProducts { groups_left } => {

@@ -234,6 +234,9 @@ fn forms_that_are_not_known() {
     refused("wgmma.fence.aligned;", "`.sync` and `.aligned`");
     refused("wgmma.fence.sync.aligned 1;", "0 operands wanted");
     refused("wgmma.rest.sync.aligned;", "`wgmma.rest`");
+    refused("setmaxnreg.sync.aligned.u32 40;", "`.inc` or `.dec`");
+    refused("setmaxnreg.inc.sync.aligned.u32 44;", "a multiple of 8 from 24 to 256");
+    refused("setmaxnreg.dec.sync.aligned.u32 16;", "a multiple of 8 from 24 to 256");
     refused("fence.proxy.alias;", "`.async` alone");
     refused("fence.proxy.async.global;", "`.global`");
     refused("elect.sync %r1|%p1, -1;", "`elect`");

@@ -241,6 +241,8 @@ fn warps_of_a_warpgroup_do_the_same() {
     is_at_fault(&format!("$begin{first}@!%p3 ret;\n$all"), FaultKind::Deadlock, "never comes here");
     let lane = "setp.lt.u32 %p3, %r0, 5;\n";
     is_at_fault(&format!("$begin{lane}@%p3 ret;\n$all"), FaultKind::Deadlock, "all lanes are needed");
+    runs("setmaxnreg.dec.sync.aligned.u32 40;\n$begin$all setmaxnreg.inc.sync.aligned.u32 216;\n");
+    is_at_fault(&format!("{first}@%p3 setmaxnreg.inc.sync.aligned.u32 216;\n$begin$all"), kind, "another");
     for threads in [32, 96, 160] {
         let fault = outcome_of(threads, "$begin$all", 0).expect_err("a fault");
         assert_eq!(fault.kind(), kind, "{fault}");
