@@ -6,9 +6,11 @@
 // A warp takes a row. Weights of all gates are made first, as many gates at a time as there are segments of lanes that
 // hold one, and wait in shared memory. Then each lane goes over the experts with four columns: forward it has a sum for
 // each of four gates; backward the gates' gradients, which give that of the expert and, summed over lanes, those of its
-// weights. More than four gates read the columns again, out of the first-level cache.
+// weights. More than four gates read the columns again, out of the first-level cache. Where gates see a part of the bank
+// each, forward every gate goes over its own experts, and what others have read comes out of that cache; backward each
+// expert meets its readers.
 #include "activation.cuh"
-#include "quad.cuh"
+#include "gate.cuh"
 
 // Gates that are served together.
 constexpr u32 GATES = 4;
@@ -16,131 +18,6 @@ constexpr u32 GATES = 4;
 constexpr u32 AHEAD = 8;
 // Columns that a warp takes at a time.
 constexpr u32 COLUMNS = 4 * 32;
-
-// How many gates and experts, and columns of each expert.
-struct Bank {
-  u32 gates, experts, width;
-};
-
-DEVICE float load_value(const Mat& mat, u32 row, u32 col) {
-  return mat.element == ELEMENT_F32 ? row_f32(mat, row)[col] : to_f32(row_bf16(mat, row)[col]);
-}
-
-DEVICE void store_value(const Mat& mat, u32 row, u32 col, float value) {
-  if (mat.element == ELEMENT_F32) {
-    row_f32(mat, row)[col] = value;
-  } else {
-    row_bf16(mat, row)[col] = to_bf16(value);
-  }
-}
-
-DEVICE u32 row_of_warp() { return blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32; }
-
-// A row of a matrix, in parts of `width` columns: experts, or what gates have mixed. A lane has the columns `col .. col +
-// 4` of each part.
-struct Parts {
-  unsigned char* row;
-  u32 element, width, part_bytes;
-  // How four columns of a part that begin at a multiple of four are read and written.
-  QuadKind kind;
-
-  DEVICE Parts(const Mat& mat, u32 row, u32 width)
-      : row((unsigned char*)address_of(mat, row, 0)), element(mat.element), width(width),
-        part_bytes(width * element_bytes(mat)),
-        kind(!has_quads(mat) || width % 4 ? ANY_QUAD : mat.element == ELEMENT_F32 ? QUAD_F32 : QUAD_BF16) {}
-
-  // Where the first of the lane's columns is in part 0.
-  DEVICE unsigned char* at(u32 col) const { return row + col * (element == ELEMENT_F32 ? 4 : 2); }
-
-  // Reads the lane's columns of the part at `part`, as they lie in memory; 0 for those beyond the width.
-  template <QuadKind KIND>
-  DEVICE void load(const unsigned char* part, u32 col, QuadBits& bits) const {
-    if (KIND == ANY_QUAD) {
-      load_bits(part, element, false, col < width ? width - col : 0, bits);
-    } else {
-      bits = {};
-      if (col < width) load_bits(part, element_of(KIND), true, 4, bits);
-    }
-  }
-
-  template <QuadKind KIND>
-  DEVICE void values(const QuadBits& bits, float (&values)[4]) const {
-    values_of(bits, KIND == ANY_QUAD ? element : element_of(KIND), values);
-  }
-
-  // Writes them.
-  template <QuadKind KIND>
-  DEVICE void store(unsigned char* part, u32 col, const float (&values)[4]) const {
-    if (KIND == ANY_QUAD) {
-      store_four(part, element, false, col < width ? width - col : 0, values);
-    } else if (col < width) {
-      store_four(part, element_of(KIND), true, 4, values);
-    }
-  }
-};
-
-// How the columns of all of these are read and written.
-DEVICE QuadKind common_kind(const Parts& a, const Parts& b, const Parts& c) {
-  return a.kind == b.kind && b.kind == c.kind ? a.kind : ANY_QUAD;
-}
-
-// The largest and the sum over the `segment` lanes that this one is among, a power of two.
-DEVICE float segment_max(float value, u32 segment) {
-  for (u32 offset = segment / 2; offset; offset /= 2) {
-    value = math::larger(value, __shfl_xor_sync(FULL_WARP, value, offset));
-  }
-  return value;
-}
-
-DEVICE float segment_sum(float value, u32 segment) {
-  for (u32 offset = segment / 2; offset; offset /= 2) value += __shfl_xor_sync(FULL_WARP, value, offset);
-  return value;
-}
-
-// Sums of four values over a warp: number `lane / 8` in each lane. Lanes halve the values that they go on with.
-DEVICE float four_sums(const float (&values)[4]) {
-  const u32 lane = threadIdx.x % 32;
-  const bool upper = lane & 16, odd = lane & 8;
-  const float a = (upper ? values[2] : values[0]) + __shfl_xor_sync(FULL_WARP, upper ? values[0] : values[2], 16);
-  const float b = (upper ? values[3] : values[1]) + __shfl_xor_sync(FULL_WARP, upper ? values[1] : values[3], 16);
-  return segment_sum((odd ? b : a) + __shfl_xor_sync(FULL_WARP, odd ? a : b, 8), 8);
-}
-
-// Which of a row's logits a lane takes: those at `begin`, `begin + segment` .. below `end`.
-struct Logits {
-  u32 begin, end;
-
-  // Of the gate that this lane's segment has when the first one has `gate`.
-  DEVICE Logits(const Bank& bank, u32 gate, u32 segment) {
-    const u32 lane = threadIdx.x % 32, own = gate + lane / segment;
-    begin = own * bank.experts + lane % segment;
-    end = own < bank.gates ? (own + 1) * bank.experts : 0;
-  }
-};
-
-// Writes the softmax over each gate's logits to `weights`, and to `shared` for the warp. Minus infinity weighs 0;
-// infinity or NaN make the whole gate NaN.
-DEVICE void softmax(const Bank& bank, u32 segment, u32 row, const Mat& logits, const Mat& weights, float* shared) {
-  for (u32 gate = 0; gate < bank.gates; gate += 32 / segment) {
-    const Logits own(bank, gate, segment);
-    float largest = MINUS_INFINITY;
-    for (u32 i = own.begin; i < own.end; i += segment) {
-      shared[i] = load_value(logits, row, i);
-      largest = math::larger(shared[i], largest);
-    }
-    largest = segment_max(largest, segment);
-    float sum = 0.0f;
-    for (u32 i = own.begin; i < own.end; i += segment) {
-      shared[i] = math::exp(shared[i] - largest);
-      sum += shared[i];
-    }
-    const float scale = 1.0f / segment_sum(sum, segment);
-    for (u32 i = own.begin; i < own.end; i += segment) {
-      shared[i] *= scale;
-      store_value(weights, row, i, shared[i]);
-    }
-  }
-}
 
 // The sums of the experts by `weights`, of each gate.
 template <QuadKind KIND>
@@ -273,14 +150,11 @@ gate_combine_dx(u32 gates, u32 segment, Mat weights, Mat experts, Mat d_mixed, u
                 u32 accumulate_experts, Activation activation, Mat d_experts) {
   DYNAMIC_SHARED(shared);
   const Bank bank = {gates, weights.cols / gates, d_mixed.cols / gates};
-  const u32 row = row_of_warp(), lane = threadIdx.x % 32;
+  const u32 row = row_of_warp();
   if (row >= rows_of(experts)) return;
   float* const own = (float*)shared + threadIdx.x / 32 * 2 * weights.cols;
   float* const dots = own + weights.cols;
-  for (u32 i = lane; i < weights.cols; i += 32) {
-    own[i] = load_value(weights, row, i);
-    dots[i] = 0.0f;
-  }
+  begin_dots(row, weights, own, dots);
   __syncwarp();
   const Parts expert(experts, row, bank.width), d_mixture(d_mixed, row, bank.width);
   const Parts d_expert(d_experts, row, bank.width);
@@ -294,14 +168,144 @@ gate_combine_dx(u32 gates, u32 segment, Mat weights, Mat experts, Mat d_mixed, u
     default: combine_dx<ANY_QUAD>(bank, own, expert, d_mixture, accumulate_experts, activation, d_expert, dots);
   }
   __syncwarp();
-  for (u32 gate = 0; gate < gates; gate += 32 / segment) {
-    const Logits mine(bank, gate, segment);
-    float mean = 0.0f;
-    for (u32 i = mine.begin; i < mine.end; i += segment) mean = fmaf(own[i], dots[i], mean);
-    mean = segment_sum(mean, segment);
-    for (u32 i = mine.begin; i < mine.end; i += segment) {
-      const float before = accumulate_logits ? load_value(d_logits, row, i) : 0.0f;
-      store_value(d_logits, row, i, fmaf(own[i], dots[i] - mean, before));
+  logit_gradients(bank, segment, row, own, dots, accumulate_logits, d_logits);
+}
+
+// The sums of the experts that each gate sees, by `weights`.
+template <QuadKind KIND>
+DEVICE void combine_seen(const SeenGates& gates, const float* weights, const Parts& bank, const Parts& other,
+                         const Parts& mixed) {
+  for (u32 col = threadIdx.x % 32 * 4; col < gates.width; col += COLUMNS) {
+    for (u32 gate = 0; gate < gates.gates; gate++) {
+      const u32 end = gates.starts[gate + 1];
+      float sums[4] = {};
+#pragma unroll 1
+      for (u32 first = gates.starts[gate]; first < end; first += AHEAD) {
+        QuadBits bits[AHEAD];
+#pragma unroll
+        for (u32 a = 0; a < AHEAD; a++) {
+          if (first + a >= end) continue;
+          const u32 expert = gates.seen[first + a];
+          const Parts& from = expert & APART ? other : bank;
+          from.load<KIND>(from.at(col) + (u64)(expert & ~APART) * from.part_bytes, col, bits[a]);
+        }
+#pragma unroll
+        for (u32 a = 0; a < AHEAD; a++) {
+          if (first + a >= end) continue;
+          float values[4];
+          (gates.seen[first + a] & APART ? other : bank).values<KIND>(bits[a], values);
+#pragma unroll
+          for (u32 i = 0; i < 4; i++) sums[i] = fmaf(weights[first + a], values[i], sums[i]);
+        }
+      }
+      mixed.store<KIND>(mixed.at(col) + (u64)gate * mixed.part_bytes, col, sums);
     }
   }
+}
+
+// As gate_combine for gates that see a part of the bank each, which the list at `table` tells, and a part of a second
+// bank of the same shape.
+KERNEL_SHARING(256, 3)
+gate_combine_seen(const u32* table, u32 gates, u32 experts, u32 segment, Mat logits, Mat bank, Mat other, Mat weights,
+                  Mat mixed) {
+  DYNAMIC_SHARED(shared);
+  const u32 row = row_of_warp();
+  if (row >= rows_of(bank)) return;
+  const SeenGates seen(table, gates, experts, mixed.cols / gates);
+  float* const own = (float*)shared + threadIdx.x / 32 * logits.cols;
+  softmax(seen, segment, row, logits, weights, own);
+  __syncwarp();
+  const Parts first(bank, row, seen.width), second(other, row, seen.width), mixture(mixed, row, seen.width);
+  switch (common_kind(first, second, mixture)) {
+    case QUAD_F32: combine_seen<QUAD_F32>(seen, own, first, second, mixture); break;
+    case QUAD_BF16: combine_seen<QUAD_BF16>(seen, own, first, second, mixture); break;
+    default: combine_seen<ANY_QUAD>(seen, own, first, second, mixture);
+  }
+}
+
+// A bank in the backward pass: its experts, the first place of theirs among all readers, and where their gradients go.
+struct SeenBank {
+  Parts experts, gradients;
+  const u32* reader_starts;
+  bool is_wanted;
+  u32 accumulate;
+};
+
+// Gradients at the experts of a bank, where they are wanted, and at `weights`, which are added to `dots` in shared
+// memory.
+template <QuadKind KIND>
+DEVICE void combine_seen_dx(const SeenGates& gates, const float* weights, const SeenBank& bank, const Parts& d_mixed,
+                            float* dots) {
+  const u32 lane = threadIdx.x % 32;
+  for (u32 start = 0; start < gates.width; start += COLUMNS) {
+    const u32 col = start + lane * 4;
+#pragma unroll 1
+    for (u32 e = 0; e < gates.experts; e++) {
+      const u32 begin = bank.reader_starts[e], end = bank.reader_starts[e + 1];
+      QuadBits bits;
+      float values[4], sum[4] = {};
+      bank.experts.load<KIND>(bank.experts.at(col) + (u64)e * bank.experts.part_bytes, col, bits);
+      bank.experts.values<KIND>(bits, values);
+      unsigned char* const to = bank.gradients.at(col) + (u64)e * bank.gradients.part_bytes;
+      if (bank.is_wanted && bank.accumulate) {
+        bank.gradients.load<KIND>(to, col, bits);
+        bank.gradients.values<KIND>(bits, sum);
+      }
+#pragma unroll 1
+      for (u32 first = begin; first < end; first += GATES) {
+        float products[GATES] = {};
+#pragma unroll
+        for (u32 i = 0; i < GATES; i++) {
+          if (first + i >= end) continue;
+          const uint2 reader = gates.readers[first + i];
+          float gradients[4];
+          d_mixed.load<KIND>(d_mixed.at(col) + (u64)reader.x * d_mixed.part_bytes, col, bits);
+          d_mixed.values<KIND>(bits, gradients);
+          const float weight = weights[reader.y];
+#pragma unroll
+          for (u32 c = 0; c < 4; c++) {
+            products[i] = fmaf(gradients[c], values[c], products[i]);
+            sum[c] = fmaf(weight, gradients[c], sum[c]);
+          }
+        }
+        const float dot = four_sums(products);
+        const u32 own = first + lane / 8;
+        if (lane % 8 == 0 && own < end) dots[gates.readers[own].y] += dot;
+      }
+      if (bank.is_wanted) bank.gradients.store<KIND>(to, col, sum);
+    }
+  }
+}
+
+// As gate_combine_dx for gates that see a part of the bank each, and of a second one, which has no data where nobody
+// reads it. The gradient of a bank is left out where it has no data, and that of an
+// expert which nobody reads is 0.
+KERNEL_SHARING(256, 3)
+gate_combine_seen_dx(const u32* table, u32 gates, u32 experts, u32 segment, Mat weights, Mat bank, Mat other,
+                     Mat d_mixed, u32 accumulate_logits, Mat d_logits, u32 accumulate_bank, Mat d_bank,
+                     u32 accumulate_other, Mat d_other) {
+  DYNAMIC_SHARED(shared);
+  const u32 row = row_of_warp();
+  if (row >= rows_of(bank)) return;
+  const SeenGates seen(table, gates, experts, d_mixed.cols / gates);
+  float* const own = (float*)shared + threadIdx.x / 32 * 2 * weights.cols;
+  float* const dots = own + weights.cols;
+  begin_dots(row, weights, own, dots);
+  __syncwarp();
+  const Parts d_mixture(d_mixed, row, seen.width);
+#pragma unroll 1
+  for (u32 second = 0; second < 2; second++) {
+    const Mat of = second ? other : bank, to = second ? d_other : d_bank;
+    if (!of.data) continue;
+    const Parts of_row(of, row, seen.width), to_row(to.data ? to : of, row, seen.width);
+    const SeenBank part = {of_row, to_row, seen.reader_starts + second * experts, to.data != nullptr,
+                           second ? accumulate_other : accumulate_bank};
+    switch (common_kind(of_row, d_mixture, to_row)) {
+      case QUAD_F32: combine_seen_dx<QUAD_F32>(seen, own, part, d_mixture, dots); break;
+      case QUAD_BF16: combine_seen_dx<QUAD_BF16>(seen, own, part, d_mixture, dots); break;
+      default: combine_seen_dx<ANY_QUAD>(seen, own, part, d_mixture, dots);
+    }
+    __syncwarp();
+  }
+  logit_gradients(seen, segment, row, own, dots, accumulate_logits, d_logits);
 }

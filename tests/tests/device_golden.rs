@@ -2,13 +2,52 @@
 
 use manygate_cuda_tests::{Gpu, project_root};
 use manygate_tests::golden::{Case, Checked, check_on_device};
+use manygate_train::devices::devices;
 use std::fs;
 
-fn check_model(model: &str) {
-    check_cases(model, |_| true);
+/// A test of each model over those of its cases whose names are wanted, and all their names.
+macro_rules! models {
+    ($($model:ident: $wanted:expr),* $(,)?) => {
+        const MODELS: &[&str] = &[$(stringify!($model)),*];
+
+        $(#[test]
+        fn $model() {
+            check_cases(stringify!($model), $wanted);
+        })*
+    };
 }
 
-/// Of the cases whose names are `wanted`.
+models! {
+    cgc: |_| true,
+    // Cross layers of a full matrix; those of low rank have no kernels.
+    dcn_v2: |case| ["small", "stacked"].contains(&case),
+    esmm: |_| true,
+    mmoe: |_| true,
+    moe: |_| true,
+    ple: |_| true,
+    shared_bottom: |_| true,
+    stem: |_| true,
+}
+
+/// Of one task and one input: what it has, others have.
+const WITHOUT_CASES: &[&str] = &["single_task"];
+
+#[test]
+fn every_model_that_trains_there_has_its_cases_and_is_named_in_the_readme() {
+    let models = devices().expect("the models").models;
+    let trains: Vec<_> =
+        models.iter().filter(|model| model.lacks.is_none()).map(|model| model.name).collect();
+    let mut checked = [MODELS, WITHOUT_CASES].concat();
+    checked.sort_unstable();
+    assert_eq!(checked, trains, "models checked here, and those that train on a device");
+    let readme = fs::read_to_string(project_root().join("README.md")).expect("the README");
+    let (_, list) = readme.split_once("which models have all their\nkernels: ").expect("the list of models");
+    let (list, _) = list.split_once(" so far.").expect("its end");
+    let named: Vec<_> = list.split('`').skip(1).step_by(2).collect();
+    assert_eq!(named, trains, "models that the README names");
+}
+
+/// Checks the cases of `model` whose names are `wanted`.
 fn check_cases(model: &str, wanted: impl Fn(&str) -> bool) {
     let folder = project_root().join("tests/golden").join(model);
     let mut checked = 0;
@@ -28,20 +67,4 @@ fn check_cases(model: &str, wanted: impl Fn(&str) -> bool) {
         checked += 1;
     }
     assert!(checked > 0, "{model} has no cases");
-}
-
-#[test]
-fn shared_bottom() {
-    check_model("shared_bottom");
-}
-
-#[test]
-fn mmoe() {
-    check_model("mmoe");
-}
-
-/// Cross layers of a full matrix; those of low rank have no kernels.
-#[test]
-fn dcn_v2() {
-    check_cases("dcn_v2", |case| ["small", "stacked"].contains(&case));
 }

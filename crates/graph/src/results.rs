@@ -61,10 +61,17 @@ impl Plan {
     /// # Panics
     /// When the workspace was made for another plan.
     pub fn tapped_gradient<'w>(&self, ws: &'w Workspace, name: &str) -> Result<Mat<'w>> {
+        self.tap(name).map(|place| self.result(ws, place))
+    }
+
+    /// Where the gradient of the value tapped as `name` lies.
+    ///
+    /// # Errors
+    /// As [`Plan::tapped_gradient`].
+    pub(crate) fn tap(&self, name: &str) -> Result<Place> {
         let found = self.taps.iter().find(|(n, _)| n == name);
-        found
-            .map(|&(_, place)| self.result(ws, place))
-            .ok_or_else(|| Error::graph(name, "no gradient reaches a tap of this name"))
+        let missing = || Error::graph(name, "no gradient reaches a tap of this name");
+        found.map(|&(_, place)| place).ok_or_else(missing)
     }
 
     fn result<'w>(&self, ws: &'w Workspace, place: Place) -> Mat<'w> {

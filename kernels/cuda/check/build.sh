@@ -29,7 +29,7 @@ copy_tests "$bin/tests" -p manygate-cuda-tests
 copy_tests "$bin/tests" -p manygate-tests --test device_golden --test device_training
 # What tests read: MANYGATE_ROOT there.
 mkdir "$bin/root"
-cp -r --parents tests/golden configs data/quickstart "$bin/root"
+cp -r --parents README.md tests/golden configs data/quickstart "$bin/root"
 
 # The same tests of PTX that names the lines of its source, for compute-sanitizer: from a copy of the tree, as what is
 # committed stays as it is.

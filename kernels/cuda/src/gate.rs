@@ -6,6 +6,7 @@ use crate::launch::{Arguments, Launch, blocks};
 use crate::module::GATE;
 use crate::view::DeviceMat;
 use manygate_kernels::activation::Activation;
+use manygate_kernels::gate::Seen;
 
 /// Threads of a warp, which takes a row.
 const WARP: u32 = 32;
@@ -84,6 +85,124 @@ pub fn gate_combine_dx(
     // Without experts there is nothing to write.
     let rows = if count == 0 { 0 } else { experts.rows };
     launch("gate_combine_dx", rows, 2 * weights.cols, arguments)
+}
+
+/// Gates that see a part of the bank each, whose lists lie in device memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DeviceSeen {
+    /// Address of what [`seen_to_bytes`] gives, aligned to 8.
+    pub table: u64,
+    /// Number of gates.
+    pub gates: u32,
+    /// Experts in the bank.
+    pub experts: u32,
+    /// Logits of all gates.
+    pub logits: u32,
+    /// The most logits of a gate.
+    pub most: u32,
+}
+
+impl DeviceSeen {
+    /// Of `seen`, whose bytes lie at `table`.
+    pub fn new(seen: &Seen, table: u64) -> DeviceSeen {
+        let most = (0..seen.gates()).map(|gate| seen.of(gate).1.len()).max().unwrap_or(0) as u32;
+        let (gates, experts, logits) = (seen.gates() as u32, seen.experts() as u32, seen.logits() as u32);
+        DeviceSeen { table, gates, experts, logits, most }
+    }
+
+    /// Arguments that both kernels begin with.
+    fn arguments(self) -> Arguments {
+        let arguments = Arguments::new().with_u64(self.table).with_u32(self.gates).with_u32(self.experts);
+        arguments.with_u32(segment(self.most))
+    }
+
+    /// The rows of the operands of a gate product, if they fit together.
+    fn check(self, logit_cols: u32, [bank, other]: [DeviceMat; 2], mixed: DeviceMat) {
+        assert_eq!(logit_cols, self.logits, "gate: another number of logits");
+        assert_eq!(bank.cols, other.cols, "gate: the banks differ in width");
+        assert!(
+            mixed.cols.is_multiple_of(self.gates) && bank.cols == self.experts * (mixed.cols / self.gates),
+            "gate: a bank of {} columns and {} mixed values do not fit {} gates over {} experts",
+            bank.cols,
+            mixed.cols,
+            self.gates,
+            self.experts
+        );
+        assert_rows(bank, &[other, mixed]);
+    }
+}
+
+/// `seen` as kernels read it, u32: the number of logits, and an unused word; gate and logit of each reader of an expert,
+/// by expert of the first bank, then of the second; by gate its first logit, and the end; the expert of each logit, with
+/// the highest bit set where that is read from the second bank; by expert of both banks its first reader, and the end.
+pub fn seen_to_bytes(seen: &Seen) -> Vec<u8> {
+    let gates = (0..seen.gates()).map(|gate| (gate, seen.of(gate)));
+    let starts = gates.clone().map(|(_, (from, _))| from).chain([seen.logits()]);
+    // Gate, logit and expert of each reading.
+    let reads: Vec<[usize; 3]> = gates
+        .flat_map(|(gate, (from, own))| own.iter().enumerate().map(move |(i, &e)| [gate, from + i, e]))
+        .collect();
+    let experts = reads.iter().map(|&[_, logit, e]| e | usize::from(seen.is_apart(logit)) << 31);
+    let (mut readers, mut reader_starts) = (Vec::new(), vec![0]);
+    for (second, expert) in [false, true].into_iter().flat_map(|s| (0..seen.experts()).map(move |e| (s, e))) {
+        let own = reads.iter().filter(|&&[_, logit, e]| e == expert && seen.is_apart(logit) == second);
+        readers.extend(own.flat_map(|&[gate, logit, _]| [gate, logit]));
+        reader_starts.push(readers.len() / 2);
+    }
+    let words =
+        [seen.logits(), 0].into_iter().chain(readers).chain(starts).chain(experts).chain(reader_starts);
+    words.flat_map(|word| (word as u32).to_le_bytes()).collect()
+}
+
+/// As [`gate_combine`], where each gate weighs only the experts that it sees, of the second bank where it reads apart:
+/// `manygate_kernels::gate::gate_combine_seen`.
+///
+/// # Panics
+/// When the shapes do not fit together, or there are more than 12288 logits.
+pub fn gate_combine_seen(
+    seen: DeviceSeen,
+    logits: DeviceMat,
+    banks: [DeviceMat; 2],
+    weights: DeviceMat,
+    mixed: DeviceMat,
+) -> Launch {
+    seen.check(logits.cols, banks, mixed);
+    assert_rows(banks[0], &[logits, weights]);
+    assert_eq!(weights.cols, logits.cols, "gate: weights and logits differ in width");
+    let arguments = seen.arguments().with_mat(logits).with_mat(banks[0]).with_mat(banks[1]);
+    let arguments = arguments.with_mat(weights).with_mat(mixed);
+    launch("gate_combine_seen", banks[0].rows, logits.cols, arguments)
+}
+
+/// Gradients of [`gate_combine_seen`]: of the logits, and of the banks where they are wanted, each written or, where its
+/// flag says so, added to what is there. Without a gate that reads apart the second bank is not looked at.
+///
+/// # Panics
+/// When the shapes do not fit together, or there are more than 6144 logits.
+pub fn gate_combine_seen_dx(
+    seen: DeviceSeen,
+    weights: DeviceMat,
+    banks: [DeviceMat; 2],
+    has_apart: bool,
+    d_mixed: DeviceMat,
+    accumulate_logits: bool,
+    d_logits: DeviceMat,
+    d_banks: [Option<(bool, DeviceMat)>; 2],
+) -> Launch {
+    seen.check(weights.cols, banks, d_mixed);
+    assert_rows(banks[0], &[weights, d_logits]);
+    assert_eq!(d_logits.cols, weights.cols, "gate: d_logits and weights differ");
+    let none = DeviceMat { address: 0, ..banks[1] };
+    let other = if has_apart { banks[1] } else { none };
+    let arguments = seen.arguments().with_mat(weights).with_mat(banks[0]).with_mat(other).with_mat(d_mixed);
+    let mut arguments = arguments.with_u32(accumulate_logits.into()).with_mat(d_logits);
+    for d_bank in d_banks {
+        let (accumulate, d_bank) = d_bank.unwrap_or((false, none));
+        assert_rows(banks[0], &[d_bank]);
+        assert_eq!(d_bank.cols, banks[0].cols, "gate: a bank's gradient has another shape");
+        arguments = arguments.with_u32(accumulate.into()).with_mat(d_bank);
+    }
+    launch("gate_combine_seen_dx", banks[0].rows, 2 * weights.cols, arguments)
 }
 
 fn assert_rows(bank: DeviceMat, others: &[DeviceMat]) {

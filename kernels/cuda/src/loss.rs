@@ -47,11 +47,60 @@ pub fn bce_with_logits(
     let arguments =
         Arguments::new().with_mat(logits).with_u64(labels).with_u64(counted.unwrap_or(0)).with_u64(scale);
     let arguments = arguments.with_u32(accumulate.into()).with_mat(d_logits);
+    summing("bce_with_logits", logits.rows, arguments, loss)
+}
+
+/// Most events of [`bce_of_product`].
+pub const MOST_EVENTS: usize = 8;
+
+/// One of the events in a row of [`bce_of_product`].
+#[derive(Clone, Copy, Debug)]
+pub struct Event {
+    /// The logit of its probability given the event before, `[rows, 1]`, f32.
+    pub logits: DeviceMat,
+    /// Address of its labels, an f32 a row.
+    pub labels: u64,
+    /// Where the gradient goes, and whether it is added to what is there.
+    pub gradient: Option<(DeviceMat, bool)>,
+}
+
+/// Sum of the binary cross-entropies of the products of the events' probabilities, and the gradients at their logits.
+///
+/// `scale` is the address of the factor of the gradients; the sum is added to `loss`, as that of [`bce_with_logits`]. A
+/// row's label is the product of the events'. The rows that are there are those of the first logits.
+///
+/// # Panics
+/// When there is no event, there are more than [`MOST_EVENTS`], or logits and gradients are not one column of f32 each,
+/// of as many rows.
+pub fn bce_of_product(events: &[Event], scale: u64, loss: Option<LossSum>) -> Vec<Launch> {
+    assert!((1..=MOST_EVENTS).contains(&events.len()), "bce_of_product: {} events", events.len());
+    let rows = events[0].logits.rows;
+    let none = Event { logits: DeviceMat::new(0, rows, 1), labels: 0, gradient: None };
+    let (mut logits, mut gradients, mut labels) = (Vec::new(), Vec::new(), Vec::new());
+    let mut accumulates = 0;
+    for (i, event) in events.iter().copied().chain(std::iter::repeat(none)).take(MOST_EVENTS).enumerate() {
+        let (gradient, accumulate) = event.gradient.unwrap_or((none.logits, false));
+        for mat in [event.logits, gradient] {
+            let is_column = (mat.rows, mat.cols, mat.element) == (rows, 1, Element::F32);
+            assert!(is_column, "bce_of_product: logits or gradients are not one column of {rows} f32");
+        }
+        logits.extend(event.logits.to_bytes());
+        gradients.extend(gradient.to_bytes());
+        labels.extend(event.labels.to_le_bytes());
+        accumulates |= u32::from(accumulate) << i;
+    }
+    let arguments = Arguments::new().with_bytes(&[logits, gradients, labels].concat(), 8);
+    let arguments = arguments.with_u32(events.len() as u32).with_u64(scale).with_u32(accumulates);
+    summing("bce_of_product", rows, arguments, loss)
+}
+
+/// A launch over `rows` rows, whose last argument is where its blocks leave their sums, and what adds those up.
+fn summing(kernel: &'static str, rows: u32, arguments: Arguments, loss: Option<LossSum>) -> Vec<Launch> {
+    let partials = blocks(rows.into(), THREADS);
     let arguments = arguments.with_u64(loss.map_or(0, |loss| loss.partials));
-    let partials = blocks(logits.rows.into(), THREADS);
-    let rows = Launch::new(&LOSS, "bce_with_logits", partials, THREADS, arguments);
+    let over_rows = Launch::new(&LOSS, kernel, partials, THREADS, arguments);
     let sum = loss.filter(|_| partials > 0).map(|loss| add_partials(loss.partials, partials, loss.sum));
-    [rows].into_iter().chain(sum).collect()
+    [over_rows].into_iter().chain(sum).collect()
 }
 
 /// Adds the sum of `count` f64 values at `partials` to the one at `sum`.

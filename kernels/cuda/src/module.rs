@@ -50,7 +50,7 @@ pub static EMBEDDING_UPDATE: Family = Family {
 pub static GATE: Family = Family {
     name: "gate",
     ptx: include_str!("../ptx/gate.ptx"),
-    kernels: &["gate_combine", "gate_combine_dx"],
+    kernels: &["gate_combine", "gate_combine_dx", "gate_combine_seen", "gate_combine_seen_dx"],
 };
 
 /// Products of linear layers.
@@ -91,7 +91,7 @@ pub static GEMM_HOPPER_WIDE: Family = Family {
 pub static LOSS: Family = Family {
     name: "loss",
     ptx: include_str!("../ptx/loss.ptx"),
-    kernels: &["bce_with_logits", "add_partials", "losses_finite"],
+    kernels: &["bce_with_logits", "bce_of_product", "add_partials", "losses_finite"],
 };
 
 /// Batch normalisation.

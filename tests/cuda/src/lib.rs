@@ -111,6 +111,11 @@ impl Gpu {
         self.keep(buffer)
     }
 
+    /// Frees all memory: addresses so far are none of this device any more.
+    pub fn free_all(&mut self) {
+        self.buffers.clear();
+    }
+
     fn keep(&mut self, buffer: DeviceBuffer<u8>) -> u64 {
         let address = buffer.address();
         self.buffers.insert(address, buffer);

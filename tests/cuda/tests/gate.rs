@@ -1,9 +1,10 @@
 //! Gates on the device against those of the CPU.
 
-use manygate_cuda::{Element, gate as cuda};
+use manygate_cuda::Element;
+use manygate_cuda::gate::{self as cuda, DeviceSeen, seen_to_bytes};
 use manygate_cuda_tests::{Gpu, Window, first_difference};
 use manygate_kernels::activation::{Activation, activation_dx};
-use manygate_kernels::gate::{gate_combine, gate_combine_dx};
+use manygate_kernels::gate::{Seen, gate_combine, gate_combine_dx, gate_combine_seen, gate_combine_seen_dx};
 use manygate_kernels::{Isa, Mat, MatMut};
 use proptest::prelude::*;
 
@@ -210,6 +211,174 @@ proptest! {
         let found = (d_logits.download(&mut gpu, to.0), d_experts.download(&mut gpu, to.1));
         prop_assert_eq!(wrong(d_logits, &before.0, &found.0, &expected[0], &logits_most), None, "logits");
         prop_assert_eq!(wrong(d_experts, &before.1, &found.1, &expected[1], &most[1]), None, "experts");
+    }
+}
+
+/// Gates that see a part of each of two banks.
+#[derive(Clone, Debug)]
+struct SeenBank {
+    bank: Bank,
+    seen: Seen,
+    /// Which of the banks' gradients are wanted.
+    wanted: [bool; 2],
+}
+
+impl SeenBank {
+    fn any() -> impl Strategy<Value = SeenBank> {
+        (Bank::any(), any::<[bool; 2]>()).prop_map(|(bank, wanted)| {
+            let mut bank = Bank { experts: bank.experts.max(1), ..bank };
+            let sees = |gate: usize, expert: usize| (bank.seed >> ((gate * 7 + expert * 3) % 61)) & 1 == 0;
+            let gates: Vec<Vec<usize>> = (0..bank.gates)
+                .map(|t| {
+                    (0..bank.experts).filter(|&e| t == 0 || e == t % bank.experts || sees(t, e)).collect()
+                })
+                .collect();
+            // The first gate reads all of the first bank.
+            let apart = |t: usize, e: usize| t > 0 && bank.seed % 3 > 0 && (t + e) % 3 == 0;
+            let seen = Seen::reading_apart(bank.experts, &gates, apart).unwrap();
+            bank.seed |= 1;
+            SeenBank { bank, seen, wanted }
+        })
+    }
+
+    fn logits(&self) -> Window {
+        self.bank.window(self.seen.logits(), self.bank.elements[0])
+    }
+
+    fn upload(&self, gpu: &mut Gpu) -> DeviceSeen {
+        DeviceSeen::new(&self.seen, gpu.upload(&seen_to_bytes(&self.seen)))
+    }
+
+    /// The CPU's weights and mixtures.
+    fn combine(&self, logits: &[f32], banks: [&[f32]; 2]) -> (Vec<f32>, Vec<f32>) {
+        let Bank { live: rows, gates, width, experts, .. } = self.bank;
+        let count = self.seen.logits();
+        let (mut weights, mut mixed) = (vec![0.0; logits.len()], vec![0.0; rows * gates * width]);
+        gate_combine_seen(
+            Isa::best(),
+            &self.seen,
+            Mat::new(logits, rows, count),
+            banks.map(|bank| Mat::new(bank, rows, experts * width)),
+            MatMut::new(&mut weights, rows, count),
+            MatMut::new(&mut mixed, rows, gates * width),
+        );
+        (weights, mixed)
+    }
+
+    /// The CPU's gradients of logits and banks, added to `start`.
+    fn combine_dx(
+        &self,
+        weights: &[f32],
+        banks: [&[f32]; 2],
+        d_mixed: &[f32],
+        start: [Vec<f32>; 3],
+    ) -> [Vec<f32>; 3] {
+        let Bank { live: rows, gates, width, experts, .. } = self.bank;
+        let count = self.seen.logits();
+        let [mut d_logits, mut d_bank, mut d_other] = start;
+        gate_combine_seen_dx(
+            Isa::best(),
+            &self.seen,
+            Mat::new(weights, rows, count),
+            banks.map(|bank| Mat::new(bank, rows, experts * width)),
+            Mat::new(d_mixed, rows, gates * width),
+            true,
+            MatMut::new(&mut d_logits, rows, count),
+            [&mut d_bank, &mut d_other].map(|d| Some((true, MatMut::new(d, rows, experts * width)))),
+        );
+        [d_logits, d_bank, d_other]
+    }
+
+    /// Sums of all absolute terms of the gradients of the logits.
+    fn logits_most(&self, weights: &[f32], banks: [&[f32]; 2], d_mixed: &[f32], start: &[f32]) -> Vec<f32> {
+        let Bank { live, gates, width, experts, .. } = self.bank;
+        let mut most = start.iter().map(|v| v.abs()).collect::<Vec<_>>();
+        for (row, gate) in (0..live).flat_map(|row| (0..gates).map(move |gate| (row, gate))) {
+            let (from, own) = self.seen.of(gate);
+            let first = row * self.seen.logits() + from;
+            let d = &d_mixed[(row * gates + gate) * width..][..width];
+            let weighted: Vec<f32> = own
+                .iter()
+                .enumerate()
+                .map(|(i, e)| {
+                    let bank = banks[usize::from(self.seen.is_apart(from + i))];
+                    let expert = &bank[(row * experts + e) * width..][..width];
+                    weights[first + i] * d.iter().zip(expert).map(|(d, x)| (d * x).abs()).sum::<f32>()
+                })
+                .collect();
+            let mean: f32 = weighted.iter().sum();
+            (0..own.len()).for_each(|i| most[first + i] += weighted[i] + weights[first + i] * mean);
+        }
+        most
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(96))]
+
+    #[test]
+    fn mixtures_of_what_is_seen_are_those_of_the_cpu(case in SeenBank::any()) {
+        let (bank, mut gpu) = (&case.bank, Gpu::with_order(case.bank.seed));
+        let (logits, experts, mixed) = (case.logits(), bank.experts(), bank.mixed());
+        let weights = Window { element: bank.elements[2], ..logits };
+        let all_logits = logits.values(bank.seed, 4.0);
+        let all_banks = [1, 5].map(|salt| experts.values(bank.seed ^ salt, 1.0));
+        let before = (weights.values(bank.seed ^ 2, 1.0), mixed.values(bank.seed ^ 3, 1.0));
+        let (live_logits, live) = (logits.live_values(&all_logits), all_banks.each_ref().map(|b| experts.live_values(b)));
+        let expected = case.combine(&live_logits, live.each_ref().map(|b| &b[..]));
+        let most = live.each_ref().map(|b| absolute(b));
+        let scale = case.combine(&live_logits, most.each_ref().map(|b| &b[..]));
+
+        let seen = case.upload(&mut gpu);
+        let on_device = all_banks.each_ref().map(|b| experts.upload(&mut gpu, b));
+        let logits = logits.upload(&mut gpu, &all_logits);
+        let to = (weights.upload(&mut gpu, &before.0), mixed.upload(&mut gpu, &before.1));
+        gpu.launch(&cuda::gate_combine_seen(seen, logits, on_device, to.0, to.1));
+        let found = (weights.download(&mut gpu, to.0), mixed.download(&mut gpu, to.1));
+        prop_assert_eq!(wrong(weights, &before.0, &found.0, &expected.0, &scale.0), None, "weights");
+        prop_assert_eq!(wrong(mixed, &before.1, &found.1, &expected.1, &scale.1), None, "mixed");
+    }
+
+    #[test]
+    fn gradients_of_what_is_seen_are_those_of_the_cpu(case in SeenBank::any(), accumulate_other: bool) {
+        let (bank, mut gpu) = (&case.bank, Gpu::with_order(case.bank.seed));
+        let (weights, experts, d_mixed) = (case.logits(), bank.experts(), bank.mixed());
+        let d_logits = Window { element: bank.elements[1], ..weights };
+        let windows = [d_logits, experts, experts];
+        let add = [bank.accumulate.0, bank.accumulate.1, accumulate_other];
+        let all_weights = absolute(&weights.values(bank.seed, 1.0));
+        let all_banks = [1, 5].map(|salt| experts.values(bank.seed ^ salt, 1.0));
+        let all_mixed = d_mixed.values(bank.seed ^ 2, 1.0);
+        let before = [0, 1, 2].map(|i| windows[i].values(bank.seed ^ (6 + i as u64), 1.0));
+        let start = [0, 1, 2].map(|i| {
+            let live = windows[i].live_values(&before[i]);
+            if add[i] { live } else { vec![0.0; live.len()] }
+        });
+        let live = all_banks.each_ref().map(|b| experts.live_values(b));
+        let (live_weights, live_mixed) = (weights.live_values(&all_weights), d_mixed.live_values(&all_mixed));
+        let banks = live.each_ref().map(|b| &b[..]);
+        let expected = case.combine_dx(&live_weights, banks, &live_mixed, start.clone());
+        let most_mixed = absolute(&live_mixed);
+        let mut scale = case.combine_dx(&live_weights, banks, &most_mixed, start.each_ref().map(|s| absolute(s)));
+        scale[0] = case.logits_most(&live_weights, banks, &most_mixed, &start[0]);
+
+        let seen = case.upload(&mut gpu);
+        let on_device = all_banks.each_ref().map(|b| experts.upload(&mut gpu, b));
+        let (weights, d_mixed) = (weights.upload(&mut gpu, &all_weights), d_mixed.upload(&mut gpu, &all_mixed));
+        let to = [0, 1, 2].map(|i| windows[i].upload(&mut gpu, &before[i]));
+        let has_apart = case.seen.has_apart();
+        let d_banks = [0, 1].map(|i| (case.wanted[i] && (i == 0 || has_apart)).then_some((add[1 + i], to[1 + i])));
+        gpu.launch(&cuda::gate_combine_seen_dx(
+            seen, weights, on_device, has_apart, d_mixed, add[0], to[0], d_banks,
+        ));
+        for i in 0..3 {
+            let found = windows[i].download(&mut gpu, to[i]);
+            if i == 0 || d_banks[i - 1].is_some() {
+                prop_assert_eq!(wrong(windows[i], &before[i], &found, &expected[i], &scale[i]), None, "gradient {}", i);
+            } else {
+                prop_assert_eq!(first_difference(&found, &before[i]), None, "nobody wants gradient {}", i);
+            }
+        }
     }
 }
 

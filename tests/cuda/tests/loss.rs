@@ -1,6 +1,6 @@
 //! Losses on the device: gradients have the bits of the CPU's fused instruction sets, sums have another order.
 
-use manygate_cuda::loss::{self, LossSum};
+use manygate_cuda::loss::{self, Event, LossSum};
 use manygate_cuda_tests::{Gpu, Window, first_difference, values};
 use manygate_kernels::{Isa, Mat, MatMut};
 use proptest::prelude::*;
@@ -169,5 +169,93 @@ fn the_guard_tells_means_and_whether_they_are_finite() {
         go_on = gpu.upload(&[1u32]);
         gpu.launch(&loss::losses_finite(of, by, Some(begins), 3, means, go_on));
         assert_eq!(gpu.download::<u32>(go_on, 1), [1], "the part of {bad} was not asked for");
+    }
+}
+
+/// The loss of a row, and the slopes at its logits, in f64: `1 - p` is a sum of what each event loses.
+fn product_in_f64(logits: &[f32], label: f64) -> (f64, Vec<f64>) {
+    let sigmoid = |x: f64| 1.0 / (1.0 + (-x).exp());
+    let (mut product, mut rest) = (1.0, 0.0);
+    for &x in logits {
+        rest += product * sigmoid(-f64::from(x));
+        product *= sigmoid(f64::from(x));
+    }
+    let slope = |&x: &f32| sigmoid(-f64::from(x)) * ((1.0 - label) * product / rest - label);
+    (-label * product.ln() - (1.0 - label) * rest.ln(), logits.iter().map(slope).collect())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(32))]
+
+    #[test]
+    fn products_of_probabilities_agree_with_f64(
+        rows in prop_oneof![0usize..5, 250usize..260, Just(700)], missing in prop_oneof![Just(0usize), 0usize..300],
+        events in 1usize..=loss::MOST_EVENTS, around in (0usize..3, 0usize..3), wanted: u8, accumulate: u8,
+        range in prop_oneof![Just(4.0f32), Just(60.0)], seed: u64,
+    ) {
+        let live = rows.saturating_sub(missing);
+        let window = Window { live, before: around.0, behind: around.1, ..Window::whole(rows, 1) };
+        let logits: Vec<Vec<f32>> = (0..events).map(|j| window.values(seed ^ j as u64, range)).collect();
+        let before: Vec<Vec<f32>> = (0..events).map(|j| window.values(seed ^ (40 + j as u64), 1.0)).collect();
+        let label = |j: usize| values(seed ^ (80 + j as u64), rows, 1.0).into_iter().map(|v| f32::from(v > -0.7)).collect();
+        let labels: Vec<Vec<f32>> = (0..events).map(label).collect();
+        let is_set = |bits: u8, j: usize| bits >> j & 1 == 1;
+        let scale = 0.7f32 / 3.0;
+        let run = |order: u64| {
+            let mut gpu = Gpu::with_order(order);
+            let all: Vec<Event> = (0..events).map(|j| Event {
+                logits: window.upload(&mut gpu, &logits[j]),
+                labels: gpu.upload(&labels[j]),
+                gradient: is_set(wanted, j).then(|| (window.upload(&mut gpu, &before[j]), is_set(accumulate, j))),
+            }).collect();
+            let (scale, sum) = (gpu.upload(&[scale]), gpu.upload(&[2.5f64]));
+            let partials = gpu.allocate::<f64>(loss::partials_of(rows as u32) as usize);
+            let launches = loss::bce_of_product(&all, scale, Some(LossSum { sum, partials }));
+            launches.iter().for_each(|launch| gpu.launch(launch));
+            let found: Vec<_> =
+                all.iter().map(|event| event.gradient.map(|(to, _)| window.download(&mut gpu, to))).collect();
+            (found, gpu.download::<f64>(sum, 1)[0])
+        };
+        let (found, sum) = run(0);
+        let own: Vec<Vec<f32>> = logits.iter().map(|all| window.live_values(all)).collect();
+        let row = |r: usize| product_in_f64(
+            &own.iter().map(|of| of[r]).collect::<Vec<_>>(), labels.iter().map(|of| f64::from(of[r])).product());
+        let expected: Vec<(f64, Vec<f64>)> = (0..live).map(row).collect();
+        let total = 2.5 + expected.iter().map(|(loss, _)| loss).sum::<f64>();
+        prop_assert!((sum - total).abs() <= 1e-6 * total, "{} {}", sum, total);
+        for (j, found) in found.iter().enumerate() {
+            let Some(found) = found else { continue };
+            let was = window.live_values(&before[j]);
+            let inside = window.live_values(found);
+            prop_assert_eq!(first_difference(found, &window.replaced(&before[j], &inside)), None);
+            for r in 0..live {
+                let base = if is_set(accumulate, j) { f64::from(was[r]) } else { 0.0 };
+                let slope = base + f64::from(scale) * expected[r].1[j];
+                let difference = (f64::from(inside[r]) - slope).abs();
+                prop_assert!(difference <= 1e-6 * (base.abs() + slope.abs()) + 1e-12, "event {} row {}", j, r);
+            }
+        }
+        let again = run(seed | 1);
+        prop_assert_eq!((found, sum.to_bits()), (again.0, again.1.to_bits()), "the order of warps shows");
+    }
+}
+
+#[test]
+fn what_is_not_finite_shows_in_products() {
+    for wrong in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+        for (logits, label) in [([wrong, 0.5], 0.0), ([0.5, wrong], 1.0)] {
+            let mut gpu = Gpu::new();
+            let event = |gpu: &mut Gpu, z| Event {
+                logits: gpu.upload_mat(&[z], 1, 1, 1),
+                labels: gpu.upload(&[label]),
+                gradient: None,
+            };
+            let events = logits.map(|z| event(&mut gpu, z));
+            let (scale, sum) = (gpu.upload(&[1.0f32]), gpu.upload(&[0.0f64]));
+            let partials = gpu.allocate::<f64>(1);
+            let launches = loss::bce_of_product(&events, scale, Some(LossSum { sum, partials }));
+            launches.iter().for_each(|launch| gpu.launch(launch));
+            assert!(gpu.download::<f64>(sum, 1)[0].is_nan(), "{logits:?}");
+        }
     }
 }

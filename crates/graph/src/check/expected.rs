@@ -33,7 +33,7 @@ pub(super) struct Data {
     pub(super) seen: Vec<Matrix>,
     pub(super) tables: Vec<Vec<f32>>,
     pub(super) batch: Batch,
-    /// The rows from the last to the first.
+    /// The caller's rows: from the last to the first, or empty where they were not moved.
     caller_rows: Vec<u32>,
     /// Weights of the output in the loss; [`None`] for an op that is a loss itself.
     pub(super) output_weights: Option<Arc<[f32]>>,
@@ -92,7 +92,13 @@ fn rows_of(graph: &Graph, value: Value) -> bool {
 }
 
 impl Data {
-    pub(super) fn new(case: &Case, rows: usize, activated: bool) -> std::result::Result<Data, String> {
+    /// Made-up numbers for `rows` rows, which stand in another order than the caller's where they were `moved`.
+    pub(super) fn new(
+        case: &Case,
+        rows: usize,
+        activated: bool,
+        moved: bool,
+    ) -> std::result::Result<Data, String> {
         let (graph, output) = alone(case).map_err(|e| e.to_string())?;
         let (root, from) = graph.root(output);
         let (op, _) = op_of(&graph, root.index());
@@ -112,7 +118,7 @@ impl Data {
             seen,
             tables,
             batch,
-            caller_rows: (0..rows as u32).rev().collect(),
+            caller_rows: if moved { (0..rows as u32).rev().collect() } else { Vec::new() },
             output_weights: None,
             own_part: op.loss().map(|l| graph.losses[l.index()].clone()),
             other_weights: Vec::new(),

@@ -1,12 +1,14 @@
 //! Ops that surround the op under test.
 
+use crate::device::{DeviceOp, DeviceStep};
 use crate::graph::LossId;
-use crate::op::{Backward, Forward, Matrix, Op, Rowset, Saved, activate_f64};
+use crate::op::{Backward, Forward, Matrix, Op, Rowset, Saved};
 use crate::shape::{Shape, Space};
 use manygate_core::Batch;
-use manygate_kernels::activation::{self, Activation};
+use manygate_cuda::activation::activation_dx;
+use manygate_cuda::{DeviceMat, Element, elementwise};
+use manygate_kernels::activation;
 use manygate_kernels::{Mat, MatMut};
-use std::ops::Range;
 use std::sync::Arc;
 
 /// Given values, `[batch, cols]`, one row for each of the batch.
@@ -39,6 +41,10 @@ impl Op for Source {
 
     fn backward(&self, _tile: &mut Backward<'_>) {}
 
+    fn on_device(&self) -> Option<&dyn DeviceOp> {
+        Some(self)
+    }
+
     fn reference(&self, _inputs: &[Matrix], _tables: &[Matrix], batch: &Batch) -> Matrix {
         let data = self.values.iter().copied().map(f64::from).collect();
         let rows = self.bag.map_or(batch.rows, |bag| batch.bags[bag].ids.len());
@@ -46,51 +52,20 @@ impl Op for Source {
     }
 }
 
-/// An activation of its own, so that an op above it finds one below itself.
-#[derive(Clone, Debug)]
-pub(super) struct Activate {
-    pub(super) activation: Activation,
-    pub(super) cols: usize,
+impl DeviceOp for Source {
+    fn forward(&self, step: &mut DeviceStep<'_>) {
+        let to = step.output();
+        let values = constant(step, &self.values, to);
+        step.launch(elementwise::copy_columns(values, false, to));
+    }
+
+    fn backward(&self, _step: &mut DeviceStep<'_>) {}
 }
 
-impl Op for Activate {
-    fn name(&self) -> &'static str {
-        "activate"
-    }
-
-    fn output(&self, inputs: &[Shape]) -> Result<Shape, String> {
-        Ok(inputs[0].with_cols(self.cols))
-    }
-
-    fn saved(&self) -> Saved {
-        Saved { inputs: 0, output: true }
-    }
-
-    fn activated(&self) -> Option<(Activation, Range<usize>)> {
-        Some((self.activation, 0..self.cols))
-    }
-
-    fn forward(&self, tile: &mut Forward<'_>) {
-        let mut y = tile.take_output();
-        combine(tile.input(0), y.reborrow(), |_, v| v);
-        activation::activate(tile.at.isa, self.activation, y);
-    }
-
-    fn backward(&self, tile: &mut Backward<'_>) {
-        let mut dy = tile.take_output_gradient();
-        if !tile.activation_done {
-            activation::activation_dx(tile.at.isa, self.activation, tile.output(), dy.reborrow());
-        }
-        if let Some(dx) = tile.take_gradient(0) {
-            combine(dy.as_mat(), dx.to, |old, d| if dx.accumulate { old + d } else { d });
-        }
-    }
-
-    fn reference(&self, inputs: &[Matrix], _tables: &[Matrix], _batch: &Batch) -> Matrix {
-        let mut y = inputs[0].clone();
-        y.data.iter_mut().for_each(|v| *v = activate_f64(self.activation, *v));
-        y
-    }
+/// Values in device memory, as a matrix with the rows and columns of `like`.
+fn constant(step: &mut DeviceStep<'_>, values: &[f32], like: DeviceMat) -> DeviceMat {
+    let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+    DeviceMat { address: step.constant(&bytes), stride: like.cols, element: Element::F32, ..like }
 }
 
 /// The loss `Σ w · y` of a value with a row a sample, or of a matrix that exists once.
@@ -144,6 +119,10 @@ impl Op for Weigh {
         Some(self.loss)
     }
 
+    fn on_device(&self) -> Option<&dyn DeviceOp> {
+        Some(self)
+    }
+
     fn forward(&self, tile: &mut Forward<'_>) {
         let (y, (weights, share)) = (tile.input(0), self.tile(tile.at));
         let loss = tile.take_loss(self.loss.index());
@@ -173,6 +152,20 @@ impl Op for Weigh {
         let products = inputs[0].data.iter().zip(&*self.weights).map(|(y, &w)| y * f64::from(w));
         terms.set(0, 0, products.sum());
         terms
+    }
+}
+
+/// Its factor is 1 in every check, and its sum is none of what a device is asked for.
+impl DeviceOp for Weigh {
+    fn forward(&self, _step: &mut DeviceStep<'_>) {}
+
+    fn backward(&self, step: &mut DeviceStep<'_>) {
+        let Some(dy) = step.take_gradient(0) else { return };
+        let weights = constant(step, &self.weights, dy.to);
+        step.launch(elementwise::copy_columns(weights, dy.accumulate, dy.to));
+        if let Some((activation, y)) = dy.mask {
+            step.launch(activation_dx(activation, y, dy.to));
+        }
     }
 }
 

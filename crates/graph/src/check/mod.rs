@@ -15,7 +15,8 @@
 //!
 //! A channel of an input that moves one of the output must be in [`Op::reach`](crate::Op::reach).
 //!
-//! [`check_plan`] does the same for a whole model.
+//! [`check_on_device`] leads an op along the same paths as launches on a device, where it has them. [`check_plan`] does
+//! the same as [`check`] for a whole model.
 //!
 //! A gradient that the op drops, or an input that it reads backward without having saved it, stops the plan itself.
 //!
@@ -32,11 +33,15 @@
 //! ```
 
 mod expected;
+mod found;
 mod helpers;
+mod on_cpu;
+mod on_device;
 mod plan;
 mod reach;
 mod setting;
 
+pub use on_device::{CheckedOnDevice, DeviceRunner, check_on_device};
 pub use plan::{PlanReference, check_plan};
 
 use crate::graph::{Graph, Value};
@@ -116,6 +121,11 @@ impl Case {
         &self.name
     }
 
+    /// The name of its op; [`None`] where it cannot be declared.
+    pub fn op_name(&self) -> Option<&'static str> {
+        self.on_device().map(|(op, _)| op)
+    }
+
     /// The name of its op, and whether a CUDA device can run it; [`None`] where it cannot be declared.
     pub(crate) fn on_device(&self) -> Option<(&'static str, bool)> {
         let (graph, output) = expected::alone(self).ok()?;
@@ -146,13 +156,13 @@ pub fn check(case: &Case, isas: &[Isa]) -> std::result::Result<(), String> {
     for rows in ROWS {
         for activated in [false, true] {
             // What is expected takes most of the time, and depends on no instruction set.
-            let data = expected::Data::new(case, rows, activated).map_err(|m| told(&rows, m))?;
+            let data = expected::Data::new(case, rows, activated, true).map_err(|m| told(&rows, m))?;
             if rows == ROWS_OF_REACH {
                 reach::check(case, &data).map_err(|m| told(&"reach", m))?;
             }
             for &isa in isas {
                 for setting in setting::settings(case, &data, isa, activated) {
-                    setting::run(case, &data, &setting).map_err(|m| told(&format!("{isa}, {setting}"), m))?;
+                    on_cpu::run(case, &data, &setting).map_err(|m| told(&format!("{isa}, {setting}"), m))?;
                 }
             }
         }

@@ -1,7 +1,8 @@
 //! The gradients of a whole plan against finite differences of its ops' references.
 
 use super::expected::Sampled;
-use super::setting::{compare, compare_above, flat, lane_sum, scatter};
+use super::found::{compare, compare_above, scatter};
+use super::on_cpu::{flat, lane_sum};
 use crate::graph::{Kind, Value};
 use crate::op::Matrix;
 use crate::param::{Layout, Parameters};
@@ -98,7 +99,7 @@ impl PlanReference {
             gradient(&block.name, &lane_sum(plan, &ws, range), expected)?;
         }
         if !self.tables.is_empty() {
-            let found = scatter(plan, &ws, input.batch);
+            let found = scatter(plan, input.batch, |source| flat(plan.sparse_gradient(&ws, source)));
             for ((spec, found), expected) in plan.tables().iter().zip(&found).zip(&self.tables) {
                 gradient(&spec.name, found, expected)?;
             }

@@ -146,7 +146,7 @@ impl BatchLayout {
     /// Writes a batch that fits `plan` into the host's copy of the block, with the factor of each loss part in `seeds`.
     ///
     /// # Errors
-    /// When the batch does not fit the plan, or is larger than the layout.
+    /// When the batch does not fit the plan, is larger than the layout, or has rows in another order than the caller's.
     pub fn fill(
         &self,
         plan: &Plan,
@@ -157,6 +157,9 @@ impl BatchLayout {
     ) -> Result<()> {
         plan.check_batch(batch)?;
         self.check_size(batch)?;
+        if !draws.caller_rows.is_empty() {
+            return Err(Error::graph("run", "a device keeps the rows of a batch in the caller's order"));
+        }
         let at = &self.offsets;
         write(block, at.row_range, [0, batch.rows as u32].map(u32::to_le_bytes));
         for (offset, ids) in at.ids.iter().zip(&batch.ids) {

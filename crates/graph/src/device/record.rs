@@ -187,6 +187,21 @@ impl Plan {
         Places::new(self, memory, capacity, precision).kept(source.place)
     }
 
+    /// The gradient of the value tapped as `name`, from the last run: `[rows of the batch, width]`.
+    ///
+    /// # Errors
+    /// When there is no such tap, or no gradient reaches it.
+    pub fn device_tapped_gradient(
+        &self,
+        memory: &DeviceMemory,
+        capacity: &Capacity,
+        precision: Precision,
+        name: &str,
+    ) -> Result<DeviceMat> {
+        let place = self.tap(name)?;
+        Ok(Places::new(self, memory, capacity, precision).kept(place))
+    }
+
     /// Output number `index`, see [`Plan::output_names`], of the last run: `[rows of the batch, width]`.
     pub fn device_output(&self, memory: &DeviceMemory, capacity: &Capacity, index: usize) -> DeviceMat {
         Places::new(self, memory, capacity, Precision::F32).kept(self.outputs[index].1)

@@ -15,10 +15,13 @@
 //! Backward: `dx_j = scale · (−y (1 − q_j) + (1 − y) p (1 − q_j) / (1 − p))`, the quotient taken in logs.
 
 use crate::check::Case;
+use crate::device::{Capacity, DeviceOp, DeviceStep};
 use crate::graph::{Graph, LossId, LossPart, Over, Value};
 use crate::op::{Backward, Forward, Matrix, Op, Reads, Saved};
 use crate::shape::Shape;
 use manygate_core::Batch;
+use manygate_cuda::DeviceMat;
+use manygate_cuda::loss::{self as cuda, Event, LossSum};
 use std::ops::Range;
 
 /// The loss of several events in a row, see the [module](self). Inputs: the logits, in order.
@@ -104,6 +107,10 @@ impl Op for BceOfProduct {
         Some(self.loss)
     }
 
+    fn on_device(&self) -> Option<&dyn DeviceOp> {
+        if self.labels.len() <= cuda::MOST_EVENTS { Some(self) } else { None }
+    }
+
     fn forward(&self, tile: &mut Forward<'_>) {
         let (at, sum) = (tile.at, tile.take_loss(self.loss.index()));
         for r in 0..at.rows {
@@ -139,6 +146,39 @@ impl Op for BceOfProduct {
             terms.set(r, 0, -y * product.ln() - (1.0 - y) * rest.ln());
         }
         terms
+    }
+}
+
+impl DeviceOp for BceOfProduct {
+    fn scratch(&self, capacity: &Capacity, _inputs: &[Shape]) -> u64 {
+        8 * u64::from(cuda::partials_of(capacity.rows as u32))
+    }
+
+    fn forward(&self, step: &mut DeviceStep<'_>) {
+        let sum = LossSum { sum: step.loss_sum(self.loss), partials: step.scratch() };
+        let events = self.events(step, |_, _| None);
+        step.launch_all(cuda::bce_of_product(&events, step.scale(self.loss), Some(sum)));
+    }
+
+    fn backward(&self, step: &mut DeviceStep<'_>) {
+        let events = self
+            .events(step, |step, i| step.take_gradient(i).map(|gradient| (gradient.to, gradient.accumulate)));
+        step.launch_all(cuda::bce_of_product(&events, step.scale(self.loss), None));
+    }
+}
+
+impl BceOfProduct {
+    /// The events, with the gradients that `take` gives.
+    fn events(
+        &self,
+        step: &mut DeviceStep<'_>,
+        take: impl Fn(&mut DeviceStep<'_>, usize) -> Option<(DeviceMat, bool)>,
+    ) -> Vec<Event> {
+        let event = |(i, task): (usize, usize)| {
+            let gradient = take(step, i);
+            Event { logits: step.input(i), labels: step.batch().labels[task], gradient }
+        };
+        self.labels.clone().enumerate().map(event).collect()
     }
 }
 

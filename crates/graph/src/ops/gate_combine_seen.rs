@@ -11,12 +11,15 @@
 //! Backward as [`gate_combine`](super::gate_combine), over what a gate sees.
 
 use crate::check::Case;
+use crate::device::{Capacity, DeviceOp, DeviceStep, Halves};
 use crate::graph::{Graph, Value};
 use crate::op::{Backward, Forward, Matrix, Op, Saved};
 use crate::shape::{Shape, Space};
 use manygate_core::{Batch, Error};
+use manygate_cuda::DeviceMat;
+use manygate_cuda::gate::{self as cuda, DeviceSeen};
+use manygate_kernels::MatMut;
 use manygate_kernels::gate::{self, Seen};
-use manygate_kernels::{Mat, MatMut};
 
 /// Gates over parts of a bank and the mixtures, see the [module](self). Inputs: logits, bank and, where a gate reads
 /// [apart](Seen::reading_apart), the other bank.
@@ -32,7 +35,7 @@ impl GateCombineSeen {
     }
 
     /// The bank, and the one that is read apart: the same where there is one.
-    fn banks<'a>(&self, input: impl Fn(usize) -> Mat<'a>) -> [Mat<'a>; 2] {
+    fn banks<M>(&self, input: impl Fn(usize) -> M) -> [M; 2] {
         [input(1), input(if self.seen.has_apart() { 2 } else { 1 })]
     }
 
@@ -97,6 +100,10 @@ impl Op for GateCombineSeen {
         }
     }
 
+    fn on_device(&self) -> Option<&dyn DeviceOp> {
+        Some(self)
+    }
+
     fn forward(&self, tile: &mut Forward<'_>) {
         let (logits, banks) = (tile.input(0), self.banks(|i| tile.input(i)));
         let (weights, mixed) = (tile.take_extra(), tile.take_output());
@@ -142,6 +149,43 @@ impl Op for GateCombineSeen {
             }
         }
         y
+    }
+}
+
+impl DeviceOp for GateCombineSeen {
+    fn halves(&self) -> Halves {
+        Halves::ALL
+    }
+
+    fn scratch(&self, capacity: &Capacity, inputs: &[Shape]) -> u64 {
+        4 * (capacity.rows * inputs[0].cols) as u64
+    }
+
+    fn forward(&self, step: &mut DeviceStep<'_>) {
+        let seen = self.on(step);
+        let (logits, banks) = (step.input(0), self.banks(|i| step.input(i)));
+        step.launch(cuda::gate_combine_seen(seen, logits, banks, step.extra(), step.output()));
+    }
+
+    fn backward(&self, step: &mut DeviceStep<'_>) {
+        let (seen, has_apart) = (self.on(step), self.seen.has_apart());
+        let (weights, banks, d_mixed) = (step.extra(), self.banks(|i| step.input(i)), step.output_gradient());
+        // The kernel always gives the gradient of the logits; where nobody wants it, it goes to scratch.
+        let spare = DeviceMat { address: step.scratch(), stride: weights.cols, ..weights };
+        let (add_logits, d_logits) =
+            step.take_gradient(0).map_or((false, spare), |gradient| (gradient.accumulate, gradient.to));
+        let mut d_bank = |i| step.take_gradient(i).map(|gradient| (gradient.accumulate, gradient.to));
+        let d_banks = [d_bank(1), if has_apart { d_bank(2) } else { None }];
+        step.launch(cuda::gate_combine_seen_dx(
+            seen, weights, banks, has_apart, d_mixed, add_logits, d_logits, d_banks,
+        ));
+    }
+}
+
+impl GateCombineSeen {
+    /// What the gates see, in device memory.
+    fn on(&self, step: &mut DeviceStep<'_>) -> DeviceSeen {
+        DeviceSeen::new(&self.seen, step.constant(&cuda::seen_to_bytes(&self.seen)))
     }
 }
 

@@ -1,0 +1,151 @@
+//! A case on a device: the same paths of a plan, as launches over the whole batch.
+
+use super::expected::Data;
+use super::found::{Found, Results, with_input};
+use super::setting::{Setting, settings_in};
+use super::{Case, LONGEST};
+use crate::device::{Capacity, DeviceMemory};
+use crate::plan::{Plan, SparseSource};
+use crate::run::Input;
+use manygate_core::Result;
+use manygate_cuda::{DeviceMat, Precision};
+use manygate_kernels::Isa;
+use std::ops::Range;
+
+/// Numbers of rows that a case is checked with, and those that memory and launches are made for.
+const ROWS: [(usize, usize); 3] = [(1, 1), (7, 12), (34, 34)];
+
+/// A device that plans run on.
+pub trait DeviceRunner {
+    /// Runs `plan` over the batch of `input`, in memory for `capacity` that holds no number where the plan writes; tells
+    /// where that memory is.
+    ///
+    /// # Errors
+    /// Why it cannot, or what a launch did that is not allowed.
+    fn run(
+        &mut self,
+        plan: &Plan,
+        input: &Input<'_>,
+        capacity: &Capacity,
+    ) -> std::result::Result<DeviceMemory, String>;
+
+    /// `count` bytes of that memory.
+    fn read(&mut self, address: u64, count: usize) -> Vec<u8>;
+}
+
+/// What became of a case on a device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CheckedOnDevice {
+    /// It is right there, in so many runs.
+    Right(usize),
+    /// The op has no launches.
+    NoLaunches,
+    /// No device runs plans with it: why.
+    Refused(String),
+}
+
+/// Checks a case on a device, in every setting in which a tile holds the whole batch: 1, 7 and 34 rows, of which 7 are
+/// fewer than there is room for.
+///
+/// # Errors
+/// A message with the first value that is wrong: setting, tensor, index, both values.
+///
+/// # Panics
+/// When the op's launches drop a gradient or read what it did not save.
+pub fn check_on_device(
+    case: &Case,
+    device: &mut dyn DeviceRunner,
+) -> std::result::Result<CheckedOnDevice, String> {
+    if !case.on_device().is_some_and(|(_, runs)| runs) {
+        return Ok(CheckedOnDevice::NoLaunches);
+    }
+    let mut runs = 0;
+    for (rows, most) in ROWS {
+        for activated in [false, true] {
+            let told = |what: &dyn std::fmt::Display, m: String| format!("{}, {what}: {m}", case.name);
+            let data = Data::new(case, rows, activated, false).map_err(|m| told(&rows, m))?;
+            for setting in settings_in((most, most), case, &data, Isa::best(), activated) {
+                let text = |e: manygate_core::Error| told(&setting, e.to_string());
+                let Some(plan) = setting.plan(case, &data).map_err(text)? else { continue };
+                if let Err(why) = plan.check_device() {
+                    return Ok(CheckedOnDevice::Refused(why.to_string()));
+                }
+                let capacity = Capacity { rows: most, ids: vec![most * LONGEST; data.batch.bags.len()] };
+                run(case, &data, &setting, &plan, &capacity, device).map_err(|m| told(&setting, m))?;
+                runs += 1;
+            }
+        }
+    }
+    Ok(CheckedOnDevice::Right(runs))
+}
+
+fn run(
+    case: &Case,
+    data: &Data,
+    setting: &Setting,
+    plan: &Plan,
+    capacity: &Capacity,
+    device: &mut dyn DeviceRunner,
+) -> std::result::Result<(), String> {
+    let text = |e: manygate_core::Error| e.to_string();
+    let memory = with_input(case, data, plan, |input| device.run(plan, input, capacity)).map_err(text)??;
+    let own_loss = data.own_part.is_some();
+    let mut results = OnDevice { plan, memory, capacity, own_loss, device };
+    Found::read(case, data, setting, plan, &mut results).map_err(text)?.compare(case, data, setting)
+}
+
+/// What a run left in a device's memory.
+struct OnDevice<'a> {
+    plan: &'a Plan,
+    memory: DeviceMemory,
+    capacity: &'a Capacity,
+    /// Whether the op under test is a loss: the other losses are not summed.
+    own_loss: bool,
+    device: &'a mut dyn DeviceRunner,
+}
+
+impl OnDevice<'_> {
+    fn words(&mut self, address: u64, count: usize) -> Vec<u32> {
+        let bytes = self.device.read(address, 4 * count);
+        let (words, _) = bytes.as_chunks();
+        words.iter().map(|&word| u32::from_le_bytes(word)).collect()
+    }
+
+    fn values(&mut self, address: u64, count: usize) -> Vec<f32> {
+        self.words(address, count).into_iter().map(f32::from_bits).collect()
+    }
+
+    /// The rows of a matrix that are there, without what lies between them.
+    fn flat(&mut self, mat: DeviceMat) -> Vec<f32> {
+        let rows = if mat.live_rows == 0 { mat.rows } else { self.words(mat.live_rows, 1)[0] };
+        let start = |row: u32| mat.address + 4 * u64::from(row) * u64::from(mat.stride);
+        (0..rows).flat_map(|row| self.values(start(row), mat.cols as usize)).collect()
+    }
+}
+
+impl Results for OnDevice<'_> {
+    fn output(&mut self) -> Result<Vec<f32>> {
+        let mat = self.plan.device_output(&self.memory, self.capacity, 0);
+        Ok(self.flat(mat))
+    }
+
+    fn loss(&mut self, part: usize) -> Option<f64> {
+        let at = self.memory.losses + 8 * u64::from(self.plan.device_loss_begins()[part]);
+        let [low, high] = self.words(at, 2)[..] else { return None };
+        self.own_loss.then(|| f64::from_bits(u64::from(high) << 32 | u64::from(low)))
+    }
+
+    fn tapped(&mut self, name: &str) -> Result<Vec<f32>> {
+        let mat = self.plan.device_tapped_gradient(&self.memory, self.capacity, Precision::F32, name)?;
+        Ok(self.flat(mat))
+    }
+
+    fn parameters(&mut self, range: Range<usize>) -> Vec<f32> {
+        self.values(self.memory.gradients + 4 * range.start as u64, range.len())
+    }
+
+    fn rows(&mut self, source: &SparseSource) -> Vec<f32> {
+        let mat = self.plan.device_sparse_gradient(&self.memory, self.capacity, Precision::F32, source);
+        self.flat(mat)
+    }
+}
