@@ -9,70 +9,113 @@
 // weights. More than four gates read the columns again, out of the first-level cache. Where gates see a part of the bank
 // each, forward every gate goes over its own experts, and what others have read comes out of that cache; backward each
 // expert meets its readers.
+//
+// What bounds it is instructions: on an H200 800 of them a row, forward, took 90 us, and 2,050 backward 153 us, as many as
+// the device gives. So over a whole bank weights stand four gates by four, with 0 for what is not there, and nobody asks
+// for each of them whether it is; and a warp has row after row, of which it asks for the next one's lines meanwhile.
 #include "activation.cuh"
 #include "gate.cuh"
 
 // Gates that are served together.
 constexpr u32 GATES = 4;
-// Experts whose columns are on their way at once.
-constexpr u32 AHEAD = 8;
+// Experts whose columns are on their way at once, and that are worked on together.
+constexpr u32 AHEAD = 8, TOGETHER = 4;
 // Columns that a warp takes at a time.
 constexpr u32 COLUMNS = 4 * 32;
 
-// The sums of the experts by `weights`, of each gate.
+// Experts, with those that are not there of the last ones that are worked on together.
+DEVICE u32 padded(u32 experts) { return (experts + TOGETHER - 1) / TOGETHER * TOGETHER; }
+
+// Weights of four gates for each expert.
+DEVICE u32 quads_of(const Bank& bank) { return (bank.gates + GATES - 1) / GATES * padded(bank.experts); }
+
+// Weights of gates that are served together, expert by expert; 0 for gates and experts that there are not. Nobody asks
+// then, expert by expert, what there is.
+DEVICE void group_weights(const Bank& bank, const float* weights, float4* grouped) {
+  const u32 experts = padded(bank.experts);
+  for (u32 first = 0; first < bank.gates; first += GATES) {
+    for (u32 i = threadIdx.x % 32; i < experts * GATES; i += 32) {
+      const u32 e = i / GATES, gate = first + i % GATES;
+      const bool there = gate < bank.gates && e < bank.experts;
+      ((float*)grouped)[i] = there ? weights[bank.first_logit(gate) + e] : 0.0f;
+    }
+    grouped += experts;
+  }
+}
+
+// The columns of TOGETHER experts, or more, from `first` on, as they lie in memory; 0 for experts that there are not.
+template <QuadKind KIND, u32 COUNT>
+DEVICE void load_experts(const Bank& bank, const Parts& experts, u32 first, u32 col, QuadBits (&bits)[COUNT]) {
+  const unsigned char* from = experts.at(col) + (u64)first * experts.part_bytes;
+#pragma unroll
+  for (u32 a = 0; a < COUNT; a++) {
+    bits[a] = {};
+    if (first + a < bank.experts) experts.load<KIND>(from, col, bits[a]);
+    from += experts.part_bytes;
+  }
+}
+
+// The sums of the experts by grouped weights, of each gate.
 template <QuadKind KIND>
-DEVICE void combine(const Bank& bank, const float* weights, const Parts& experts, const Parts& mixed) {
+DEVICE void combine(const Bank& bank, const float4* grouped, const Parts& experts, const Parts& mixed) {
   for (u32 col = threadIdx.x % 32 * 4; col < bank.width; col += COLUMNS) {
+    const float4* weights = grouped;
     for (u32 first = 0; first < bank.gates; first += GATES) {
-      const u32 there = min(GATES, bank.gates - first);
-      const float* const of_first = weights + first * bank.experts;
       float sums[GATES][4] = {};
 #pragma unroll 1
       for (u32 e = 0; e < bank.experts; e += AHEAD) {
-        const unsigned char* const from = experts.at(col) + (u64)e * experts.part_bytes;
         QuadBits bits[AHEAD];
+        load_experts<KIND>(bank, experts, e, col, bits);
 #pragma unroll
-        for (u32 a = 0; a < AHEAD; a++) {
-          if (e + a < bank.experts) experts.load<KIND>(from + a * experts.part_bytes, col, bits[a]);
-        }
+        for (u32 begin = 0; begin < AHEAD; begin += TOGETHER) {
+          if (e + begin >= bank.experts) break;
 #pragma unroll
-        for (u32 a = 0; a < AHEAD; a++) {
-          if (e + a >= bank.experts) continue;
-          float values[4];
-          experts.values<KIND>(bits[a], values);
+          for (u32 a = begin; a < begin + TOGETHER; a++) {
+            float values[4];
+            experts.values<KIND>(bits[a], values);
+            const float4 quad = *weights++;
+            const float of_gates[GATES] = {quad.x, quad.y, quad.z, quad.w};
 #pragma unroll
-          for (u32 gate = 0; gate < GATES; gate++) {
-            if (gate >= there) continue;
-            const float weight = of_first[gate * bank.experts + e + a];
+            for (u32 gate = 0; gate < GATES; gate++) {
 #pragma unroll
-            for (u32 i = 0; i < 4; i++) sums[gate][i] = fmaf(weight, values[i], sums[gate][i]);
+              for (u32 i = 0; i < 4; i++) sums[gate][i] = fmaf(of_gates[gate], values[i], sums[gate][i]);
+            }
           }
         }
       }
+      unsigned char* to = mixed.at(col) + (u64)first * mixed.part_bytes;
 #pragma unroll
       for (u32 gate = 0; gate < GATES; gate++) {
-        if (gate < there) mixed.store<KIND>(mixed.at(col) + (u64)(first + gate) * mixed.part_bytes, col, sums[gate]);
+        if (first + gate < bank.gates) mixed.store<KIND>(to, col, sums[gate]);
+        to += mixed.part_bytes;
       }
     }
   }
 }
 
-// weights = softmax(logits) gate by gate, mixed = the sums of the experts by them. `segment` lanes hold a gate's
-// logits.
+// weights = softmax(logits) gate by gate, mixed = the sums of the experts by them. Segments of `2^bits` lanes hold a gate's
+// logits each. A warp has `row_bytes` of shared memory.
 KERNEL_SHARING(256, 3)
-gate_combine(u32 gates, u32 segment, Mat logits, Mat experts, Mat weights, Mat mixed) {
+gate_combine(u32 gates, u32 bits, u32 row_bytes, Mat logits, Mat experts, Mat weights, Mat mixed) {
   DYNAMIC_SHARED(shared);
   const Bank bank = {gates, logits.cols / gates, mixed.cols / gates};
-  const u32 row = row_of_warp();
-  if (row >= rows_of(experts)) return;
-  float* const own = (float*)shared + threadIdx.x / 32 * logits.cols;
-  softmax(bank, segment, row, logits, weights, own);
-  __syncwarp();
-  const Parts expert(experts, row, bank.width), mixture(mixed, row, bank.width);
-  switch (common_kind(expert, expert, mixture)) {
-    case QUAD_F32: combine<QUAD_F32>(bank, own, expert, mixture); break;
-    case QUAD_BF16: combine<QUAD_BF16>(bank, own, expert, mixture); break;
-    default: combine<ANY_QUAD>(bank, own, expert, mixture);
+  float4* const grouped = (float4*)(shared + threadIdx.x / 32 * row_bytes);
+  float* const own = (float*)(grouped + quads_of(bank));
+  const u32 rows = rows_of(experts);
+#pragma unroll 1
+  for (u32 row = row_of_warp(); row < rows; row += rows_at_once()) {
+    const u32 next = row + rows_at_once();
+    if (next < rows) ask_for_row(logits, next), ask_for_row(experts, next);
+    softmax(bank, bits, row, logits, weights, own);
+    __syncwarp();
+    group_weights(bank, own, grouped);
+    __syncwarp();
+    const Parts expert(experts, row, bank.width), mixture(mixed, row, bank.width);
+    switch (common_kind(expert, expert, mixture)) {
+      case QUAD_F32: combine<QUAD_F32>(bank, grouped, expert, mixture); break;
+      case QUAD_BF16: combine<QUAD_BF16>(bank, grouped, expert, mixture); break;
+      default: combine<ANY_QUAD>(bank, grouped, expert, mixture);
+    }
   }
 }
 
@@ -80,95 +123,146 @@ gate_combine(u32 gates, u32 segment, Mat logits, Mat experts, Mat weights, Mat m
 template <QuadKind KIND>
 DEVICE void load_gates(u32 gates, const Parts& d_mixed, u32 first, u32 col, float (&gradients)[GATES][4]) {
   QuadBits bits[GATES] = {};
+  const unsigned char* from = d_mixed.at(col) + (u64)first * d_mixed.part_bytes;
 #pragma unroll
   for (u32 gate = 0; gate < GATES; gate++) {
-    const unsigned char* const from = d_mixed.at(col) + (u64)(first + gate) * d_mixed.part_bytes;
     if (first + gate < gates) d_mixed.load<KIND>(from, col, bits[gate]);
+    from += d_mixed.part_bytes;
   }
 #pragma unroll
   for (u32 gate = 0; gate < GATES; gate++) d_mixed.values<KIND>(bits[gate], gradients[gate]);
 }
 
+// Sums over a warp of COUNT x GATES values: number `lane / SPREAD` in each lane, see below. Lanes halve the values that
+// they go on with, so that there are hardly more exchanges than values.
+template <u32 COUNT>
+DEVICE float all_sums(float (&values)[COUNT * GATES]) {
+  constexpr u32 SPREAD = 32 / (COUNT * GATES);
+  const u32 lane = threadIdx.x % 32;
+#pragma unroll
+  for (u32 half = COUNT * GATES / 2; half; half /= 2) {
+    const bool upper = lane & half * SPREAD;
+#pragma unroll
+    for (u32 i = 0; i < half; i++) {
+      const float given = upper ? values[i] : values[i + half], kept = upper ? values[i + half] : values[i];
+      values[i] = kept + __shfl_xor_sync(FULL_WARP, given, half * SPREAD);
+    }
+  }
+  float sum = values[0];
+#pragma unroll
+  for (u32 offset = SPREAD / 2; offset; offset /= 2) sum += __shfl_xor_sync(FULL_WARP, sum, offset);
+  return sum;
+}
+
+// Multiplies by the derivative of an activation, from its outputs.
+DEVICE void differentiate(const Activation& activation, const float (&outputs)[4], float (&gradients)[4]) {
+#pragma unroll
+  for (u32 i = 0; i < 4; i++) gradients[i] *= slope_from_output(activation, outputs[i]);
+}
+
 // Gradients at the experts, before the activation that they end in, and at `weights`, which are added to `dots` in
 // shared memory.
-template <QuadKind KIND>
-DEVICE void combine_dx(const Bank& bank, const float* weights, const Parts& experts, const Parts& d_mixed,
+template <QuadKind KIND, u32 COUNT>
+DEVICE void combine_dx(const Bank& bank, const float4* grouped, const Parts& experts, const Parts& d_mixed,
                        u32 accumulate, const Activation& activation, const Parts& d_experts, float* dots) {
   const u32 lane = threadIdx.x % 32;
   for (u32 start = 0; start < bank.width; start += COLUMNS) {
     const u32 col = start + lane * 4;
-    const unsigned char* from = experts.at(col);
-    unsigned char* to = d_experts.at(col);
-    QuadBits next;
-    experts.load<KIND>(from, col, next);
     float gradients[GATES][4];
-    load_gates<KIND>(bank.gates, d_mixed, 0, col, gradients);
 #pragma unroll 1
-    for (u32 e = 0; e < bank.experts; e++) {
-      float values[4], sum[4] = {};
-      experts.values<KIND>(next, values);
-      // The next expert is on its way while this one's sums go from lane to lane.
-      from += experts.part_bytes;
-      if (e + 1 < bank.experts) experts.load<KIND>(from, col, next);
+    for (u32 e = 0; e < bank.experts; e += COUNT) {
+      QuadBits bits[COUNT];
+      load_experts<KIND>(bank, experts, e, col, bits);
+      float sums[COUNT][4] = {};
       if (accumulate) {
-        QuadBits before;
-        d_experts.load<KIND>(to, col, before);
-        d_experts.values<KIND>(before, sum);
+        const unsigned char* from = d_experts.at(col) + (u64)e * d_experts.part_bytes;
+#pragma unroll
+        for (u32 a = 0; a < COUNT; a++) {
+          if (e + a >= bank.experts) continue;
+          QuadBits before;
+          d_experts.load<KIND>(from + a * d_experts.part_bytes, col, before);
+          d_experts.values<KIND>(before, sums[a]);
+        }
       }
+      const float4* weights = grouped + e;
 #pragma unroll 1
       for (u32 first = 0; first < bank.gates; first += GATES) {
-        if (bank.gates > GATES) load_gates<KIND>(bank.gates, d_mixed, first, col, gradients);
-        float products[GATES] = {};
+        if (e == 0 || bank.gates > GATES) load_gates<KIND>(bank.gates, d_mixed, first, col, gradients);
+        float products[COUNT * GATES] = {};
 #pragma unroll
-        for (u32 gate = 0; gate < GATES; gate++) {
-          const float weight = first + gate < bank.gates ? weights[(first + gate) * bank.experts + e] : 0.0f;
+        for (u32 a = 0; a < COUNT; a++) {
+          float values[4];
+          experts.values<KIND>(bits[a], values);
+          const float4 quad = weights[a];
+          const float of_gates[GATES] = {quad.x, quad.y, quad.z, quad.w};
 #pragma unroll
-          for (u32 i = 0; i < 4; i++) {
-            products[gate] = fmaf(gradients[gate][i], values[i], products[gate]);
-            sum[i] = fmaf(weight, gradients[gate][i], sum[i]);
+          for (u32 gate = 0; gate < GATES; gate++) {
+#pragma unroll
+            for (u32 i = 0; i < 4; i++) {
+              products[a * GATES + gate] = fmaf(gradients[gate][i], values[i], products[a * GATES + gate]);
+              sums[a][i] = fmaf(of_gates[gate], gradients[gate][i], sums[a][i]);
+            }
           }
         }
-        const float dot = four_sums(products);
-        const u32 gate = first + lane / 8;
-        if (lane % 8 == 0 && gate < bank.gates) dots[gate * bank.experts + e] += dot;
+        const float dot = all_sums<COUNT>(products);
+        constexpr u32 SPREAD = 32 / (COUNT * GATES);
+        const u32 own = e + lane / SPREAD / GATES, gate = first + lane / SPREAD % GATES;
+        if (lane % SPREAD == 0 && own < bank.experts && gate < bank.gates) dots[bank.first_logit(gate) + own] += dot;
+        weights += padded(bank.experts);
       }
-      if (activation.kind != IDENTITY) {
+      unsigned char* to = d_experts.at(col) + (u64)e * d_experts.part_bytes;
 #pragma unroll
-        for (u32 i = 0; i < 4; i++) sum[i] *= slope_from_output(activation, values[i]);
+      for (u32 a = 0; a < COUNT; a++) {
+        float values[4];
+        experts.values<KIND>(bits[a], values);
+        if (activation.kind == RELU) {
+          differentiate({RELU, 0.0f}, values, sums[a]);
+        } else if (activation.kind != IDENTITY) {
+          differentiate(activation, values, sums[a]);
+        }
+        if (e + a < bank.experts) d_experts.store<KIND>(to, col, sums[a]);
+        to += d_experts.part_bytes;
       }
-      d_experts.store<KIND>(to, col, sum);
-      to += d_experts.part_bytes;
     }
   }
 }
 
 // With dw[t, e] = d_mixed_t . expert_e: d_logits[t, e] = w (dw[t, e] - sum_e w dw), d_expert_e = sum_t w[t, e]
 // d_mixed_t. Each of the two is added to what is there, or written; then that of an expert is multiplied by the
-// derivative of `activation`, whose output the expert is.
-KERNEL_SHARING(256, 3)
-gate_combine_dx(u32 gates, u32 segment, Mat weights, Mat experts, Mat d_mixed, u32 accumulate_logits, Mat d_logits,
-                u32 accumulate_experts, Activation activation, Mat d_experts) {
+// derivative of `activation`, whose output the expert is. A warp has `row_bytes` of shared memory.
+KERNEL_SHARING(256, 2)
+gate_combine_dx(u32 gates, u32 bits, u32 row_bytes, Mat weights, Mat experts, Mat d_mixed, u32 accumulate_logits,
+                Mat d_logits, u32 accumulate_experts, Activation activation, Mat d_experts) {
   DYNAMIC_SHARED(shared);
   const Bank bank = {gates, weights.cols / gates, d_mixed.cols / gates};
-  const u32 row = row_of_warp();
-  if (row >= rows_of(experts)) return;
-  float* const own = (float*)shared + threadIdx.x / 32 * 2 * weights.cols;
+  float4* const grouped = (float4*)(shared + threadIdx.x / 32 * row_bytes);
+  float* const own = (float*)(grouped + quads_of(bank));
   float* const dots = own + weights.cols;
-  begin_dots(row, weights, own, dots);
-  __syncwarp();
-  const Parts expert(experts, row, bank.width), d_mixture(d_mixed, row, bank.width);
-  const Parts d_expert(d_experts, row, bank.width);
-  switch (common_kind(expert, d_mixture, d_expert)) {
-    case QUAD_F32:
-      combine_dx<QUAD_F32>(bank, own, expert, d_mixture, accumulate_experts, activation, d_expert, dots);
-      break;
-    case QUAD_BF16:
-      combine_dx<QUAD_BF16>(bank, own, expert, d_mixture, accumulate_experts, activation, d_expert, dots);
-      break;
-    default: combine_dx<ANY_QUAD>(bank, own, expert, d_mixture, accumulate_experts, activation, d_expert, dots);
+  const u32 rows = rows_of(experts);
+#pragma unroll 1
+  for (u32 row = row_of_warp(); row < rows; row += rows_at_once()) {
+    const u32 next = row + rows_at_once();
+    if (next < rows) ask_for_row(weights, next), ask_for_row(experts, next), ask_for_row(d_mixed, next);
+    begin_dots(row, weights, own, dots);
+    __syncwarp();
+    group_weights(bank, own, grouped);
+    __syncwarp();
+    const Parts expert(experts, row, bank.width), d_mixture(d_mixed, row, bank.width);
+    const Parts d_expert(d_experts, row, bank.width);
+    switch (common_kind(expert, d_mixture, d_expert)) {
+      case QUAD_F32:
+        combine_dx<QUAD_F32, 2>(bank, grouped, expert, d_mixture, accumulate_experts, activation, d_expert, dots);
+        break;
+      case QUAD_BF16:
+        combine_dx<QUAD_BF16, 2>(bank, grouped, expert, d_mixture, accumulate_experts, activation, d_expert, dots);
+        break;
+      default:
+        combine_dx<ANY_QUAD, 1>(bank, grouped, expert, d_mixture, accumulate_experts, activation, d_expert, dots);
+    }
+    __syncwarp();
+    logit_gradients(bank, bits, row, own, dots, accumulate_logits, d_logits);
+    __syncwarp();
   }
-  __syncwarp();
-  logit_gradients(bank, segment, row, own, dots, accumulate_logits, d_logits);
 }
 
 // The sums of the experts that each gate sees, by `weights`.
@@ -206,14 +300,14 @@ DEVICE void combine_seen(const SeenGates& gates, const float* weights, const Par
 // As gate_combine for gates that see a part of the bank each, which the list at `table` tells, and a part of a second
 // bank of the same shape.
 KERNEL_SHARING(256, 3)
-gate_combine_seen(const u32* table, u32 gates, u32 experts, u32 segment, Mat logits, Mat bank, Mat other, Mat weights,
+gate_combine_seen(const u32* table, u32 gates, u32 experts, u32 bits, Mat logits, Mat bank, Mat other, Mat weights,
                   Mat mixed) {
   DYNAMIC_SHARED(shared);
   const u32 row = row_of_warp();
   if (row >= rows_of(bank)) return;
   const SeenGates seen(table, gates, experts, mixed.cols / gates);
   float* const own = (float*)shared + threadIdx.x / 32 * logits.cols;
-  softmax(seen, segment, row, logits, weights, own);
+  softmax(seen, bits, row, logits, weights, own);
   __syncwarp();
   const Parts first(bank, row, seen.width), second(other, row, seen.width), mixture(mixed, row, seen.width);
   switch (common_kind(first, second, mixture)) {
@@ -281,7 +375,7 @@ DEVICE void combine_seen_dx(const SeenGates& gates, const float* weights, const 
 // reads it. The gradient of a bank is left out where it has no data, and that of an
 // expert which nobody reads is 0.
 KERNEL_SHARING(256, 3)
-gate_combine_seen_dx(const u32* table, u32 gates, u32 experts, u32 segment, Mat weights, Mat bank, Mat other,
+gate_combine_seen_dx(const u32* table, u32 gates, u32 experts, u32 bits, Mat weights, Mat bank, Mat other,
                      Mat d_mixed, u32 accumulate_logits, Mat d_logits, u32 accumulate_bank, Mat d_bank,
                      u32 accumulate_other, Mat d_other) {
   DYNAMIC_SHARED(shared);
@@ -307,5 +401,5 @@ gate_combine_seen_dx(const u32* table, u32 gates, u32 experts, u32 segment, Mat 
     }
     __syncwarp();
   }
-  logit_gradients(seen, segment, row, own, dots, accumulate_logits, d_logits);
+  logit_gradients(seen, bits, row, own, dots, accumulate_logits, d_logits);
 }

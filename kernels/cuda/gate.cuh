@@ -52,6 +52,28 @@ DEVICE void store_value(const Mat& mat, u32 row, u32 col, float value) {
 
 DEVICE u32 row_of_warp() { return blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32; }
 
+// Rows that all warps of a launch have at a time.
+DEVICE u32 rows_at_once() { return gridDim.x * (blockDim.x / 32); }
+
+// Bytes that come from memory together.
+constexpr u32 CACHE_LINE = 128;
+
+// Has the line at an address brought to the second-level cache.
+DEVICE void prefetch(const void* global) {
+#ifdef __CUDACC__
+  asm volatile("prefetch.global.L2 [%0];" ::"l"(global));
+#else
+  (void)global;
+#endif
+}
+
+// Has a row brought to the second-level cache: the loads that follow would wait for memory with all that they hold.
+DEVICE void ask_for_row(const Mat& mat, u32 row) {
+  const unsigned char* const begin = (const unsigned char*)address_of(mat, row, 0);
+  const u32 bytes = mat.cols * element_bytes(mat);
+  for (u32 at = threadIdx.x % 32 * CACHE_LINE; at < bytes; at += 32 * CACHE_LINE) prefetch(begin + at);
+}
+
 // A row of a matrix, in parts of `width` columns: experts, or what gates have mixed. A lane has the columns `col .. col +
 // 4` of each part.
 struct Parts {
@@ -100,16 +122,16 @@ DEVICE QuadKind common_kind(const Parts& a, const Parts& b, const Parts& c) {
   return a.kind == b.kind && b.kind == c.kind ? a.kind : ANY_QUAD;
 }
 
-// The largest and the sum over the `segment` lanes that this one is among, a power of two.
-DEVICE float segment_max(float value, u32 segment) {
-  for (u32 offset = segment / 2; offset; offset /= 2) {
+// The largest and the sum over the segment of `2^bits` lanes that this one is in.
+DEVICE float segment_max(float value, u32 bits) {
+  for (u32 offset = 1u << bits >> 1; offset; offset /= 2) {
     value = math::larger(value, __shfl_xor_sync(FULL_WARP, value, offset));
   }
   return value;
 }
 
-DEVICE float segment_sum(float value, u32 segment) {
-  for (u32 offset = segment / 2; offset; offset /= 2) value += __shfl_xor_sync(FULL_WARP, value, offset);
+DEVICE float segment_sum(float value, u32 bits) {
+  for (u32 offset = 1u << bits >> 1; offset; offset /= 2) value += __shfl_xor_sync(FULL_WARP, value, offset);
   return value;
 }
 
@@ -119,18 +141,18 @@ DEVICE float four_sums(const float (&values)[4]) {
   const bool upper = lane & 16, odd = lane & 8;
   const float a = (upper ? values[2] : values[0]) + __shfl_xor_sync(FULL_WARP, upper ? values[0] : values[2], 16);
   const float b = (upper ? values[3] : values[1]) + __shfl_xor_sync(FULL_WARP, upper ? values[1] : values[3], 16);
-  return segment_sum((odd ? b : a) + __shfl_xor_sync(FULL_WARP, odd ? a : b, 8), 8);
+  return segment_sum((odd ? b : a) + __shfl_xor_sync(FULL_WARP, odd ? a : b, 8), 3);
 }
 
-// Which of a row's logits a lane takes: those at `begin`, `begin + segment` .. below `end`.
+// Which of a row's logits a lane takes: those at `begin`, `begin + step` .. below `end`.
 struct Logits {
-  u32 begin, end;
+  u32 begin, end, step;
 
   // Of the gate that this lane's segment has when the first one has `gate`.
   template <class Gates>
-  DEVICE Logits(const Gates& gates, u32 gate, u32 segment) {
-    const u32 lane = threadIdx.x % 32, own = gate + lane / segment;
-    begin = own < gates.gates ? gates.first_logit(own) + lane % segment : 0;
+  DEVICE Logits(const Gates& gates, u32 gate, u32 bits) : step(1u << bits) {
+    const u32 lane = threadIdx.x % 32, own = gate + (lane >> bits);
+    begin = own < gates.gates ? gates.first_logit(own) + (lane & (step - 1)) : 0;
     end = own < gates.gates ? gates.first_logit(own + 1) : 0;
   }
 };
@@ -138,22 +160,22 @@ struct Logits {
 // Writes the softmax over each gate's logits to `weights`, and to `shared` for the warp. Minus infinity weighs 0;
 // infinity or NaN make the whole gate NaN.
 template <class Gates>
-DEVICE void softmax(const Gates& gates, u32 segment, u32 row, const Mat& logits, const Mat& weights, float* shared) {
-  for (u32 gate = 0; gate < gates.gates; gate += 32 / segment) {
-    const Logits own(gates, gate, segment);
+DEVICE void softmax(const Gates& gates, u32 bits, u32 row, const Mat& logits, const Mat& weights, float* shared) {
+  for (u32 gate = 0; gate < gates.gates; gate += 32u >> bits) {
+    const Logits own(gates, gate, bits);
     float largest = MINUS_INFINITY;
-    for (u32 i = own.begin; i < own.end; i += segment) {
+    for (u32 i = own.begin; i < own.end; i += own.step) {
       shared[i] = load_value(logits, row, i);
       largest = math::larger(shared[i], largest);
     }
-    largest = segment_max(largest, segment);
+    largest = segment_max(largest, bits);
     float sum = 0.0f;
-    for (u32 i = own.begin; i < own.end; i += segment) {
+    for (u32 i = own.begin; i < own.end; i += own.step) {
       shared[i] = math::exp(shared[i] - largest);
       sum += shared[i];
     }
-    const float scale = 1.0f / segment_sum(sum, segment);
-    for (u32 i = own.begin; i < own.end; i += segment) {
+    const float scale = 1.0f / segment_sum(sum, bits);
+    for (u32 i = own.begin; i < own.end; i += own.step) {
       shared[i] *= scale;
       store_value(weights, row, i, shared[i]);
     }
@@ -170,14 +192,14 @@ DEVICE void begin_dots(u32 row, const Mat& weights, float* own, float* dots) {
 
 // Gradients at the logits, of those at the weights.
 template <class Gates>
-DEVICE void logit_gradients(const Gates& gates, u32 segment, u32 row, const float* weights, const float* dots,
+DEVICE void logit_gradients(const Gates& gates, u32 bits, u32 row, const float* weights, const float* dots,
                             u32 accumulate, const Mat& d_logits) {
-  for (u32 gate = 0; gate < gates.gates; gate += 32 / segment) {
-    const Logits own(gates, gate, segment);
+  for (u32 gate = 0; gate < gates.gates; gate += 32u >> bits) {
+    const Logits own(gates, gate, bits);
     float mean = 0.0f;
-    for (u32 i = own.begin; i < own.end; i += segment) mean = fmaf(weights[i], dots[i], mean);
-    mean = segment_sum(mean, segment);
-    for (u32 i = own.begin; i < own.end; i += segment) {
+    for (u32 i = own.begin; i < own.end; i += own.step) mean = fmaf(weights[i], dots[i], mean);
+    mean = segment_sum(mean, bits);
+    for (u32 i = own.begin; i < own.end; i += own.step) {
       const float before = accumulate ? load_value(d_logits, row, i) : 0.0f;
       store_value(d_logits, row, i, fmaf(weights[i], dots[i] - mean, before));
     }

@@ -11,16 +11,18 @@ struct Shape {
   u32 rows, live, gates, experts, width;
 };
 
-u32 segment_for(u32 experts) {
-  u32 segment = 1;
-  while (segment < experts && segment < 32) segment *= 2;
-  return segment;
+u32 segment_bits(u32 experts) {
+  u32 bits = 0;
+  while (1u << bits < experts && bits < 5) bits++;
+  return bits;
 }
 
 void test(const Shape& shape, u64 seed) {
   const auto [rows, live, gates, experts, width] = shape;
   const u32 weights_cols = gates * experts, bank = experts * width, mixed_cols = gates * width;
-  const u32 blocks = (rows + 7) / 8, segment = segment_for(experts);
+  // Warps have up to three rows each.
+  const u32 blocks = 1, bits = segment_bits(experts);
+  const u32 row_bytes = 4 * ((2 * weights_cols + 3) / 4 * 4 + (gates + 3) / 4 * 4 * ((experts + 3) / 4 * 4));
   Random random(seed);
   std::vector<float> logits = random.numbers(rows * weights_cols), values = random.numbers(rows * bank);
   std::vector<float> weights(rows * weights_cols, NOT_WRITTEN), mixed(rows * mixed_cols, NOT_WRITTEN);
@@ -31,8 +33,8 @@ void test(const Shape& shape, u64 seed) {
   }
   const Mat expert = matrix(stored, rows, bank, bank, &live);
   const Mat weight = matrix(weights, rows, weights_cols, weights_cols);
-  emulation::launch(blocks, 256, 8 * weights_cols * sizeof(float), seed, [&] {
-    gate_combine(gates, segment, matrix(logits, rows, weights_cols, weights_cols), expert, weight,
+  emulation::launch(blocks, 256, 8 * row_bytes, seed, [&] {
+    gate_combine(gates, bits, row_bytes, matrix(logits, rows, weights_cols, weights_cols), expert, weight,
                  matrix(mixed, rows, mixed_cols, mixed_cols));
   });
 
@@ -61,8 +63,8 @@ void test(const Shape& shape, u64 seed) {
       }
     }
   }
-  emulation::launch(blocks, 256, 2 * 8 * weights_cols * sizeof(float), seed, [&] {
-    gate_combine_dx(gates, segment, weight, expert, matrix(d_mixed, rows, mixed_cols, mixed_cols), true,
+  emulation::launch(blocks, 256, 8 * row_bytes, seed, [&] {
+    gate_combine_dx(gates, bits, row_bytes, weight, expert, matrix(d_mixed, rows, mixed_cols, mixed_cols), true,
                     matrix(d_logits, rows, weights_cols, weights_cols), false, {IDENTITY, 0.0f},
                     matrix(d_values, rows, bank, bank));
   });

@@ -14,6 +14,13 @@ const WARP: u32 = 32;
 /// Most rows that a block takes.
 const MOST_ROWS: u32 = 8;
 
+/// Gates and experts that are served together: `GATES` and `TOGETHER` of gate.cu.
+const GATES: u32 = 4;
+const EXPERTS: u32 = 4;
+
+/// Multiprocessors of an H200.
+const MULTIPROCESSORS: u32 = 132;
+
 /// Bytes of shared memory that a block has on every device.
 const SHARED: u32 = 48 << 10;
 
@@ -36,7 +43,8 @@ fn bank_shape(gates: u32, logit_cols: u32, expert_cols: u32, mixed_cols: u32) ->
 /// bank `experts` `[rows, E * d]`.
 ///
 /// # Panics
-/// When `gates` is 0, the shapes do not fit together, or there are more than 12288 logits.
+/// When `gates` is 0, the shapes do not fit together, or weights of a row and those with others beside them, of four gates
+/// and experts each, do not fit 48 KiB.
 pub fn gate_combine(
     gates: u32,
     logits: DeviceMat,
@@ -47,9 +55,9 @@ pub fn gate_combine(
     let (count, _) = bank_shape(gates, logits.cols, experts.cols, mixed.cols);
     assert_rows(experts, &[logits, weights, mixed]);
     assert_eq!(weights.cols, logits.cols, "gate: weights and logits differ in width");
-    let arguments =
-        Arguments::new().with_u32(gates).with_u32(segment(count)).with_mat(logits).with_mat(experts);
-    launch("gate_combine", experts.rows, logits.cols, arguments.with_mat(weights).with_mat(mixed))
+    let values = logits.cols + grouped_weights(gates, count);
+    let arguments = bank_arguments(gates, count, values).with_mat(logits).with_mat(experts);
+    launch_in_turns("gate_combine", experts.rows, values, 3, arguments.with_mat(weights).with_mat(mixed))
 }
 
 /// Gradients of [`gate_combine`] with respect to the logits and the experts.
@@ -60,7 +68,8 @@ pub fn gate_combine(
 /// multiplied by the derivative of the activation whose output they are.
 ///
 /// # Panics
-/// When `gates` is 0, the shapes do not fit together, or there are more than 6144 logits.
+/// When `gates` is 0, the shapes do not fit together, or there are more logits than two thirds of what [`gate_combine`]
+/// takes.
 pub fn gate_combine_dx(
     gates: u32,
     weights: DeviceMat,
@@ -76,15 +85,26 @@ pub fn gate_combine_dx(
     assert_rows(experts, &[weights, d_mixed, d_logits, d_experts]);
     assert_eq!(d_logits.cols, weights.cols, "gate: d_logits and weights differ");
     assert_eq!(d_experts.cols, experts.cols, "gate: d_experts and experts differ");
-    let arguments =
-        Arguments::new().with_u32(gates).with_u32(segment(count)).with_mat(weights).with_mat(experts);
+    let values = 2 * weights.cols + grouped_weights(gates, count);
+    let arguments = bank_arguments(gates, count, values).with_mat(weights).with_mat(experts);
     let arguments = arguments.with_mat(d_mixed).with_u32(accumulate_logits.into()).with_mat(d_logits);
     let activation = activation::to_bytes(activation.unwrap_or(Activation::Identity));
     let arguments = arguments.with_u32(accumulate_experts.into()).with_bytes(&activation, 4);
     let arguments = arguments.with_mat(d_experts);
     // Without experts there is nothing to write.
     let rows = if count == 0 { 0 } else { experts.rows };
-    launch("gate_combine_dx", rows, 2 * weights.cols, arguments)
+    launch_in_turns("gate_combine_dx", rows, values, 2, arguments)
+}
+
+/// Arguments that the kernels over a whole bank begin with, for which a warp needs `values` f32 of shared memory.
+fn bank_arguments(gates: u32, experts: u32, values: u32) -> Arguments {
+    Arguments::new().with_u32(gates).with_u32(segment_bits(experts)).with_u32(row_bytes(values))
+}
+
+/// Weights that these kernels have beside each other for the gates and experts that they serve together: `quads_of` of
+/// gate.cu.
+fn grouped_weights(gates: u32, experts: u32) -> u32 {
+    gates.next_multiple_of(GATES) * experts.next_multiple_of(EXPERTS)
 }
 
 /// Gates that see a part of the bank each, whose lists lie in device memory.
@@ -113,7 +133,7 @@ impl DeviceSeen {
     /// Arguments that both kernels begin with.
     fn arguments(self) -> Arguments {
         let arguments = Arguments::new().with_u64(self.table).with_u32(self.gates).with_u32(self.experts);
-        arguments.with_u32(segment(self.most))
+        arguments.with_u32(segment_bits(self.most))
     }
 
     /// The rows of the operands of a gate product, if they fit together.
@@ -209,17 +229,35 @@ fn assert_rows(bank: DeviceMat, others: &[DeviceMat]) {
     assert!(others.iter().all(|other| other.rows == bank.rows), "gate: rows differ");
 }
 
-/// Lanes that hold a gate's logits: a power of two, so that several gates are in a warp.
-fn segment(experts: u32) -> u32 {
-    experts.next_power_of_two().min(WARP)
+/// Binary logarithm of the lanes that hold a gate's logits, so that several gates are in a warp.
+fn segment_bits(experts: u32) -> u32 {
+    experts.next_power_of_two().min(WARP).ilog2()
+}
+
+/// Bytes of shared memory of a warp with `values` f32: whole quads.
+fn row_bytes(values: u32) -> u32 {
+    4 * values.next_multiple_of(4)
 }
 
 /// A launch on `rows` rows, for each of which `values` f32 lie in shared memory.
 fn launch(kernel: &'static str, rows: u32, values: u32, arguments: Arguments) -> Launch {
-    let at_once = (SHARED / (4 * values).max(1)).min(MOST_ROWS);
+    let at_once = (SHARED / row_bytes(values).max(1)).min(MOST_ROWS);
     assert!(at_once > 0, "{kernel}: {values} values a row are too many");
     Launch {
-        shared: at_once * 4 * values,
+        shared: at_once * row_bytes(values),
         ..Launch::new(&GATE, kernel, blocks(rows.into(), at_once), at_once * WARP, arguments)
     }
+}
+
+/// The same, where a warp has row after row, of `sharing` blocks that a multiprocessor has registers for.
+fn launch_in_turns(
+    kernel: &'static str,
+    rows: u32,
+    values: u32,
+    sharing: u32,
+    arguments: Arguments,
+) -> Launch {
+    let launch = launch(kernel, rows, values, arguments);
+    let [blocks, y, z] = launch.grid;
+    Launch { grid: [blocks.min(sharing * MULTIPROCESSORS), y, z], ..launch }
 }

@@ -1,7 +1,7 @@
 //! Gates on the device against those of the CPU.
 
-use manygate_cuda::Element;
 use manygate_cuda::gate::{self as cuda, DeviceSeen, seen_to_bytes};
+use manygate_cuda::{Element, Launch};
 use manygate_cuda_tests::{Gpu, Window, first_difference};
 use manygate_kernels::activation::{Activation, activation_dx};
 use manygate_kernels::gate::{Seen, gate_combine, gate_combine_dx, gate_combine_seen, gate_combine_seen_dx};
@@ -49,6 +49,12 @@ impl Bank {
                 seed,
             },
         )
+    }
+
+    /// Sometimes in one block, so that warps have several rows, one after the other.
+    fn in_turns(&self, launch: Launch) -> Launch {
+        let [blocks, y, z] = launch.grid;
+        Launch { grid: [if self.seed.is_multiple_of(2) { blocks } else { blocks.min(1) }, y, z], ..launch }
     }
 
     fn window(&self, cols: usize, element: Element) -> Window {
@@ -162,7 +168,7 @@ proptest! {
 
         let (logits, experts) = (logits.upload(&mut gpu, &all_logits), experts.upload(&mut gpu, &all_experts));
         let to = (weights.upload(&mut gpu, &before.0), mixed.upload(&mut gpu, &before.1));
-        gpu.launch(&cuda::gate_combine(bank.gates as u32, logits, experts, to.0, to.1));
+        gpu.launch(&bank.in_turns(cuda::gate_combine(bank.gates as u32, logits, experts, to.0, to.1)));
         let found = (weights.download(&mut gpu, to.0), mixed.download(&mut gpu, to.1));
         // A gate without any logit above minus infinity is NaN, on both sides.
         let agree = |found: &[f32], expected: &[f32]| -> Vec<f32> {
@@ -207,7 +213,8 @@ proptest! {
         let d_mixed = d_mixed.upload(&mut gpu, &all_mixed);
         let to = (d_logits.upload(&mut gpu, &before.0), d_experts.upload(&mut gpu, &before.1));
         let (add, gates) = (bank.accumulate, bank.gates as u32);
-        gpu.launch(&cuda::gate_combine_dx(gates, weights, experts, d_mixed, add.0, to.0, add.1, mask, to.1));
+        let launch = cuda::gate_combine_dx(gates, weights, experts, d_mixed, add.0, to.0, add.1, mask, to.1);
+        gpu.launch(&bank.in_turns(launch));
         let found = (d_logits.download(&mut gpu, to.0), d_experts.download(&mut gpu, to.1));
         prop_assert_eq!(wrong(d_logits, &before.0, &found.0, &expected[0], &logits_most), None, "logits");
         prop_assert_eq!(wrong(d_experts, &before.1, &found.1, &expected[1], &most[1]), None, "experts");
@@ -234,7 +241,8 @@ impl SeenBank {
                 })
                 .collect();
             // The first gate reads all of the first bank.
-            let apart = |t: usize, e: usize| t > 0 && bank.seed % 3 > 0 && (t + e) % 3 == 0;
+            let apart =
+                |t: usize, e: usize| t > 0 && !bank.seed.is_multiple_of(3) && (t + e).is_multiple_of(3);
             let seen = Seen::reading_apart(bank.experts, &gates, apart).unwrap();
             bank.seed |= 1;
             SeenBank { bank, seen, wanted }
@@ -402,7 +410,7 @@ fn many_logits_take_fewer_rows_a_block() {
     let logits = logits.upload(&mut gpu, &vec![0.0; logits.len()]);
     let (experts, mixed) = (bank.upload(&mut gpu, &[]), bank.upload(&mut gpu, &[]));
     let launch = cuda::gate_combine(4, logits, experts, logits, mixed);
-    assert_eq!((launch.grid[0], launch.threads), (2, 64));
+    assert_eq!((launch.grid[0], launch.threads), (3, 32));
     gpu.launch(&launch);
     let weights = gpu.download_mat(logits);
     assert!(weights.iter().all(|w| (w * 1500.0 - 1.0).abs() < 1e-5), "{:?}", &weights[..4]);
