@@ -180,20 +180,37 @@ DEVICE void linear_dx(const Mat& dy, const Mat& weight, u32 accumulate, const Ac
   finish_tile(product, part, rows, end, shared);
 }
 
-// dw = dy^T x over every `gridDim.y`-th piece of the rows, for a group of each: columns of dy and x, rows of dw. Of
-// several such sums each has a matrix of its own in `dw`, one below the other, with rows of whole quads.
+// What a block makes of dw = dy^T x, for a group of each: columns of dy and x, rows of dw. It takes every `gridDim.y`-th
+// piece of the rows. Of several such sums each has a matrix of its own in `dw`, one below the other, with rows of whole
+// quads.
+template <class Product>
+struct WeightPart {
+  u32 group, chunk, out, rows;
+  Part part;
+  Operand a, b;
+  Mat to;
+
+  DEVICE WeightPart(const Mat& dy, const Mat& x, const Mat& dw)
+      : group(blockIdx.z), chunk(blockIdx.y), out(dy.cols / gridDim.z), rows(rows_of(dy)) {
+    const u32 groups = gridDim.z, in = x.cols / groups;
+    part = part_of_block<Product>(in, rows);
+    part.first = chunk, part.step = gridDim.y;
+    a = operand(columns_of(dy, group * out, out), rows);
+    b = operand(columns_of(x, group * in, in), rows);
+    to = rows_from(dw, (chunk * groups + group) * out, out);
+  }
+
+  // Nobody reads the sums of a chunk without rows, but for the first.
+  DEVICE bool is_there() const { return chunk == 0 || chunk * Product::PIECE < rows; }
+};
+
+// dw = dy^T x, see `WeightPart`.
 template <class Product>
 DEVICE void linear_dw(const Mat& dy, const Mat& x, u32 accumulate, const Mat& dw, unsigned char* shared) {
-  const u32 group = blockIdx.z, groups = gridDim.z, chunk = blockIdx.y, chunks = gridDim.y;
-  const u32 out = dy.cols / groups, in = x.cols / groups, rows = rows_of(dy);
-  Part part = part_of_block<Product>(in, rows);
-  part.first = chunk, part.step = chunks;
-  if (chunk > 0 && chunk * Product::PIECE >= rows) return;
-  const Operand a = operand(columns_of(dy, group * out, out), rows);
-  const Operand b = operand(columns_of(x, group * in, in), rows);
+  const WeightPart<Product> own(dy, x, dw);
+  if (!own.is_there()) return;
   Product product;
-  sum_tile(product, a, b, part, shared);
-  const Mat to = rows_from(dw, (chunk * groups + group) * out, out);
-  Gradient end(to, accumulate, Activation{IDENTITY, 0.0f}, to);
-  finish_tile(product, part, out, end, shared);
+  sum_tile(product, own.a, own.b, own.part, shared);
+  Gradient end(own.to, accumulate, Activation{IDENTITY, 0.0f}, own.to);
+  finish_tile(product, own.part, own.out, end, shared);
 }

@@ -3,6 +3,7 @@
 //
 // Of the floors there (experts 512 -> 8 x [256, 128], 65536 rows, 174 us), a tile of 512 values of the inner index takes
 // 8 pieces of about 1000 cycles, and as many instructions to end as two of them.
+#include "copied_sums.cuh"
 #include "gemm.cuh"
 #include "product_hopper_wide.cuh"
 
@@ -32,17 +33,19 @@ struct WideTile {
 // Makes all tiles of a layer, which tells of each its operands and what its sums end in.
 template <bool A_INNER, bool B_INNER, class Layer>
 DEVICE void make_tiles(const Layer& layer, unsigned char* shared) {
-  Stages<A_INNER, B_INNER> stages(shared);
+  Places<A_INNER, B_INNER> stages(shared);
   const u32 count = layer.tiles.count();
   if (threadIdx.x >= THREADS) {
     shrink_registers<COPIER_REGISTERS>();
     stages.stage = threadIdx.x / 32 - THREADS / 32;
-    if (stages.stage == stages.COUNT) return;
+    if (stages.stage == STAGES) return;
     Copier<A_INNER, B_INNER> copier;
 #pragma unroll 1
     for (u32 number = blockIdx.x; number < count; number += gridDim.x) {
       const WideTile tile(layer.tiles, number, layer.inner);
-      if (layer.is_there(tile)) copier.copy(stages, layer.a(tile), layer.b(tile), tile.part);
+      auto passing = layer.passing(tile);
+      if (layer.is_there(tile)) copier.copy(stages, layer.a(tile), layer.b(tile), tile.part, passing.of);
+      layer.end_passing(tile, passing, stages.stage);
     }
     if (copier.was_filled) stages.await_empty();
   } else {
@@ -61,6 +64,14 @@ DEVICE void make_tiles(const Layer& layer, unsigned char* shared) {
   }
 }
 
+// What the warps that copy a tile do in passing, for the halves of A: nothing, or sums of columns.
+struct WideNothing {
+  Nothing of[2];
+};
+struct WideSumsOfCopies {
+  CopiedSums of[2];
+};
+
 // y = act(x W^T + b), see `linear` of gemm.cuh.
 struct WideForward {
   const Mat &x, &weight, &y;
@@ -74,6 +85,8 @@ struct WideForward {
         tiles(rows, out, chunks, groups) {}
 
   DEVICE bool is_there(const WideTile&) const { return true; }
+  DEVICE WideNothing passing(const WideTile&) const { return {}; }
+  DEVICE void end_passing(const WideTile&, const WideNothing&, u32) const {}
   DEVICE Operand a(const WideTile& t) const { return operand(columns_of(x, t.group * inner, inner), rows); }
   DEVICE Operand b(const WideTile& t) const { return operand(rows_from(weight, t.group * out, out), out); }
   DEVICE Forward end(const WideTile& t) const { return Forward(columns_of(y, t.group * out, out), heads, t.group); }
@@ -92,6 +105,8 @@ struct WideInputGradient {
         in(weight.cols), inner(dy.cols / groups), rows(rows_of(dy)), tiles(rows, in, chunks, groups) {}
 
   DEVICE bool is_there(const WideTile&) const { return true; }
+  DEVICE WideNothing passing(const WideTile&) const { return {}; }
+  DEVICE void end_passing(const WideTile&, const WideNothing&, u32) const {}
   DEVICE Operand a(const WideTile& t) const { return operand(columns_of(dy, t.group * inner, inner), rows); }
   DEVICE Operand b(const WideTile& t) const { return operand(rows_from(weight, t.group * inner, inner), inner); }
   DEVICE Gradient end(const WideTile& t) const {
@@ -99,17 +114,19 @@ struct WideInputGradient {
   }
 };
 
-// dw = dy^T x, see `linear_dw` of gemm.cuh.
+// dw = dy^T x, see `linear_dw` of gemm.cuh, and sums of columns of dy, see gemm_hopper.cu: here of stages, and 0 for the other
+// warps.
 struct WideWeightGradient {
-  const Mat &dy, &x, &dw;
+  const Mat &dy, &x, &dw, &sums;
   u32 accumulate, groups, in, inner, rows;
   WideTiles tiles;
 
-  DEVICE WideWeightGradient(const Mat& dy, const Mat& x, u32 accumulate, const Mat& dw, u32 chunks, u32 groups)
-      : dy(dy), x(x), dw(dw), accumulate(accumulate), groups(groups), in(x.cols / groups), inner(rows_of(dy)),
+  DEVICE WideWeightGradient(const Mat& dy, const Mat& x, u32 accumulate, const Mat& dw, const Mat& sums, u32 chunks,
+                            u32 groups)
+      : dy(dy), x(x), dw(dw), sums(sums), accumulate(accumulate), groups(groups), in(x.cols / groups), inner(rows_of(dy)),
         rows(dy.cols / groups), tiles(rows, in, chunks, groups) {}
 
-  // Sums of chunks without rows are not read.
+  // Nobody reads the sums of a chunk without rows, but for the first.
   DEVICE bool is_there(const WideTile& t) const {
     return t.chunk == 0 || t.chunk * ProductHopper<false, false>::PIECE < inner;
   }
@@ -118,6 +135,23 @@ struct WideWeightGradient {
   DEVICE Gradient end(const WideTile& t) const {
     const Mat to = rows_from(dw, (t.chunk * groups + t.group) * rows, rows);
     return Gradient(to, accumulate, Activation{IDENTITY, 0.0f}, to);
+  }
+  DEVICE WideSumsOfCopies passing(const WideTile& t) const {
+    const CopiedSums columns(sums.data ? t.part.col / TILE : NEVER, tiles.across);
+    return {columns, columns};
+  }
+  DEVICE void end_passing(const WideTile& t, const WideSumsOfCopies& passing, u32 stage) const {
+    if (!sums.data) return;
+    const u32 row = (t.chunk * tiles.across + t.part.col / TILE) * (THREADS / 32), first = t.group * rows;
+    const CopiedSums none(NEVER, 1);
+#pragma unroll
+    for (u32 half = 0; half < 2; half++) {
+      const u32 col = first + t.part.row + half * TILE;
+      passing.of[half].store(sums, row + stage, col, first + rows);
+      for (u32 other = stage + STAGES; other < THREADS / 32; other += STAGES) {
+        none.store(sums, row + other, col, first + rows);
+      }
+    }
   }
 };
 
@@ -133,7 +167,7 @@ linear_dx_bf16(Mat dy, Mat weight, u32 accumulate, Activation activation, Mat ma
 }
 
 KERNEL_SHARING(WIDE_THREADS, 1)
-linear_dw_bf16(Mat dy, Mat x, u32 accumulate, Mat dw, u32 chunks, u32 groups) {
+linear_dw_bf16(Mat dy, Mat x, u32 accumulate, Mat dw, Mat sums, u32 chunks, u32 groups) {
   DYNAMIC_SHARED(shared);
-  make_tiles<false, false>(WideWeightGradient(dy, x, accumulate, dw, chunks, groups), shared);
+  make_tiles<false, false>(WideWeightGradient(dy, x, accumulate, dw, sums, chunks, groups), shared);
 }

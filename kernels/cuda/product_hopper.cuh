@@ -68,11 +68,17 @@ DEVICE void put_lines(const float (&sums)[64], float* to) {
   }
 }
 
+// Takes nothing of what is copied.
+struct Nothing {
+  template <class Share>
+  DEVICE void take(const Share&, const unsigned char*) {}
+};
+
 // Sums a tile. Two pieces are on their way while one is multiplied: the second of them to the stage of the piece before,
-// which all have left when they meet.
-template <bool A_INNER, bool B_INNER>
+// which all have left when they meet. `passing` sees all tiles of A.
+template <bool A_INNER, bool B_INNER, class Passing = Nothing>
 DEVICE void sum_tile(ProductHopper<A_INNER, B_INNER>& product, const Operand& a, const Operand& b, const Part& part,
-                     unsigned char* shared) {
+                     unsigned char* shared, Passing&& passing = {}) {
   using Product = ProductHopper<A_INNER, B_INNER>;
   constexpr u32 AHEAD = Product::STAGES - 1, LAST = AHEAD * Product::STAGE_BYTES;
   const TileShare<typename Product::TileA> share_a(a, part.row);
@@ -99,6 +105,7 @@ DEVICE void sum_tile(ProductHopper<A_INNER, B_INNER>& product, const Operand& a,
     publish_to_tensor_cores();
     __syncthreads();
     product.begin_add(shared + from);
+    passing.take(share_a, shared + from);
     from = from == LAST ? 0 : from + Product::STAGE_BYTES;
     copy_next();
   }

@@ -16,26 +16,26 @@
 // The threads that multiply are the first ones, as many as a block of other products has. Registers are given and taken
 // by warpgroups: the last warp of those that copy has no stage.
 constexpr u32 WARPGROUP = 128, WARPGROUPS = THREADS / WARPGROUP, WIDE_THREADS = THREADS + WARPGROUP;
-constexpr u32 WIDE_ROWS = WARPGROUPS * TILE;
+constexpr u32 WIDE_ROWS = WARPGROUPS * TILE, STAGES = 3;
 // Registers of a thread that copies and of one that multiplies, in place of a third of all for each.
-constexpr u32 COPIER_REGISTERS = 72, MULTIPLIER_REGISTERS = 216;
+constexpr u32 COPIER_REGISTERS = 96, MULTIPLIER_REGISTERS = 200;
 static_assert(COPIER_REGISTERS * WARPGROUP + MULTIPLIER_REGISTERS * THREADS <= 65536 / WIDE_THREADS / 8 * 8 * WIDE_THREADS,
               "a warpgroup would wait for registers for ever");
 
 // Places of pieces of operands in shared memory.
 template <bool A_INNER, bool B_INNER>
-struct Stages {
+struct Places {
   using TileA = HopperTile<A_INNER>;
   using TileB = HopperTile<B_INNER>;
-  static constexpr u32 COUNT = 3, PIECE = WARPGROUPS * TileA::BYTES + TileB::BYTES, BYTES = COUNT * PIECE;
+  static constexpr u32 PIECE = WARPGROUPS * TileA::BYTES + TileB::BYTES, BYTES = STAGES * PIECE;
 
   unsigned char* shared;
   u32 stage = 0;
 
-  DEVICE Stages(unsigned char* shared) : shared(shared) {}
+  DEVICE Places(unsigned char* shared) : shared(shared) {}
 
-  DEVICE void go_on() { stage = stage == COUNT - 1 ? 0 : stage + 1; }
-  DEVICE u32 before() const { return stage == 0 ? COUNT - 1 : stage - 1; }
+  DEVICE void go_on() { stage = stage == STAGES - 1 ? 0 : stage + 1; }
+  DEVICE u32 before() const { return stage == 0 ? STAGES - 1 : stage - 1; }
 
   // Where the tile of A for a warpgroup is, and that of B.
   DEVICE unsigned char* a(u32 warpgroup) const { return shared + stage * PIECE + warpgroup * TileA::BYTES; }
@@ -43,7 +43,7 @@ struct Stages {
 
   // Says, or waits for it, that a stage is full or empty. Barrier 0 is that of all threads.
   DEVICE static u32 full(u32 stage, u32 warpgroup) { return 1 + stage * WARPGROUPS + warpgroup; }
-  DEVICE static u32 empty(u32 stage) { return 1 + COUNT * WARPGROUPS + stage; }
+  DEVICE static u32 empty(u32 stage) { return 1 + STAGES * WARPGROUPS + stage; }
   DEVICE void say_full() const {
 #pragma unroll
     for (u32 warpgroup = 0; warpgroup < WARPGROUPS; warpgroup++) arrive<32 + WARPGROUP>(full(stage, warpgroup));
@@ -59,6 +59,7 @@ struct LaneShare {
   static constexpr bool INNER = Tile::IS_INNER;
   // Lines of a tile, and those that a warp copies at once. Chunks are swapped alike in each 8 lines.
   static constexpr u32 ALL = Tile::BYTES / 16 / Tile::CHUNKS, LINES = 32 / Tile::CHUNKS, ALIKE = 8;
+  static constexpr u32 COPIES = ALL / LINES;
 
   const unsigned char* data;
   u32 stride;
@@ -76,6 +77,9 @@ struct LaneShare {
     run = from.run > col ? from.run - col : 0;
     offset = Tile::offset(line, chunk);
   }
+
+  // Where in a tile the chunk number `i` of the lane is.
+  DEVICE u32 place(u32 i) const { return (offset ^ i * LINES % ALIKE * 16) + i * LINES * Tile::LINE; }
 
   // Begins to copy the tile that begins at `inner`; what is not there is 0.
   DEVICE void copy(u32 inner, unsigned char* tile) const {
@@ -117,21 +121,22 @@ struct LaneShare {
 // What a warp copies that fills one of the stages.
 template <bool A_INNER, bool B_INNER>
 struct Copier {
-  using Own = Stages<A_INNER, B_INNER>;
+  using Own = Places<A_INNER, B_INNER>;
 
   // The warp's stage is the one at hand after as many more pieces.
   u32 pieces_ahead = threadIdx.x / 32 - THREADS / 32;
   bool was_filled = false;
 
-  // Copies its pieces of a tile.
-  DEVICE void copy(Own& stages, const Operand& a, const Operand& b, const Part& part) {
+  // Copies its pieces of a tile. `passing` sees those of the upper and of the lower half of A.
+  template <class Passing>
+  DEVICE void copy(Own& stages, const Operand& a, const Operand& b, const Part& part, Passing (&passing)[2]) {
     constexpr u32 DEPTH = Own::TileA::DEPTH;
     const LaneShare<typename Own::TileA> upper(a, part.row), lower(a, part.row + TILE);
     const LaneShare<typename Own::TileB> right(b, part.col);
 #pragma unroll 1
     for (u32 piece = part.first; piece < part.count; piece += part.step) {
       if (pieces_ahead-- > 0) continue;
-      pieces_ahead = Own::COUNT - 1;
+      pieces_ahead = STAGES - 1;
       if (was_filled) stages.await_empty();
       was_filled = true;
       upper.copy(piece * DEPTH, stages.a(0));
@@ -141,6 +146,9 @@ struct Copier {
       wait_for_copies<0>();
       publish_to_tensor_cores();
       stages.say_full();
+      // The others do not write there, nor does this one before the stage is empty.
+      passing[0].take(upper, stages.a(0));
+      passing[1].take(lower, stages.a(1));
     }
   }
 };
@@ -163,7 +171,7 @@ struct WideSums {
 
 // Sums the pieces of a tile. A piece is multiplied while the products of the one before end.
 template <bool A_INNER, bool B_INNER>
-DEVICE void sum_pieces(Stages<A_INNER, B_INNER>& stages, const Part& part, WideSums& sums) {
+DEVICE void sum_pieces(Places<A_INNER, B_INNER>& stages, const Part& part, WideSums& sums) {
   using TileA = HopperTile<A_INNER>;
   using TileB = HopperTile<B_INNER>;
   const u32 warpgroup = threadIdx.x / WARPGROUP;

@@ -28,6 +28,9 @@ struct TileShare {
     offset = Tile::offset(line, chunk);
   }
 
+  // Where in a tile the chunk number `i` of the thread is.
+  DEVICE u32 place(u32 i) const { return offset + i * APART; }
+
   // Begins to copy the tile that begins at `inner`.
   DEVICE void copy(u32 inner, unsigned char* tile) const {
     const u32 left = INNER ? run : lines, further = left > inner ? left - inner : 0;

@@ -11,30 +11,12 @@
 
 use crate::activation;
 use crate::launch::{Arguments, Launch, blocks};
-use crate::module::{Family, GEMM, GEMM_HOPPER, GEMM_HOPPER_WIDE};
+use crate::module::GEMM;
+use crate::product::{BLOCKS, Product, THREADS, TILE, launch};
 use crate::view::{DeviceMat, Element, Precision};
 use manygate_kernels::activation::Activation;
 
-/// Threads of a block.
-const THREADS: u32 = 256;
-
-/// Rows and columns of the output that a block makes: `TILE` of product.cuh.
-const TILE: u32 = 128;
-
-/// Blocks that run at once: two on each of the 132 multiprocessors of an H200.
-const BLOCKS: u32 = 2 * 132;
-
-/// Bytes of shared memory of a block of gemm_hopper.cu: `SHARED_BYTES` of product_hopper.cuh.
-const HOPPER_SHARED: u32 = 3 * (2 * TILE) * 128;
-
-/// Rows of the output that a block of gemm_hopper_wide.cu makes at a time, its threads, and bytes of its shared memory:
-/// `WIDE_ROWS`, `WIDE_THREADS` of product_hopper_wide.cuh, and three stages with lines of sums of eight warps.
-const WIDE_ROWS: u32 = 256;
-const WIDE_THREADS: u32 = 384;
-const WIDE_SHARED: u32 = 3 * (WIDE_ROWS + TILE) * 128 + 8 * 16 * (TILE + 8) * 4;
-
-/// Shortest inner index of a product that tiles of so many rows pay for: four pieces, beside which an end is short.
-const WIDE_INNER: u32 = 256;
+pub use crate::product::{in_wide_tiles, lie_for_wide_tiles};
 
 /// Fewest rows of a chunk of the gradient of a weight, for which two tiles of operands outweigh a tile of sums.
 const DW_ROWS: u32 = 256;
@@ -207,10 +189,32 @@ pub fn grouped_linear_dx(
 
 /// Values (f32) of scratch that [`linear_dw`] needs, and with `groups` [`grouped_linear_dw`].
 pub fn linear_dw_scratch(rows: u32, inputs: u32, outputs: u32, groups: u32) -> usize {
-    match dw_chunks(rows, inputs, outputs, groups) {
-        1 => 0,
-        chunks => (chunks * groups) as usize * outputs as usize * inputs.next_multiple_of(4) as usize,
-    }
+    let (chunks, cols) = (dw_chunks(rows, inputs, outputs, groups), groups * outputs);
+    let in_passing = (copied_sums(chunks, inputs) as usize) * cols.next_multiple_of(4) as usize;
+    dw_partials(chunks, inputs, outputs, groups) + in_passing.max(column_sums_scratch(rows, cols))
+}
+
+/// Of those, values of the sums of chunks of rows.
+fn dw_partials(chunks: u32, inputs: u32, outputs: u32, groups: u32) -> usize {
+    let is_divided = usize::from(chunks > 1);
+    is_divided * (chunks * groups) as usize * outputs as usize * inputs.next_multiple_of(4) as usize
+}
+
+/// Rows of sums that Hopper's kernels for the gradient of a weight leave in passing: one for each chunk, tile of columns of
+/// x, and warp of gemm_hopper.cu.
+fn copied_sums(chunks: u32, inputs: u32) -> u32 {
+    chunks * inputs.div_ceil(TILE) * (THREADS / 32)
+}
+
+/// The gradient of a bias, to be made beside that of a weight: see [`column_sums`].
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct BiasGradient {
+    /// The gradient of the layer's output, of the columns that have a bias.
+    pub dy: DeviceMat,
+    /// Whether to add to what is there.
+    pub accumulate: bool,
+    /// Its address.
+    pub to: u64,
 }
 
 /// Chunks that the rows of the gradient of a weight are divided into.
@@ -225,7 +229,8 @@ fn dw_chunks(rows: u32, inputs: u32, outputs: u32, groups: u32) -> u32 {
     (rounds.unwrap_or(1) * BLOCKS / tiles).clamp(1, most)
 }
 
-/// The gradient of a linear layer's weight: `dw = dyᵀ x`, or `dw + dyᵀ x` with `accumulate`.
+/// The gradient of a linear layer's weight: `dw = dyᵀ x`, or `dw + dyᵀ x` with `accumulate`; and that of its bias, `db`, for
+/// which Hopper need not read `dy` once more.
 ///
 /// `dy` is `[rows, out]`, `x` `[rows, in]`, `dw` `[out, in]`; `scratch` is the address, a multiple of 16, of at least
 /// [`linear_dw_scratch`]`(rows, in, out, 1)` values.
@@ -238,9 +243,10 @@ pub fn linear_dw(
     x: DeviceMat,
     accumulate: bool,
     dw: DeviceMat,
+    db: Option<BiasGradient>,
     scratch: u64,
 ) -> Vec<Launch> {
-    grouped_linear_dw(precision, 1, dy, x, accumulate, dw, scratch)
+    grouped_linear_dw(precision, 1, dy, x, accumulate, dw, db, scratch)
 }
 
 /// [`linear_dw`] for each of `groups` groups: `dy` is `[rows, groups * out]`, `x` `[rows, groups * in]`, `dw`
@@ -255,6 +261,7 @@ pub fn grouped_linear_dw(
     x: DeviceMat,
     accumulate: bool,
     dw: DeviceMat,
+    db: Option<BiasGradient>,
     scratch: u64,
 ) -> Vec<Launch> {
     let (outputs, inputs) = (split(groups, dy.cols), split(groups, x.cols));
@@ -262,16 +269,37 @@ pub fn grouped_linear_dw(
     assert_eq!(dw.element, Element::F32, "linear_dw: dw is f32");
     check_operands(precision, [dy, x]);
     let chunks = dw_chunks(dy.rows, inputs, outputs, groups);
+    let behind = scratch + 4 * dw_partials(chunks, inputs, outputs, groups) as u64;
+    let stride = dy.cols.next_multiple_of(4);
+    let copied = DeviceMat { stride, ..DeviceMat::new(behind, copied_sums(chunks, inputs), dy.cols) };
+    // What is multiplied is what is summed up.
+    let is_copied = |db: &BiasGradient| {
+        inputs > 0
+            && precision == Precision::Bf16
+            && (db.dy.address, db.dy.element) == (dy.address, dy.element)
+    };
+    let sums = db.filter(is_copied).map_or(DeviceMat { address: 0, ..copied }, |_| copied);
     let partials =
         Partials { address: scratch, chunks, depth: by_precision(precision, [8, 16, 32]), live: dy };
-    partials.launches(accumulate, dw, |accumulate, to| {
+    let mut launches = partials.launches(accumulate, dw, |accumulate, to| {
         let arguments = Arguments::new().with_mat(dy).with_mat(x);
         let arguments = arguments.with_u32(accumulate.into()).with_mat(to);
         let kernel = by_precision(precision, ["linear_dw_f32", "linear_dw_tf32", "linear_dw_bf16"]);
         let lies_for_wide_tiles = lie_for_wide_tiles(groups, inputs, outputs, [dy, x]);
         let (rows, cols, inner) = (outputs, inputs, dy.rows);
-        Product { kernel, rows, cols, inner, chunks, groups, lies_for_wide_tiles }.launch(arguments)
-    })
+        Product { kernel, rows, cols, inner, chunks, groups, lies_for_wide_tiles }
+            .launch_with_more_on_hopper(arguments, |arguments| arguments.with_mat(sums))
+    });
+    if let Some(db) = db {
+        let mut all = column_sums(db.dy, db.accumulate, db.to, behind);
+        if is_copied(&db) {
+            let of_copied = sum_columns_at_once(copied, db.accumulate, DeviceMat::new(db.to, 1, db.dy.cols));
+            all[0].on_hopper = Some(Box::new(of_copied));
+            all[1..].iter_mut().for_each(Launch::skip_on_hopper);
+        }
+        launches.extend(all);
+    }
+    launches
 }
 
 /// Values (f32) of scratch that [`column_sums`] needs.
@@ -295,9 +323,15 @@ pub fn column_sums(dy: DeviceMat, accumulate: bool, db: u64, scratch: u64) -> Ve
     let chunks = sum_chunks(dy.rows, dy.cols);
     let partials = Partials { address: scratch, chunks, depth: SUM_DEPTH, live: dy };
     partials.launches(accumulate, DeviceMat::new(db, 1, dy.cols), |accumulate, to| {
-        let arguments = Arguments::new().with_mat(dy).with_u32(accumulate.into()).with_mat(to);
-        launch(&GEMM, "column_sums", [dy.cols.div_ceil(TILE), chunks, 1], arguments)
+        let launch = sum_columns_at_once(dy, accumulate, to);
+        Launch { grid: [launch.grid[0], chunks, 1], ..launch }
     })
+}
+
+/// A launch that sums the columns of `dy` up, those that `to` has, in one chunk.
+fn sum_columns_at_once(dy: DeviceMat, accumulate: bool, to: DeviceMat) -> Launch {
+    let arguments = Arguments::new().with_mat(dy).with_u32(accumulate.into()).with_mat(to);
+    launch(&GEMM, "column_sums", [to.cols.div_ceil(TILE), 1, 1], arguments)
 }
 
 /// Sums over rows, a matrix for each chunk of them.
@@ -331,74 +365,6 @@ impl Partials {
         let add = launch(&GEMM, "sum_partials", [quads.div_ceil(THREADS), 1, 1], arguments.with_mat(to));
         vec![sums(false, partials), add]
     }
-}
-
-/// A product: kernel, rows and columns of an output, the inner index, and how many there are, of chunks of the inner
-/// index and of groups.
-struct Product {
-    kernel: &'static str,
-    rows: u32,
-    cols: u32,
-    inner: u32,
-    chunks: u32,
-    groups: u32,
-    /// Whether its operands [lie](lie_for_wide_tiles) so.
-    lies_for_wide_tiles: bool,
-}
-
-impl Product {
-    fn launch(&self, arguments: Arguments) -> Launch {
-        let Product { kernel, rows, cols, chunks, groups, .. } = *self;
-        let tiles = blocks(u64::from(rows.div_ceil(TILE)) * u64::from(cols.div_ceil(TILE)), 1);
-        assert!(chunks.max(groups) <= 65535, "{kernel}: {chunks} chunks, {groups} groups are too many");
-        let launch = launch(&GEMM, kernel, [tiles, chunks, groups], arguments);
-        let on_hopper = GEMM_HOPPER.kernels.contains(&kernel).then(|| {
-            let is_wide = self.lies_for_wide_tiles && self.has_wide_tiles();
-            Box::new(if is_wide { in_wide_tiles(&launch) } else { in_square_tiles(&launch) })
-        });
-        Launch { on_hopper, ..launch }
-    }
-
-    /// Whether there are wide tiles for all multiprocessors, each with enough to multiply.
-    fn has_wide_tiles(&self) -> bool {
-        let tiles = u64::from(self.rows / WIDE_ROWS) * u64::from(self.cols.div_ceil(TILE));
-        let tiles = tiles * u64::from(self.chunks * self.groups);
-        self.inner / self.chunks >= WIDE_INNER && tiles >= u64::from(BLOCKS / 2)
-    }
-}
-
-/// What gemm_hopper.cu runs for a launch of gemm.cu.
-fn in_square_tiles(launch: &Launch) -> Launch {
-    Launch { family: &GEMM_HOPPER, shared: HOPPER_SHARED, ..launch.clone() }
-}
-
-/// What gemm_hopper_wide.cu runs for a launch of gemm.cu in bf16, which a launch of a large product has for
-/// [Hopper](Launch::on_hopper), if [its operands lie so](lie_for_wide_tiles).
-pub fn in_wide_tiles(launch: &Launch) -> Launch {
-    let [tiles, chunks, groups] = launch.grid;
-    let blocks = u64::from(tiles) * u64::from(chunks) * u64::from(groups);
-    let grid = [blocks.min(i32::MAX as u64) as u32, 1, 1];
-    let arguments = launch.arguments.clone().with_u32(chunks).with_u32(groups);
-    let family = &GEMM_HOPPER_WIDE;
-    Launch {
-        family,
-        grid,
-        threads: WIDE_THREADS,
-        shared: WIDE_SHARED,
-        in_turns: true,
-        arguments,
-        ..launch.clone()
-    }
-}
-
-/// Whether lines of the operands of layers begin at multiples of 16 bytes, in each of `groups` groups with so many columns.
-pub fn lie_for_wide_tiles(groups: u32, inputs: u32, outputs: u32, operands: [DeviceMat; 2]) -> bool {
-    let groups_lie = groups == 1 || (inputs | outputs).is_multiple_of(8);
-    groups_lie && operands.iter().all(|mat| mat.address.is_multiple_of(16) && mat.stride.is_multiple_of(8))
-}
-
-fn launch(family: &'static Family, kernel: &'static str, grid: [u32; 3], arguments: Arguments) -> Launch {
-    Launch { grid, ..Launch::new(family, kernel, 0, THREADS, arguments) }
 }
 
 /// Values that a block of [`to_bf16`] casts: those of `CAST_QUADS` of gemm.cu.

@@ -37,6 +37,11 @@ impl Launch {
         let grid = [blocks, 1, 1];
         Launch { family, kernel, grid, threads, shared: 0, in_turns: false, arguments, on_hopper: None }
     }
+
+    /// Leaves it out on [Hopper](Launch::on_hopper), where another launch does its work.
+    pub(crate) fn skip_on_hopper(&mut self) {
+        self.on_hopper = Some(Box::new(Launch { grid: [0; 3], ..self.clone() }));
+    }
 }
 
 /// Number of blocks that cover `items` when each takes `per_block`.

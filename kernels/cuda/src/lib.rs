@@ -18,6 +18,7 @@ pub mod module;
 pub mod norm;
 pub mod optim;
 pub mod peak;
+mod product;
 pub mod random;
 mod share;
 pub mod signature;

@@ -90,9 +90,11 @@ impl Layers {
             let [groups, inputs, outputs] =
                 [self.groups, self.inputs, self.outputs].map(|count| count as u32);
             assert!(cuda::lie_for_wide_tiles(groups, inputs, outputs, operands), "{operands:?}");
-            // Sums of chunks are added by a launch that has no other form.
-            let wide = launch.on_hopper.is_some().then(|| Box::new(cuda::in_wide_tiles(&launch)));
-            return Launch { on_hopper: wide, ..launch };
+            // Those that add up sums are no products.
+            let is_product = |own: &Launch| own.family.name == "gemm_hopper";
+            let wide =
+                |own: Box<Launch>| if is_product(&own) { Box::new(cuda::in_wide_tiles(&own)) } else { own };
+            return Launch { on_hopper: launch.on_hopper.map(wide), ..launch };
         }
         Launch { on_hopper: launch.on_hopper.filter(|_| self.on_hopper), ..launch }
     }
@@ -346,7 +348,7 @@ proptest! {
     }
 
     #[test]
-    fn gradients_of_weights_are_those_of_the_cpu(layers in Layers::any(), many_rows: bool) {
+    fn gradients_of_weights_are_those_of_the_cpu(layers in Layers::any(), many_rows: bool, bias: Option<bool>) {
         // Enough rows for several chunks, where the tile is not too large for it.
         let many = if many_rows && layers.inputs * layers.outputs < 2000 { 600 } else { 0 };
         let layers = Layers { rows: layers.rows + many, live: layers.live + many, ..layers };
@@ -367,14 +369,32 @@ proptest! {
             linear_dw(&layers, &live_dy, &live_x, start.clone())
         });
 
+        // What is summed up is not rounded.
+        let summed = Matrix { data: dy.live_values(&all_dy), ..live_dy };
         let (dy, x) = (dy.upload(&mut gpu, &all_dy), x.upload(&mut gpu, &all_x));
         let to = dw.upload(&mut gpu, &before);
         let (rows, groups) = (layers.rows as u32, layers.groups as u32);
         let scratch = cuda::linear_dw_scratch(rows, layers.inputs as u32, layers.outputs as u32, groups);
         let scratch = gpu.allocate::<f32>(scratch);
-        let launches = cuda::grouped_linear_dw(layers.precision, groups, dy, x, layers.accumulate, to, scratch);
+        let biased = dy.cols - dy.cols.min(3);
+        let db_before = values(layers.seed ^ 4, biased as usize, 1.0);
+        let db = gpu.upload(&db_before);
+        let beside = bias.map(|accumulate| cuda::BiasGradient { dy: dy.columns(0, biased), accumulate, to: db });
+        let (precision, add) = (layers.precision, layers.accumulate);
+        let launches = cuda::grouped_linear_dw(precision, groups, dy, x, add, to, beside, scratch);
         launches.into_iter().for_each(|launch| gpu.launch(&layers.wanted(launch, [dy, x])));
         prop_assert_eq!(expected.wrong(dw, &before, &dw.download(&mut gpu, to)), None);
+        let found = gpu.download(db, biased as usize);
+        let Some(accumulate) = bias else { return Ok(()) };
+        let expected = Expected::new(|most| {
+            let start = if accumulate { db_before.clone() } else { vec![0.0; biased as usize] };
+            let mut db = if most { start.iter().map(|v| v.abs()).collect() } else { start };
+            let dy = if most { summed.absolute() } else { summed.clone() };
+            gemm::column_sums(Isa::best(), dy.view().columns(0, biased as usize), true, &mut db);
+            Matrix { rows: 1, cols: biased as usize, data: db }
+        });
+        let db = Window::whole(1, biased as usize);
+        prop_assert_eq!(expected.wrong(db, &db_before, &found), None, "bias");
     }
 
     #[test]
@@ -440,7 +460,7 @@ fn dw_bits(precision: Precision, seed: u64) -> Vec<u32> {
     let scratch = cuda::linear_dw_scratch(600, 30, 20, 1);
     assert!(scratch > 0, "one chunk");
     let scratch = gpu.allocate::<f32>(scratch);
-    run_all(&mut gpu, &cuda::linear_dw(precision, dy, x, false, DeviceMat::new(to, 20, 30), scratch));
+    run_all(&mut gpu, &cuda::linear_dw(precision, dy, x, false, DeviceMat::new(to, 20, 30), None, scratch));
     gpu.download(to, 600)
 }
 
@@ -456,13 +476,10 @@ fn the_order_of_warps_changes_no_bits() {
 
 /// The family that a forward pass in bf16 is of on Hopper.
 fn family_on_hopper(rows: u32, inputs: u32, outputs: u32) -> &'static str {
-    let mat = |rows, cols| {
-        let whole = DeviceMat::new(1 << 20, rows, cols);
-        DeviceMat { element: Element::Bf16, stride: cols.next_multiple_of(8), ..whole }
-    };
-    let (x, weight) = (mat(rows, inputs), mat(outputs, inputs));
-    let heads = Heads::one(outputs, 0, Activation::Relu);
-    let launch = cuda::linear(Precision::Bf16, x, weight, &heads, mat(rows, outputs));
+    let (element, stride) = (Element::Bf16, 4096);
+    let mat = |rows, cols| DeviceMat { element, stride, ..DeviceMat::new(1 << 20, rows, cols) };
+    let (x, weight, y) = (mat(rows, inputs), mat(outputs, inputs), mat(rows, outputs));
+    let launch = cuda::linear(Precision::Bf16, x, weight, &Heads::one(outputs, 0, Activation::Relu), y);
     launch.on_hopper.expect("a product").family.name
 }
 

@@ -20,7 +20,7 @@ fn linear_on_hopper() -> (Gpu, Launch) {
 /// The same in wide tiles: two of them, one after the other, and more pieces in each than there are stages.
 fn linear_in_wide_tiles() -> (Gpu, Launch) {
     let (gpu, launch) = linear_of((9, 0), Precision::Bf16, 270);
-    (gpu, Launch { grid: [1; 3], ..gemm::in_wide_tiles(&launch) })
+    (gpu, Launch { grid: [1; 3], ..gemm::in_wide_tiles(&launch.on_hopper.expect("kernels for Hopper")) })
 }
 
 fn linear_on(capability: (u32, u32), precision: Precision) -> (Gpu, Launch) {

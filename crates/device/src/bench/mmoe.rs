@@ -159,8 +159,6 @@ impl Mmoe {
         let scratch = [
             gemm::linear_dw_scratch(batch, inputs, first_cols, 1),
             gemm::linear_dw_scratch(batch, hidden, width, experts),
-            gemm::column_sums_scratch(batch, first_cols),
-            gemm::column_sums_scratch(batch, bank_cols),
         ];
         let f32_mat = |bench: &mut Workbench, rows, cols| bench.mat_with(rows, cols, cols, Element::F32);
         Ok(Mmoe {
@@ -222,14 +220,15 @@ impl Mmoe {
             Some(RELU),
             d_bank,
         )];
-        launches.extend(gemm::column_sums(d_bank, false, self.db[1], scratch));
         let [dw, dw_second] = self.dw;
-        launches
-            .extend(gemm::grouped_linear_dw(precision, groups, d_bank, experts, false, dw_second, scratch));
+        let [db, db_second] = [(d_hidden, self.db[0]), (d_bank, self.db[1])]
+            .map(|(dy, to)| Some(gemm::BiasGradient { dy, accumulate: false, to }));
+        launches.extend(gemm::grouped_linear_dw(
+            precision, groups, d_bank, experts, false, dw_second, db_second, scratch,
+        ));
         let mask = Some((RELU, experts));
         launches.push(gemm::grouped_linear_dx(precision, groups, d_bank, second.mat, false, mask, d_experts));
-        launches.extend(gemm::column_sums(d_hidden, false, self.db[0], scratch));
-        launches.extend(linear_dw(precision, d_hidden, x.mat, false, dw, scratch));
+        launches.extend(linear_dw(precision, d_hidden, x.mat, false, dw, db, scratch));
         launches.push(linear_dx(precision, d_hidden, first.mat, false, None, self.dx));
         launches
     }

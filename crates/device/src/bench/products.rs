@@ -120,7 +120,7 @@ impl Product {
         let (dy, x) = (self.rows(bench, outputs)?, self.rows(bench, inputs)?);
         let dw = bench.mat_with(groups * outputs, inputs, inputs, Element::F32)?;
         let scratch = bench.allocate(4 * gemm::linear_dw_scratch(batch, inputs, outputs, groups) as u64)?;
-        let launches = gemm::grouped_linear_dw(precision, groups, dy.mat, x.mat, false, dw, scratch);
+        let launches = gemm::grouped_linear_dw(precision, groups, dy.mat, x.mat, false, dw, None, scratch);
         Prepared::new(launches, move |bench| {
             let expected = |out: u32, input: u32| {
                 let col = out / outputs * inputs + input;

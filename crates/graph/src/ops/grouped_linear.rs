@@ -209,8 +209,7 @@ impl DeviceOp for GroupedLinear {
     fn scratch(&self, capacity: &Capacity, inputs: &[Shape]) -> u64 {
         let (rows, inner, groups) = (capacity.rows, inputs[0].cols / self.groups, self.groups as u32);
         let dw = cuda::linear_dw_scratch(rows as u32, inner as u32, self.out as u32, groups);
-        let sums = cuda::column_sums_scratch(rows as u32, self.cols() as u32);
-        copy_bytes(rows, self.cols()) + 4 * dw.max(sums) as u64
+        copy_bytes(rows, self.cols()) + 4 * dw as u64
     }
 
     fn forward(&self, step: &mut DeviceStep<'_>) {
@@ -226,14 +225,14 @@ impl DeviceOp for GroupedLinear {
         if !step.activation_done() && self.activation != Activation::Identity {
             step.launch(activate::activation_dx(self.activation, step.output(), dy));
         }
-        if self.bias
-            && let Some(db) = step.take_gradient(2)
-        {
-            step.launch_all(cuda::column_sums(dy, db.accumulate, db.to.address, scratch));
-        }
+        let db = if self.bias { step.take_gradient(2) } else { None };
+        let db = db.map(|db| cuda::BiasGradient { dy, accumulate: db.accumulate, to: db.to.address });
         let (precision, dy) = (step.precision(x.element), step.stored_as(x.element, dy));
         if let Some(dw) = step.take_gradient(1) {
-            step.launch_all(cuda::grouped_linear_dw(precision, groups, dy, x, dw.accumulate, dw.to, scratch));
+            let (add, to) = (dw.accumulate, dw.to);
+            step.launch_all(cuda::grouped_linear_dw(precision, groups, dy, x, add, to, db, scratch));
+        } else if let Some(db) = db {
+            step.launch_all(cuda::column_sums(db.dy, db.accumulate, db.to, scratch));
         }
         if let Some(dx) = step.take_gradient(0) {
             let weights = step.weight(1, x.element);

@@ -325,8 +325,7 @@ impl DeviceOp for Linear {
     fn scratch(&self, capacity: &Capacity, inputs: &[Shape]) -> u64 {
         let rows = capacity.rows_in(inputs[0].space);
         let dw = cuda::linear_dw_scratch(rows as u32, inputs[0].cols as u32, self.out() as u32, 1);
-        let sums = cuda::column_sums_scratch(rows as u32, self.biased() as u32);
-        copy_bytes(rows, self.out()) + 4 * dw.max(sums) as u64
+        copy_bytes(rows, self.out()) + 4 * dw as u64
     }
 
     fn forward(&self, step: &mut DeviceStep<'_>) {
@@ -348,15 +347,14 @@ impl DeviceOp for Linear {
                 step.launch(activate::activation_dx(segment.activation, y, dy.columns(from, width)));
             }
         }
-        if self.biased() > 0
-            && let Some(db) = step.take_gradient(2)
-        {
-            let biased = dy.columns(0, self.biased() as u32);
-            step.launch_all(cuda::column_sums(biased, db.accumulate, db.to.address, scratch));
-        }
+        let db = if self.biased() > 0 { step.take_gradient(2) } else { None };
+        let biased = dy.columns(0, self.biased() as u32);
+        let db = db.map(|db| cuda::BiasGradient { dy: biased, accumulate: db.accumulate, to: db.to.address });
         let (precision, dy) = (step.precision(x.element), step.stored_as(x.element, dy));
         if let Some(dw) = step.take_gradient(1) {
-            step.launch_all(cuda::linear_dw(precision, dy, x, dw.accumulate, dw.to, scratch));
+            step.launch_all(cuda::linear_dw(precision, dy, x, dw.accumulate, dw.to, db, scratch));
+        } else if let Some(db) = db {
+            step.launch_all(cuda::column_sums(db.dy, db.accumulate, db.to, scratch));
         }
         if let Some(dx) = step.take_gradient(0) {
             let weight = step.weight(1, x.element);
