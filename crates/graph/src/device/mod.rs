@@ -18,8 +18,9 @@ pub use step::{DeviceGradient, DeviceStep, copy_bytes};
 use crate::check::Case;
 use crate::graph::{Graph, Kind};
 use crate::ops;
+use crate::plan::{Plan, PlanOptions};
 use crate::shape::Shape;
-use manygate_core::Error;
+use manygate_core::{Error, Result};
 use manygate_cuda::Launch;
 use std::collections::BTreeMap;
 
@@ -75,6 +76,17 @@ impl Graph {
             }
         }
         missing
+    }
+}
+
+impl Plan {
+    /// The same plan as a device runs it: with tiles of as many rows as its batches may have.
+    ///
+    /// # Errors
+    /// As [`Plan::compile`].
+    pub fn for_device(&self, rows: usize) -> Result<Plan> {
+        let options = PlanOptions { tile_rows: rows, lane_rows: rows, ..self.options.clone() };
+        Plan::compile(self.graph.clone(), options)
     }
 }
 
