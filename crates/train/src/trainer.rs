@@ -25,7 +25,7 @@ use std::time::{Duration, Instant};
 
 pub use crate::results::Outcome;
 
-/// The longest that a device trains on behind a checkpoint, as far as validations come: more is not lost when it is killed.
+/// How old the last checkpoint of a run on a device is at a validation that writes one, whatever it reached.
 const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(600);
 
 /// How a run is executed. Threads change nothing of its result; a device rounds sums differently.
@@ -270,11 +270,11 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// Whether a validation ends in a checkpoint: where it costs no more than the file, all do. What a device has is brought
-    /// with the weights that are kept as the best, at the end of a stage, and else from time to time.
+    /// Whether a validation ends in a checkpoint. All do where weights are at hand; from a device they are brought when they
+    /// are kept as the best, at the end of a stage, and else from time to time.
     fn checkpoint_is_due(&self, is_better: bool) -> bool {
-        let seldom = self.kept_at.elapsed() >= CHECKPOINT_INTERVAL;
-        is_better || seldom || self.steps.are_at_hand() || self.stage_is_over()
+        let is_old = self.kept_at.elapsed() >= CHECKPOINT_INTERVAL;
+        is_better || is_old || self.steps.are_at_hand() || self.stage_is_over()
     }
 
     fn tell_stage(&self, observer: &mut dyn Observer) {
@@ -299,7 +299,7 @@ impl<'a> Run<'a> {
         let (stage, inputs) = (&self.stages[*stage as usize], &self.inputs);
         let graph = stage.graph(inputs, Mode::Training)?;
         let options = stage.options(&graph)?;
-        self.learner.begin_stage(graph, options, &stage.optimizer, self.exec)?;
+        self.learner.begin_stage(graph, options, &stage.optimizer)?;
         stage.set_up(&mut self.learner, self.config, inputs, self.exec)?;
         self.learner.reserve_for(&self.splits.fit.batch);
         stage.architecture.begin_stage(inputs, &mut self.learner.params)?;

@@ -113,6 +113,12 @@ pub fn kernels_by_op() -> BTreeMap<&'static str, OnDevice> {
     ops
 }
 
-pub(crate) fn missing(name: &str, op: &str) -> Error {
-    Error::graph(name, format!("the op `{op}` has no CUDA kernel yet; run the model with `--device cpu`"))
+/// That a device cannot run `ops`, the first of which computes the value `name`.
+pub(crate) fn missing(name: &str, ops: &[&str]) -> Error {
+    let (last, before) = ops.split_last().unwrap_or((&"", &[]));
+    let what = match before {
+        [] => format!("the op `{last}` has no CUDA kernel yet"),
+        before => format!("the ops `{}` and `{last}` have no CUDA kernel yet", before.join("`, `")),
+    };
+    Error::graph(name, format!("{what}; run the model with `--device cpu`"))
 }
