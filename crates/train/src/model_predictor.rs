@@ -14,7 +14,7 @@ use manygate_runtime::DevicePredictor;
 pub(crate) enum ModelPredictor<'m> {
     Cpu(Box<Predictor<'m>>, &'m dyn Executor),
     #[cfg(feature = "cuda")]
-    Cuda(DevicePredictor),
+    Cuda(Box<DevicePredictor>),
 }
 
 impl<'m> ModelPredictor<'m> {
@@ -35,7 +35,7 @@ impl<'m> ModelPredictor<'m> {
             DeviceChoice::Cuda(ordinal) => {
                 let device = crate::device_steps::open(ordinal)?;
                 let predictor = DevicePredictor::new(&device, model, precision.on_device(), data)?;
-                Ok(ModelPredictor::Cuda(predictor))
+                Ok(ModelPredictor::Cuda(Box::new(predictor)))
             }
             #[cfg(not(feature = "cuda"))]
             DeviceChoice::Cuda(_) => {
