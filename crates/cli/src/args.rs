@@ -2,7 +2,7 @@
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use manygate_train::repeat::Requirement;
-use manygate_train::{DeviceChoice, PrecisionChoice};
+use manygate_train::{DeviceChoice, PrecisionChoice, PredictOptions};
 use std::path::PathBuf;
 
 /// Trains and serves multi-task and multi-scenario recommendation models.
@@ -67,6 +67,27 @@ pub(crate) struct Training {
     /// What products multiply in on a GPU; sums are f32.
     #[arg(long, value_enum, default_value_t = Precision::F32)]
     pub(crate) precision: Precision,
+}
+
+/// What every command that predicts with a trained model takes.
+#[derive(Debug, Args)]
+pub(crate) struct Prediction {
+    /// Threads [default: one for each core].
+    #[arg(long, default_value_t = 0, hide_default_value = true, value_name = "N")]
+    threads: usize,
+    /// Where the model predicts: cpu, cuda, or cuda:N for the GPU with that number.
+    #[arg(long, default_value = "cpu", value_name = "DEVICE")]
+    device: DeviceChoice,
+    /// What products multiply in on a GPU; sums are f32.
+    #[arg(long, value_enum, default_value_t = Precision::F32)]
+    precision: Precision,
+}
+
+impl Prediction {
+    pub(crate) fn options(&self) -> PredictOptions {
+        let &Prediction { threads, device, precision } = self;
+        PredictOptions { threads, device, precision: precision.choice() }
+    }
 }
 
 /// What products multiply in.
@@ -165,9 +186,8 @@ pub(crate) struct Eval {
     /// Print JSON.
     #[arg(long)]
     pub(crate) json: bool,
-    /// Threads [default: one for each core].
-    #[arg(long, default_value_t = 0, hide_default_value = true, value_name = "N")]
-    pub(crate) threads: usize,
+    #[command(flatten)]
+    pub(crate) prediction: Prediction,
 }
 
 #[derive(Debug, Args)]
@@ -184,9 +204,8 @@ pub(crate) struct Predict {
     /// CSV file to write: a header with the tasks, then a line for each row of the data, in its order.
     #[arg(long, value_name = "FILE")]
     pub(crate) out: PathBuf,
-    /// Threads [default: one for each core].
-    #[arg(long, default_value_t = 0, hide_default_value = true, value_name = "N")]
-    pub(crate) threads: usize,
+    #[command(flatten)]
+    pub(crate) prediction: Prediction,
 }
 
 #[derive(Debug, Args)]

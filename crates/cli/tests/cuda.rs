@@ -3,6 +3,7 @@
 mod support;
 
 use manygate_standin_driver::folder;
+use std::fs;
 use std::path::Path;
 use support::{Finished, Lab, MODEL};
 
@@ -46,7 +47,60 @@ fn what_was_found_is_told() {
     lab.run(&["train", "config.toml", "--device", "gpu", "--out", "run"])
         .failure(2, &["neither `cpu`, `cuda` nor `cuda:N`"]);
     lab.configure(MODEL, "name = \"star\"");
-    on_standin(&lab, driver.path(), &train, &[]).failure(1, &["has no CUDA kernel yet", "--device cpu"]);
+    on_standin(&lab, driver.path(), &train, &[]).failure(1, &["no CUDA kernel yet", "--device cpu"]);
+}
+
+#[test]
+fn a_finished_run_predicts_on_a_device_as_on_the_cpu() {
+    let (lab, driver) = (Lab::trained(), folder().expect("the stand-in"));
+    let predict = |more: &[&'static str]| {
+        [&["predict", "run", "--data", "test.csv", "--out", "out.csv"], more].concat()
+    };
+    let written = || fs::read_to_string(lab.path("out.csv")).expect("predictions");
+    lab.run(&predict(&[])).success();
+    let here = written();
+    let cuda = ["--device", "cuda"];
+    on_standin(&lab, driver.path(), &predict(&cuda), &[]).success();
+    assert_predicted_alike(&written(), &here, 1e-5);
+    for (precision, tolerance) in [("tf32", 1e-3), ("bf16", 1e-2)] {
+        on_standin(&lab, driver.path(), &predict(&["--device", "cuda", "--precision", precision]), &[])
+            .success();
+        assert_predicted_alike(&written(), &here, tolerance);
+        assert!(written() != here, "{precision} rounds");
+    }
+    // Of the test files of the configuration.
+    let eval = |more: &[&'static str]| [&["eval", "run", "--json"], more].concat();
+    let auc = |finished: Finished| finished.success().json()["data"]["click"]["all"]["auc"].as_f64();
+    let here = auc(lab.run(&eval(&[]))).expect("an AUC");
+    let there = auc(on_standin(&lab, driver.path(), &eval(&cuda), &[])).expect("an AUC");
+    assert!((here - there).abs() < 1e-3, "{here} here, {there} there");
+
+    let no_devices = [("MANYGATE_STANDIN_DEVICES", "0")];
+    for command in [predict(&cuda), eval(&cuda)] {
+        on_standin(&lab, driver.path(), &command, &no_devices).failure(1, &["no CUDA device"]);
+    }
+    let small = [("MANYGATE_STANDIN_MEMORY", "65536")];
+    on_standin(&lab, driver.path(), &eval(&cuda), &small).failure(1, &["of tables", "free", "--device cpu"]);
+    lab.run(&predict(&["--precision", "bf16"])).failure(2, &["--precision", "--device cuda"]);
+    lab.configure(MODEL, "name = \"star\"");
+    lab.run(&["train", "config.toml", "--out", "star"]).success();
+    on_standin(&lab, driver.path(), &["eval", "star", "--device", "cuda"], &[])
+        .failure(1, &["no CUDA kernel yet", "--device cpu"]);
+}
+
+/// That both have the same columns and rows, and numbers that differ by less than `tolerance`.
+#[track_caller]
+fn assert_predicted_alike(there: &str, here: &str, tolerance: f64) {
+    let (mut there, mut here) = (there.lines(), here.lines());
+    assert_eq!(there.next(), here.next());
+    let numbers = |line: &str| -> Vec<f64> {
+        line.split(',').map(|number| number.parse().expect("a number")).collect()
+    };
+    let (there, here): (Vec<_>, Vec<_>) = (there.map(numbers).collect(), here.map(numbers).collect());
+    assert_eq!(there.len(), here.len());
+    for (there, here) in there.iter().flatten().zip(here.iter().flatten()) {
+        assert!((there - here).abs() < tolerance, "{there} there, {here} here");
+    }
 }
 
 #[test]

@@ -1,8 +1,11 @@
 //! What differs from run to run, on its way to the device.
 
-use crate::memory::failed;
+use crate::memory::{Sizes, failed};
 use manygate_core::Result;
 use manygate_cuda::device::{Device, DeviceBuffer, Event, PinnedBuffer, Stream};
+
+/// Runs that may be under way at once: the host prepares one while the device works on the other.
+pub(crate) const SLOTS: usize = 2;
 
 /// A block on its way: the host fills one while the device still reads what it was given before.
 pub(crate) struct Slot {
@@ -14,16 +17,19 @@ pub(crate) struct Slot {
     taken: Event,
     /// What the run told, when it is done.
     pub(crate) told: PinnedBuffer<f64>,
+    /// The outputs of its rows, where it is one of evaluation.
+    pub(crate) outputs: PinnedBuffer<f32>,
 }
 
 impl Slot {
-    pub(crate) fn new(device: &Device, bytes: u64, told: usize) -> Result<Slot> {
+    pub(crate) fn new(device: &Device, sizes: &Sizes) -> Result<Slot> {
         Ok(Slot {
-            host: device.pinned(bytes as usize).map_err(failed)?,
-            staged: device.allocate(bytes as usize).map_err(failed)?,
+            host: device.pinned(sizes.block as usize).map_err(failed)?,
+            staged: device.allocate(sizes.block as usize).map_err(failed)?,
             arrived: device.event().map_err(failed)?,
             taken: device.event().map_err(failed)?,
-            told: device.pinned(told).map_err(failed)?,
+            told: device.pinned(sizes.told).map_err(failed)?,
+            outputs: device.pinned(sizes.outputs).map_err(failed)?,
         })
     }
 

@@ -9,7 +9,8 @@ mod block;
 mod memory;
 mod model;
 mod update;
+mod weights;
 
-pub use memory::TableShape;
 pub use model::{DeviceModel, Finished};
 pub use update::{Clip, Optimizers, StepConstants};
+pub use weights::TableShape;

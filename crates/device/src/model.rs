@@ -1,36 +1,37 @@
 //! A plan with its memory on a device, and its runs.
 
-use crate::block::Slot;
-use crate::memory::{Buffers, Sizes, TableShape, failed};
+use crate::block::{SLOTS, Slot};
+use crate::memory::{Buffers, Sizes, check_fits, check_fits_beside, failed};
 use crate::update::{Optimizers, StepConstants, Updates};
+use crate::weights::{TableShape, Weights};
 use manygate_core::{Batch, Error, Result};
 use manygate_cuda::device::{Device, DeviceBuffer, DeviceError, Recorded, Stream};
+use manygate_cuda::elementwise::copy_columns;
 use manygate_cuda::loss::losses_finite;
 use manygate_cuda::{DeviceMat, Element, Launch, Precision};
 use manygate_graph::device::{BatchLayout, Capacity, DeviceMemory};
 use manygate_graph::{Draws, Parameters, Plan, SparseSource};
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
-
-/// Runs that may be under way at once: the host prepares one while the device works on the other.
-const SLOTS: usize = 2;
+use std::sync::Arc;
 
 /// A compiled plan on a device: its memory, and its runs.
 ///
 /// A run is put on the device and done later; [`finish`](DeviceModel::finish) waits for the oldest. Bits depend on batch,
-/// plan and device.
+/// plan and device. Several plans may [share](DeviceModel::sharing) weights: their runs are done in the order in which they
+/// were put on the device.
 pub struct DeviceModel {
     plan: Plan,
     precision: Precision,
     capacity: Capacity,
     layout: BatchLayout,
+    weights: Arc<Weights>,
     buffers: Buffers,
-    tables: Vec<TableShape>,
     memory: DeviceMemory,
     updates: Option<Updates>,
     slots: Vec<Slot>,
-    /// Slots of the runs that are under way, the oldest first.
-    under_way: VecDeque<usize>,
+    /// Slots of the runs that are under way, and rows of their batches, the oldest first.
+    under_way: VecDeque<(usize, usize)>,
     recordings: HashMap<Capacity, Recorded>,
     /// What launches read that never changes.
     constants: Vec<DeviceBuffer<u8>>,
@@ -46,6 +47,8 @@ pub struct Finished {
     pub losses: Vec<f64>,
     /// Whether it moved what it was to move: not where a loss was not finite, nor after such a run.
     pub moved: bool,
+    /// Of an evaluation plan: its outputs, `[rows, outputs]` row-major. One of training tells none.
+    pub outputs: Vec<f32>,
 }
 
 impl DeviceModel {
@@ -62,43 +65,90 @@ impl DeviceModel {
         tables: &[TableShape],
         optimizers: Option<Optimizers>,
     ) -> Result<DeviceModel> {
-        plan.check_device()?;
-        if plan.options().tile_rows < capacity.rows {
-            let message = format!("tiles of {} rows, {} are needed", plan.options().tile_rows, capacity.rows);
-            return Err(Error::graph("device", message));
-        }
-        let layout = BatchLayout::new(&plan, &capacity);
+        check_plan(&plan, &capacity)?;
         let updates = optimizers
             .map(|optimizers| Updates::new(&plan, &capacity, precision, tables, optimizers))
             .transpose()?;
-        let scratch = plan.device_scratch(&capacity).max(updates.as_ref().map_or(0, Updates::scratch));
-        let block = layout.bytes() + updates.as_ref().map_or(0, Updates::block_bytes);
-        let halves = if precision == Precision::Bf16 { plan.device_halves_len() } else { 0 };
-        let sizes = Sizes { scratch, block, moments: updates.is_some(), halves };
-        let buffers = Buffers::new(device, &plan, &capacity, tables, sizes)?;
-        let slots = (0..SLOTS).map(|_| Slot::new(device, block, plan.losses().len() + 1));
-        Ok(DeviceModel {
-            memory: buffers.addresses(&layout, tables),
+        let layout = BatchLayout::new(&plan, &capacity);
+        let sizes = Sizes::new(&plan, &capacity, &layout, precision, updates.as_ref());
+        check_fits(device, &plan, tables, &sizes)?;
+        let weights = Arc::new(Weights::new(device, &plan, tables)?);
+        let stream = device.stream().map_err(failed)?;
+        let runs = Runs { plan, precision, capacity, layout, updates };
+        DeviceModel::over(device, stream, weights, runs, &sizes)
+    }
+
+    /// Memory for another plan of the same model over the same weights, as for its evaluation beside training: what this one
+    /// moves, that one reads, and what was put on the device first is done first.
+    ///
+    /// # Errors
+    /// When the plan declares others, the device cannot run it, or what is free of its memory is too small.
+    pub fn sharing(&self, plan: Plan, capacity: Capacity, precision: Precision) -> Result<DeviceModel> {
+        check_plan(&plan, &capacity)?;
+        if plan.layout() != self.plan.layout()
+            || plan.state_layout() != self.plan.state_layout()
+            || plan.tables() != self.plan.tables()
+        {
+            let message = "a plan that shares weights must declare the same parameters, state and tables";
+            return Err(Error::graph("device", message));
+        }
+        let layout = BatchLayout::new(&plan, &capacity);
+        let sizes = Sizes::new(&plan, &capacity, &layout, precision, None);
+        check_fits_beside(&self.device, &sizes)?;
+        let runs = Runs { plan, precision, capacity, layout, updates: None };
+        DeviceModel::over(&self.device, self.stream.clone(), Arc::clone(&self.weights), runs, &sizes)
+    }
+
+    fn over(
+        device: &Device,
+        stream: Stream,
+        weights: Arc<Weights>,
+        Runs { plan, precision, capacity, layout, updates }: Runs,
+        sizes: &Sizes,
+    ) -> Result<DeviceModel> {
+        let buffers = Buffers::new(device, &plan, sizes)?;
+        let slots = (0..SLOTS).map(|_| Slot::new(device, sizes));
+        let model = DeviceModel {
+            memory: buffers.addresses(&layout, &weights),
             slots: slots.collect::<Result<_>>()?,
             plan,
             precision,
             capacity,
             layout,
+            weights,
             buffers,
-            tables: tables.to_vec(),
             updates,
             under_way: VecDeque::new(),
             recordings: HashMap::new(),
             constants: Vec::new(),
             copies: device.stream().map_err(failed)?,
-            stream: device.stream().map_err(failed)?,
+            stream,
             device: device.clone(),
-        })
+        };
+        model.check_outputs()?;
+        Ok(model)
     }
 
     /// The plan.
     pub fn plan(&self) -> &Plan {
         &self.plan
+    }
+
+    /// That what an evaluation plan tells is one number a row.
+    fn check_outputs(&self) -> Result<()> {
+        for (index, name) in self.plan.output_names().enumerate().take(self.outputs()) {
+            let output = self.plan.device_output(&self.memory, &self.capacity, index);
+            if output.cols != 1 || output.live_rows != self.memory.batch.rows {
+                let message = format!("is [{}, {}], not one number a row", output.rows, output.cols);
+                return Err(Error::graph(format!("output {name}"), message));
+            }
+        }
+        Ok(())
+    }
+
+    /// Outputs that a run tells.
+    fn outputs(&self) -> usize {
+        if self.plan.is_training() { 0 } else { self.plan.output_names().count() }
     }
 
     /// Puts a run over `batch` on the device, with the factor of each part of the loss in `seeds`; `step` is what the
@@ -117,7 +167,7 @@ impl DeviceModel {
         step: Option<&StepConstants>,
     ) -> Result<()> {
         assert!(self.under_way.len() < SLOTS, "{SLOTS} runs are under way; finish one first");
-        let slot = self.under_way.back().map_or(0, |last| (last + 1) % SLOTS);
+        let slot = self.under_way.back().map_or(0, |(last, _)| (last + 1) % SLOTS);
         let bucket = self.capacity.bucket(batch);
         if !self.recordings.contains_key(&bucket) {
             let launches = self.launches(&bucket)?;
@@ -133,13 +183,15 @@ impl DeviceModel {
             }
             Ok(())
         })?;
-        // SAFETY: what is replayed reads and writes buffers of `self`, alone, see `launches`; all of it is on one stream,
-        // and the copies that surround it wait by events.
+        // SAFETY: what is replayed reads and writes buffers of `self`, and weights that only models on this stream use, see
+        // `launches`; all of it is on that stream, and the copies that surround it wait by events.
         unsafe { self.recordings[&bucket].launch() }.map_err(failed)?;
-        let told = self.buffers.told.len();
-        let slot_told = &mut self.slots[slot].told;
-        self.buffers.told.download_pinned(&self.stream, 0..told, slot_told, 0).map_err(failed)?;
-        self.under_way.push_back(slot);
+        let (stream, Buffers { told, outputs, .. }) = (&self.stream, &self.buffers);
+        let (told_outputs, to) = (batch.rows * self.outputs(), &mut self.slots[slot]);
+        let done = told.download_pinned(stream, 0..told.len(), &mut to.told, 0);
+        done.and_then(|()| outputs.download_pinned(stream, 0..told_outputs, &mut to.outputs, 0))
+            .map_err(failed)?;
+        self.under_way.push_back((slot, batch.rows));
         Ok(())
     }
 
@@ -153,11 +205,12 @@ impl DeviceModel {
     /// # Errors
     /// When the device failed.
     pub fn finish(&mut self) -> Result<Option<Finished>> {
-        let Some(slot) = self.under_way.pop_front() else { return Ok(None) };
+        let Some((slot, rows)) = self.under_way.pop_front() else { return Ok(None) };
         let told = self.slots[slot].told.as_slice().map_err(failed)?;
+        let outputs = &self.slots[slot].outputs.as_slice().map_err(failed)?[..rows * self.outputs()];
         let (go_on, losses) =
             told.split_last().map_or((1, &[][..]), |(last, rest)| (last.to_bits() as u32, rest));
-        Ok(Some(Finished { losses: losses.to_vec(), moved: go_on == 1 }))
+        Ok(Some(Finished { losses: losses.to_vec(), moved: go_on == 1, outputs: outputs.to_vec() }))
     }
 
     /// Copies parameters and state to the device.
@@ -165,7 +218,7 @@ impl DeviceModel {
     /// # Errors
     /// When the device fails.
     pub fn upload(&mut self, params: &Parameters, state: &Parameters) -> Result<()> {
-        let Buffers { params: to_params, state: to_state, .. } = &self.buffers;
+        let Weights { params: to_params, state: to_state, .. } = &*self.weights;
         let done = to_params.upload(&self.stream, 0, &params.values);
         done.and_then(|()| to_state.upload(&self.stream, 0, &state.values)).map_err(failed)
     }
@@ -175,8 +228,9 @@ impl DeviceModel {
     /// # Errors
     /// When the device failed.
     pub fn download(&self, params: &mut Parameters, state: &mut Parameters) -> Result<()> {
-        let done = self.buffers.params.download(&self.stream, 0, &mut params.values);
-        done.and_then(|()| self.buffers.state.download(&self.stream, 0, &mut state.values)).map_err(failed)
+        let Weights { params: from_params, state: from_state, .. } = &*self.weights;
+        let done = from_params.download(&self.stream, 0, &mut params.values);
+        done.and_then(|()| from_state.download(&self.stream, 0, &mut state.values)).map_err(failed)
     }
 
     /// Copies moments, laid out as the parameters, to the device. A model without optimisers has none.
@@ -204,7 +258,8 @@ impl DeviceModel {
     /// # Errors
     /// When the device fails.
     pub fn upload_table(&mut self, index: usize, values: &[f32]) -> Result<()> {
-        self.tables[index].upload(&self.stream, values, &self.buffers.tables[index]).map_err(failed)
+        let Weights { tables, shapes, .. } = &*self.weights;
+        shapes[index].upload(&self.stream, values, &tables[index]).map_err(failed)
     }
 
     /// Copies all values of table `index` back.
@@ -212,7 +267,8 @@ impl DeviceModel {
     /// # Errors
     /// When the device failed.
     pub fn download_table(&self, index: usize, values: &mut [f32]) -> Result<()> {
-        self.tables[index].download(&self.stream, &self.buffers.tables[index], values).map_err(failed)
+        let Weights { tables, shapes, .. } = &*self.weights;
+        shapes[index].download(&self.stream, &tables[index], values).map_err(failed)
     }
 
     /// Gradients of the parameters from the last run; 0 for those that do not learn.
@@ -256,8 +312,9 @@ impl DeviceModel {
         Ok(values.chunks(stride.max(1)).take(rows).flat_map(|row| &row[..cols]).copied().collect())
     }
 
-    /// The launches of a run over a batch in `bucket`. All of them keep to the buffers of `self`: their matrices are places
-    /// of the plan in memory made for it, and rows and ids that a batch has were checked against capacity and tables.
+    /// The launches of a run over a batch in `bucket`. All of them keep to the buffers of `self` and the weights: their
+    /// matrices are places of the plan in memory made for it, and rows and ids that a batch has were checked against capacity
+    /// and tables.
     fn launches(&mut self, bucket: &Capacity) -> Result<Vec<Launch>> {
         let Self { plan, memory, precision, device, constants, updates, buffers, .. } = self;
         let mut upload = |bytes: &[u8]| {
@@ -266,7 +323,8 @@ impl DeviceModel {
             Ok(constants.last().map_or(0, DeviceBuffer::address))
         };
         let mut launches = plan.record(memory, bucket, *precision, &mut upload)?.launches;
-        if plan.losses().is_empty() {
+        if !plan.is_training() {
+            launches.extend(self.tell_outputs(bucket));
             return Ok(launches);
         }
         let parts = plan.losses().len() as u32;
@@ -283,6 +341,17 @@ impl DeviceModel {
         Ok(launches)
     }
 
+    /// The launches that lay the outputs side by side.
+    fn tell_outputs(&self, bucket: &Capacity) -> Vec<Launch> {
+        let count = self.outputs();
+        let told = |index: usize| {
+            let output = self.plan.device_output(&self.memory, bucket, index);
+            let address = self.buffers.outputs.address() + 4 * index as u64;
+            copy_columns(output, false, DeviceMat { address, stride: count as u32, ..output })
+        };
+        (0..count).map(told).collect()
+    }
+
     /// Records launches, whose kernels are loaded before: a recording must not wait for the device.
     fn record(&self, launches: &[Launch]) -> std::result::Result<Recorded, DeviceError> {
         for launch in launches {
@@ -296,6 +365,24 @@ impl DeviceModel {
             })
         })
     }
+}
+
+/// A plan and what its runs are like.
+struct Runs {
+    plan: Plan,
+    precision: Precision,
+    capacity: Capacity,
+    layout: BatchLayout,
+    updates: Option<Updates>,
+}
+
+fn check_plan(plan: &Plan, capacity: &Capacity) -> Result<()> {
+    plan.check_device()?;
+    if plan.options().tile_rows < capacity.rows {
+        let message = format!("tiles of {} rows, {} are needed", plan.options().tile_rows, capacity.rows);
+        return Err(Error::graph("device", message));
+    }
+    Ok(())
 }
 
 impl fmt::Debug for DeviceModel {

@@ -1,6 +1,6 @@
 //! How a run moves parameters and tables: what follows the plan's own launches.
 
-use crate::memory::TableShape;
+use crate::weights::TableShape;
 use manygate_core::{Error, Result};
 use manygate_cuda::embedding::{self, Ids, Source, SparseGradients, SparseMemory};
 use manygate_cuda::optim::{Clipping, Parameters, Piece, Step, clip_factor, optimise, sum_squares};

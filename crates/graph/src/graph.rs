@@ -6,6 +6,7 @@ use crate::param::{ParamSpec, TableSpec};
 use crate::shape::{Shape, Space};
 use manygate_core::{Batch, Error, Result};
 use std::fmt;
+use std::sync::Arc;
 
 /// A value of the graph.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -165,15 +166,15 @@ impl LossId {
     }
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) enum Kind {
-    Op { op: Box<dyn Op>, inputs: Vec<Value> },
+    Op { op: Arc<dyn Op>, inputs: Vec<Value> },
     Param(usize),
     State(usize),
     Columns { of: Value, from: usize, stops_gradient: bool },
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Node {
     pub(crate) name: String,
     pub(crate) kind: Kind,
@@ -184,7 +185,7 @@ pub(crate) struct Node {
 const MAX_VALUES: u128 = 1 << 31;
 
 /// A model as a graph of fused operations. Nothing is computed while it is built.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Graph {
     pub(crate) mode: Mode,
     pub(crate) nodes: Vec<Node>,
@@ -380,7 +381,7 @@ impl Graph {
         }
         self.check_references(&op, &shapes, shape)
             .map_err(|m| Error::graph(&name, format!("{}: {m}", op.name())))?;
-        Ok(self.push(name, Kind::Op { op: Box::new(op), inputs: inputs.to_vec() }, shape))
+        Ok(self.push(name, Kind::Op { op: Arc::new(op), inputs: inputs.to_vec() }, shape))
     }
 
     /// What an op says about itself must exist in this graph: a plan relies on it.

@@ -2,6 +2,7 @@
 
 use manygate::ndarray::Array2;
 use manygate::{Batch, Columns, Model, Options, Schema, Session, Threads, Trainer, Workers};
+use manygate_train::PredictOptions;
 use std::sync::Arc;
 use std::thread;
 
@@ -97,14 +98,13 @@ fn the_commands_read_the_folder() {
     std::fs::write(&data, "user,item,history,age,tab,click,buy\n8,5,0|1|2,0.5,mail,1,0\n0,0,,,feed,0,0\n")
         .unwrap();
     let out = folder.path().join("out.csv");
-    assert_eq!(
-        manygate_train::score::predict(folder.path(), std::slice::from_ref(&data), &out, 1).unwrap(),
-        2
-    );
+    let options = PredictOptions { threads: 1, ..PredictOptions::default() };
+    let rows = manygate_train::score::predict(folder.path(), std::slice::from_ref(&data), &out, &options);
+    assert_eq!(rows.unwrap(), 2);
     let text = std::fs::read_to_string(out).unwrap();
     assert!(text.starts_with("click,buy\n0."), "{text}");
-    manygate_train::score::score(folder.path(), &[data], 1).unwrap();
-    let message = manygate_train::score::score(folder.path(), &[], 1).unwrap_err().to_string();
+    manygate_train::score::score(folder.path(), &[data], &options).unwrap();
+    let message = manygate_train::score::score(folder.path(), &[], &options).unwrap_err().to_string();
     assert!(message.contains("names no test files"), "{message}");
     assert_eq!(manygate_train::inspect::inspect(folder.path()).unwrap().model, "mmoe");
     assert_eq!(manygate_train::inspect::training_plan(folder.path()).unwrap().rows, 300);

@@ -125,11 +125,7 @@ impl<'m> Predictor<'m> {
 
     /// Runs the plan, and looks at what goes in and what comes out.
     fn run(&mut self, exec: &dyn Executor, batch: &Batch) -> Result<()> {
-        if let Some(at) = batch.dense.iter().position(|v| !v.is_finite()) {
-            let (row, column) = (at / batch.dense_width.max(1), at % batch.dense_width.max(1));
-            let message = format!("number {column} of row {row} is {}; give a finite one", batch.dense[at]);
-            return Err(Error::graph("predict", message));
-        }
+        check_numbers(batch)?;
         let Predictor { held, seeds, order, ws } = self;
         let rows = batch.rows;
         let batch = order.arrange(held.plan(), batch)?.batch;
@@ -141,13 +137,7 @@ impl<'m> Predictor<'m> {
                 return Err(Error::graph(format!("output {name}"), shape));
             }
             if let Some(r) = (0..rows).find(|&r| !value(&values, r).is_finite()) {
-                let message = format!(
-                    "is {} for row {}: the weights are damaged, or an input is far out of the range \
-                             that they were trained on",
-                    value(&values, r),
-                    order.caller_row(r)
-                );
-                return Err(Error::graph(format!("output {name}"), message));
+                return Err(not_finite(name, value(&values, r), order.caller_row(r)));
             }
         }
         Ok(())
@@ -165,20 +155,44 @@ impl<'m> Predictor<'m> {
     /// # Errors
     /// As [`Predictor::predict`].
     pub fn predict_all(&mut self, exec: &dyn Executor, data: &Batch) -> Result<Vec<Vec<f32>>> {
-        data.validate()?;
-        let Ok(rows) = u32::try_from(data.rows) else {
-            return Err(Error::graph("predict", format!("{} rows are more than 4294967295", data.rows)));
-        };
         let mut out = vec![Vec::with_capacity(data.rows); self.output_names().count()];
-        let chunk = CHUNK_ROWS.min(self.ws.capacity());
         let mut part = Batch::empty_like(data);
-        let rows: Vec<u32> = (0..rows).collect();
-        for rows in rows.chunks(chunk) {
-            part.gather(data, rows);
+        for rows in chunks(data, CHUNK_ROWS.min(self.ws.capacity()))? {
+            part.gather(data, &rows);
             self.predict(exec, &part, &mut out)?;
         }
         Ok(out)
     }
+}
+
+/// The rows of `data`, so many at a time.
+///
+/// # Errors
+/// When its columns do not fit each other, or there are more rows than can be numbered.
+pub(crate) fn chunks(data: &Batch, at_once: usize) -> Result<impl Iterator<Item = Vec<u32>>> {
+    data.validate()?;
+    let Ok(rows) = u32::try_from(data.rows) else {
+        return Err(Error::graph("predict", format!("{} rows are more than 4294967295", data.rows)));
+    };
+    let starts = (0..rows).step_by(at_once);
+    Ok(starts.map(move |start| (start..rows.min(start.saturating_add(at_once as u32))).collect()))
+}
+
+/// That a model can do something with the numbers of a batch.
+pub(crate) fn check_numbers(batch: &Batch) -> Result<()> {
+    let Some(at) = batch.dense.iter().position(|v| !v.is_finite()) else { return Ok(()) };
+    let (row, column) = (at / batch.dense_width.max(1), at % batch.dense_width.max(1));
+    let message = format!("number {column} of row {row} is {}; give a finite one", batch.dense[at]);
+    Err(Error::graph("predict", message))
+}
+
+/// What is said of an output that is no number.
+pub(crate) fn not_finite(output: &str, value: f32, row: usize) -> Error {
+    let message = format!(
+        "is {value} for row {row}: the weights are damaged, or an input is far out of the range that they were \
+         trained on"
+    );
+    Error::graph(format!("output {output}"), message)
 }
 
 impl Predictor<'static> {

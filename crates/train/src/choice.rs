@@ -51,20 +51,24 @@ impl Choice {
         self.owners.iter().map(|(task, _)| score(task)).collect()
     }
 
-    /// Takes over what is better than before: the weights into the model file at `path`, the scores into `chosen`. Tells
-    /// which of the scores are.
+    /// Which of the scores are better than before.
+    pub(crate) fn better(chosen: &[Chosen], scores: &[Option<f64>]) -> Vec<bool> {
+        scores.iter().enumerate().map(|(i, &score)| improves(chosen.get(i), score)).collect()
+    }
+
+    /// Takes over what is `better`: the weights into the model file at `path`, the scores into `chosen`.
     ///
     /// # Errors
     /// When the file system refuses, or the file is not the model that was written before.
-    pub(crate) fn keep_better(
+    pub(crate) fn keep(
         &self,
+        better: &[bool],
         path: &Path,
         learner: &Learner,
         chosen: &mut Vec<Chosen>,
         step: u64,
         scores: &[Option<f64>],
-    ) -> Result<Vec<bool>> {
-        let better: Vec<bool> = scores.iter().enumerate().map(|(i, &s)| improves(chosen.get(i), s)).collect();
+    ) -> Result<()> {
         if !better.contains(&false) {
             write_model(path, learner)?;
         } else if better.contains(&true) {
@@ -74,11 +78,11 @@ impl Choice {
         }
         let now = scores.iter().map(|&score| Chosen { step, score });
         *chosen = now
-            .zip(&better)
+            .zip(better)
             .enumerate()
             .map(|(i, (now, &better))| chosen.get(i).filter(|_| !better).cloned().unwrap_or(now))
             .collect();
-        Ok(better)
+        Ok(())
     }
 
     /// The task that a tensor belongs to: a task's name may begin like another's.

@@ -4,42 +4,52 @@ use crate::learner::Learner;
 use crate::optim::first_non_finite;
 use crate::steps::{PrecisionChoice, Stepped};
 use manygate_core::{Batch, Error, Result};
-use manygate_cuda::Precision;
 use manygate_cuda::device::Device;
+use manygate_data::Splits;
 use manygate_device::{DeviceModel, Optimizers, StepConstants, TableShape};
 use manygate_graph::device::Capacity;
-use manygate_graph::{Draws, Graph, LookupSource, Plan, PlanOptions};
+use manygate_graph::{Draws, Plan};
+use manygate_runtime::DevicePredictor;
 use std::collections::VecDeque;
 
-/// A learner's model on a device. Between two calls of [`settle`](DeviceSteps::settle) the device has the newest weights.
+/// A learner's model on a device. Once a step was taken the device has the newest weights, and the learner those that were
+/// [brought](DeviceSteps::bring) last.
 #[derive(Debug)]
 pub(crate) struct DeviceSteps {
     model: DeviceModel,
+    evaluation: DevicePredictor,
     constants: StepConstants,
     /// Step and rows of the runs under way.
     under_way: VecDeque<(u64, usize)>,
-    /// Whether the device has the learner's weights.
-    is_current: bool,
+    /// Who has the newest weights.
+    newest: Newest,
+}
+
+/// Who has the newest weights.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Newest {
+    Learner,
+    Device,
+    Both,
 }
 
 impl DeviceSteps {
-    /// For the stage that `learner` is in, with batches of at most `rows` rows of `data`.
+    /// For the stage that `learner` is in, with batches of at most `rows` of the rows that are fitted, and predictions of the
+    /// validation rows by `evaluation`.
     ///
     /// # Errors
     /// When there is no such device, it cannot run the model or the method of training, or its memory is too small.
     pub(crate) fn new(
         ordinal: usize,
         precision: PrecisionChoice,
-        graph: Graph,
         learner: &Learner,
-        data: &Batch,
+        evaluation: &Plan,
+        splits: &Splits,
         rows: usize,
     ) -> Result<DeviceSteps> {
         learner.check_device()?;
         let device = open(ordinal)?;
-        let options = PlanOptions { tile_rows: rows, lane_rows: rows, ..learner.plan.options().clone() };
-        let plan = Plan::compile(graph, options)?;
-        let capacity = capacity(&plan, data, rows);
+        let (plan, capacity) = (learner.plan.for_device(rows)?, Capacity::of(&[&splits.fit.batch], rows));
         let tables: Vec<TableShape> = learner
             .tables
             .0
@@ -48,22 +58,20 @@ impl DeviceSteps {
             .collect();
         let (pieces, groups) = learner.dense.groups();
         let optimizers = Optimizers { pieces, groups, clip: learner.device_clip() };
-        let precision = match precision {
-            PrecisionChoice::F32 => Precision::F32,
-            PrecisionChoice::Tf32 => Precision::Tf32,
-            PrecisionChoice::Bf16 => Precision::Bf16,
-        };
+        let precision = precision.on_device();
+        let model = DeviceModel::new(&device, plan, capacity, precision, &tables, Some(optimizers))?;
         Ok(DeviceSteps {
-            model: DeviceModel::new(&device, plan, capacity, precision, &tables, Some(optimizers))?,
+            evaluation: DevicePredictor::sharing(&model, evaluation, &[&splits.valid.batch])?,
+            model,
             constants: StepConstants::default(),
             under_way: VecDeque::new(),
-            is_current: false,
+            newest: Newest::Learner,
         })
     }
 
     /// Puts the learner's next step on the device; gives the one before, if the device had it.
     pub(crate) fn step(&mut self, learner: &mut Learner, batch: &Batch) -> Result<Option<Stepped>> {
-        if !self.is_current {
+        if self.newest == Newest::Learner {
             self.upload(learner)?;
         }
         let step = learner.step + 1;
@@ -71,21 +79,28 @@ impl DeviceSteps {
         let draws = Draws { seed: learner.seed(), step: learner.earlier_steps + step, caller_rows: &[] };
         self.model.run(batch, learner.seeds(), draws, Some(&self.constants))?;
         learner.step = step;
+        self.newest = Newest::Device;
         self.under_way.push_back((step, batch.rows));
         if self.model.has_room() { Ok(None) } else { self.finish(learner) }
     }
 
-    /// Waits for the step under way and brings weights and optimiser state to the learner.
-    pub(crate) fn settle(&mut self, learner: &mut Learner) -> Result<Option<Stepped>> {
-        let stepped = self.finish(learner)?;
-        if self.is_current {
-            self.model.download(&mut learner.params, &mut learner.state)?;
-            self.model.download_moments(&mut learner.dense.first, &mut learner.dense.second)?;
-            for (t, table) in learner.tables.0.iter_mut().enumerate() {
-                self.model.download_table(t, table.values_mut())?;
-            }
+    /// Brings weights and optimiser state to the learner, where it lacks them.
+    pub(crate) fn bring(&mut self, learner: &mut Learner) -> Result<()> {
+        if self.newest != Newest::Device {
+            return Ok(());
         }
-        Ok(stepped)
+        self.model.download(&mut learner.params, &mut learner.state)?;
+        self.model.download_moments(&mut learner.dense.first, &mut learner.dense.second)?;
+        for (t, table) in learner.tables.0.iter_mut().enumerate() {
+            self.model.download_table(t, table.values_mut())?;
+        }
+        self.newest = Newest::Both;
+        Ok(())
+    }
+
+    /// What the evaluation plan predicts with the weights on the device, which has taken a step: `[output][row]`.
+    pub(crate) fn predict(&mut self, data: &Batch) -> Result<Vec<Vec<f32>>> {
+        self.evaluation.predict_all(data)
     }
 
     fn upload(&mut self, learner: &Learner) -> Result<()> {
@@ -94,11 +109,12 @@ impl DeviceSteps {
         for (t, table) in learner.tables.0.iter().enumerate() {
             self.model.upload_table(t, table.values())?;
         }
-        self.is_current = true;
+        self.newest = Newest::Both;
         Ok(())
     }
 
-    fn finish(&mut self, learner: &Learner) -> Result<Option<Stepped>> {
+    /// Waits for the oldest step under way.
+    pub(crate) fn finish(&mut self, learner: &Learner) -> Result<Option<Stepped>> {
         let (Some(finished), Some((step, rows))) = (self.model.finish()?, self.under_way.pop_front()) else {
             return Ok(None);
         };
@@ -120,21 +136,4 @@ impl DeviceSteps {
 /// Uses the device with this number.
 pub(crate) fn open(ordinal: usize) -> Result<Device> {
     Device::open(ordinal).map_err(|found| Error::Device { message: found.to_string() })
-}
-
-/// The largest batch of at most `rows` rows out of `data`.
-fn capacity(plan: &Plan, data: &Batch, rows: usize) -> Capacity {
-    let longest = |bag: &manygate_core::Bag| {
-        let lengths = bag.offsets.windows(2).map(|w| (w[1] - w[0]) as usize);
-        lengths.max().unwrap_or(0)
-    };
-    let is_read = |b: usize| {
-        plan.sparse_sources().iter().any(|source| match source.source {
-            LookupSource::Field(_) => false,
-            LookupSource::Bag(bag) | LookupSource::Positions(bag) => bag == b,
-        })
-    };
-    let ids = data.bags.iter().enumerate();
-    let ids = ids.map(|(b, bag)| if is_read(b) { rows * longest(bag) } else { 0 });
-    Capacity { rows, ids: ids.collect() }
 }

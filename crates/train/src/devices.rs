@@ -93,18 +93,23 @@ fn on_cuda(entry: &Entry) -> Result<ModelOnCuda> {
     let table = toml::Table::from_iter([("name".to_owned(), toml::Value::from(name))]);
     let (_, architecture) = manygate_models::from_table(&table)?;
     // Some predict two tasks, or one.
-    let build = |tasks: usize| {
+    let build = |mode: Mode, tasks: usize| {
         let mut inputs = workload::inputs(3, 0);
         inputs.tasks.truncate(tasks);
-        manygate_models::build(architecture.as_ref(), &inputs, Mode::Training)
+        manygate_models::build(architecture.as_ref(), &inputs, mode)
     };
-    let graph = build(3).or_else(|_| build(2)).or_else(|_| build(1))?;
-    let missing: Vec<&str> = graph.without_device_kernel().into_keys().collect();
-    let plan = Plan::compile(graph, PlanOptions::default())?;
-    let lacks = match plan.check_device() {
-        Ok(()) => None,
-        Err(_) if !missing.is_empty() => Some(format!("kernels of {}", missing.join(", "))),
-        Err(error) => Some(error.to_string()),
-    };
+    let mut lacks = None;
+    // A run validates where it trains.
+    for mode in [Mode::Training, Mode::Evaluation] {
+        let graph = build(mode, 3).or_else(|_| build(mode, 2)).or_else(|_| build(mode, 1))?;
+        let missing: Vec<&str> = graph.without_device_kernel().into_keys().collect();
+        let plan = Plan::compile(graph, PlanOptions::default())?;
+        let lacks_here = match plan.check_device() {
+            Ok(()) => None,
+            Err(_) if !missing.is_empty() => Some(format!("kernels of {}", missing.join(", "))),
+            Err(error) => Some(error.to_string()),
+        };
+        lacks = lacks.or(lacks_here);
+    }
     Ok(ModelOnCuda { name, lacks })
 }

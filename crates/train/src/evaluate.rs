@@ -5,13 +5,13 @@ use crate::report::{Constants, Part};
 use manygate_core::{Error, Executor, Result};
 use manygate_data::Dataset;
 use manygate_features::{Schema, TaskKind};
+use manygate_graph::Plan;
 use manygate_runtime::Predictor;
 
 /// Bins of the reliability plots.
 const RELIABILITY_BINS: usize = 10;
 
-/// Metrics of `data` under the predictor's weights, and the predictions `[task][row]`: a model may have outputs that
-/// are no task's, and nothing judges those.
+/// Metrics of `data` under the predictor's weights, and the predictions `[task][row]`.
 ///
 /// # Errors
 /// When the data does not fit the model, or a prediction is not a number.
@@ -21,10 +21,24 @@ pub fn evaluate_dataset(
     schema: &Schema,
     data: &Dataset,
 ) -> Result<(Evaluation, Vec<Vec<f32>>)> {
-    let mut outputs = predictor.predict_all(exec, &data.batch)?;
+    let outputs = predictor.predict_all(exec, &data.batch)?;
+    evaluate_outputs(predictor.plan(), outputs, schema, data)
+}
+
+/// Metrics of `outputs`, `[output][row]`, which `plan` has for the rows of `data`, and the predictions among them,
+/// `[task][row]`: a model may have outputs that are no task's, and nothing judges those.
+///
+/// # Errors
+/// When a task has no output.
+pub(crate) fn evaluate_outputs(
+    plan: &Plan,
+    mut outputs: Vec<Vec<f32>>,
+    schema: &Schema,
+    data: &Dataset,
+) -> Result<(Evaluation, Vec<Vec<f32>>)> {
     let mut predictions = Vec::with_capacity(schema.tasks.len());
     for task in &schema.tasks {
-        let output = predictor.output_names().position(|name| name == task.name);
+        let output = plan.output_names().position(|name| name == task.name);
         let missing = || Error::graph(&task.name, "the model has no output for this task");
         predictions.push(std::mem::take(&mut outputs[output.ok_or_else(missing)?]));
     }

@@ -37,7 +37,10 @@ pub struct Learner {
     seeds: Vec<f32>,
     balancer: Option<Balancer>,
     order: RowOrder,
-    ws: Workspace,
+    /// Most rows of a batch.
+    capacity: usize,
+    /// Made by the first step: where a device takes them there is none.
+    ws: Option<Workspace>,
 }
 
 impl Learner {
@@ -76,7 +79,8 @@ impl Learner {
             seeds: vec![1.0; plan.losses().len()],
             balancer: None,
             order: RowOrder::default(),
-            ws: Workspace::new(&plan, exec.threads(), capacity),
+            capacity,
+            ws: None,
             plan,
         })
     }
@@ -91,7 +95,6 @@ impl Learner {
         graph: Graph,
         options: PlanOptions,
         optimizer: &OptimizerConfig,
-        exec: &dyn Executor,
     ) -> Result<()> {
         let plan = Plan::compile(graph, options)?;
         if plan.layout() != self.plan.layout()
@@ -102,7 +105,7 @@ impl Learner {
                 "a stage must declare the parameters, the state and the tables of the one before it";
             return Err(Error::config("stage.model", message));
         }
-        limits::check_lookups(&plan, self.ws.capacity())?;
+        limits::check_lookups(&plan, self.capacity)?;
         optimizer.check_groups(&plan)?;
         self.rows = RowOptimizers::new(&plan, optimizer)?;
         self.dense = DenseOptimizer::new(&plan, optimizer)?;
@@ -111,12 +114,11 @@ impl Learner {
         for (t, table) in self.tables.0.iter_mut().enumerate() {
             table.begin_state(self.rows.state_width(t, table.spec().dim));
         }
-        let capacity = self.ws.capacity();
-        self.sparse = SparseGradients::new(&plan, capacity);
+        self.sparse = SparseGradients::new(&plan, self.capacity);
         self.seeds = vec![1.0; plan.losses().len()];
         self.balancer = None;
         self.order = RowOrder::default();
-        self.ws = Workspace::new(&plan, exec.threads(), capacity);
+        self.ws = None;
         self.earlier_steps += self.step;
         (self.plan, self.step) = (plan, 0);
         Ok(())
@@ -135,7 +137,7 @@ impl Learner {
         seed: u64,
         exec: &dyn Executor,
     ) -> Result<()> {
-        let memory = (exec, self.ws.capacity());
+        let memory = (exec, self.capacity);
         let balancer = Balancer::new(balance, &self.plan, graph, &self.seeds, tasks, seed, memory)?;
         self.balancer = Some(balancer);
         Ok(())
@@ -163,14 +165,14 @@ impl Learner {
 
     /// Makes room for the longest bags of `data`.
     pub fn reserve_for(&mut self, data: &Batch) {
-        self.sparse.reserve_for(data, self.ws.capacity());
+        self.sparse.reserve_for(data, self.capacity);
         if let Some(balancer) = &mut self.balancer {
             balancer.reserve_for(&self.sparse, &self.plan);
         }
         if let Some(clip) = &mut self.clip {
             clip.reserve_for(&self.sparse, &self.plan);
         }
-        self.order.reserve_for(&self.plan, data, self.ws.capacity());
+        self.order.reserve_for(&self.plan, data, self.capacity);
     }
 
     /// One step on `batch`; returns the loss of each part, unweighted.
@@ -179,7 +181,9 @@ impl Learner {
     /// When the batch does not fit, a loss is not finite, or a gradient that is to be clipped is not: then nothing has
     /// moved.
     pub fn step(&mut self, exec: &dyn Executor, batch: &Batch) -> Result<&[f64]> {
-        self.plan.pack(exec, &mut self.ws, &self.params);
+        let threads = exec.threads();
+        let ws = self.ws.get_or_insert_with(|| Workspace::new(&self.plan, threads, self.capacity));
+        self.plan.pack(exec, ws, &self.params);
         let Arranged { batch, caller_rows } = self.order.arrange(&self.plan, batch)?;
         let step = self.step + 1;
         let draws = Draws { seed: self.seed, step: self.earlier_steps + step, caller_rows };
@@ -188,19 +192,19 @@ impl Learner {
         if let Some(balancer) = &mut self.balancer {
             self.plan.check_batch(batch)?;
             self.sparse.sort(exec, batch);
-            balancer.run(exec, &self.plan, &mut self.ws, &self.sparse, &input, step)?;
+            balancer.run(exec, &self.plan, ws, &self.sparse, &input, step)?;
         } else {
-            self.plan.run(exec, &mut self.ws, &input)?;
-            self.plan.check_losses(&mut self.ws, &input, step)?;
+            self.plan.run(exec, ws, &input)?;
+            self.plan.check_losses(ws, &input, step)?;
             self.sparse.sort(exec, batch);
         }
         let combined = self.balancer.as_ref().and_then(Balancer::gradients);
         let mut gradients = match combined {
             Some(combined) => Gradients { dense: combined.sum(), tables: Some(combined.sparse()) },
-            None => Gradients { dense: self.plan.gradients(&self.ws), tables: None },
+            None => Gradients { dense: self.plan.gradients(ws), tables: None },
         };
         if let Some(clip) = &mut self.clip {
-            gradients = clip.clip(exec, &self.plan, &self.ws, &self.sparse, gradients, step)?;
+            gradients = clip.clip(exec, &self.plan, ws, &self.sparse, gradients, step)?;
         }
         self.step = step;
         let factor = self.schedule.factor(step);
@@ -208,7 +212,7 @@ impl Learner {
         self.dense.apply(exec, &mut self.params, gradients.dense, step, factor);
         match gradients.tables {
             Some(summed) => summed.apply(exec, &mut self.tables.0, rows),
-            None => self.sparse.apply(exec, &self.plan, &self.ws, &mut self.tables.0, rows),
+            None => self.sparse.apply(exec, &self.plan, ws, &mut self.tables.0, rows),
         }
         if let Some(balancer) = &mut self.balancer {
             // With the state as the step found it: only the parameters have moved.
@@ -216,8 +220,8 @@ impl Learner {
             let input = Input { params, state, tables: &self.tables, batch, seeds: &self.seeds, draws };
             balancer.look_again(exec, &input, step)?;
         }
-        self.plan.update_state(&self.ws, &mut self.state);
-        Ok(self.ws.part_losses())
+        self.plan.update_state(ws, &mut self.state);
+        Ok(ws.part_losses())
     }
 
     /// Checks that a device can take the steps.
@@ -271,8 +275,8 @@ impl Learner {
         (dense, self.plan.tables().iter().map(|t| t.rows * t.dim).sum())
     }
 
-    /// Bytes of the step's buffers.
+    /// Bytes of the step's buffers, which the first step makes.
     pub fn workspace_bytes(&self) -> usize {
-        self.ws.bytes()
+        self.ws.as_ref().map_or(0, Workspace::bytes)
     }
 }

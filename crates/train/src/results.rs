@@ -12,11 +12,13 @@
 
 use crate::choice;
 use crate::config::Config;
-use crate::evaluate::{evaluate_dataset, part, reliabilities};
+use crate::evaluate::{evaluate_outputs, part, reliabilities};
 use crate::metrics::{Evaluation, Ordered};
+use crate::model_predictor::ModelPredictor;
 use crate::progress::Progress;
 use crate::report::{Floors, Part, ReportData, charts, html};
-use manygate_core::{Error, Executor, Result, write_atomically};
+use crate::steps::{DeviceChoice, PrecisionChoice};
+use manygate_core::{Batch, Error, Executor, Result, write_atomically};
 use manygate_data::{Splits, Violation};
 use manygate_kernels::Isa;
 use manygate_runtime::Model;
@@ -61,6 +63,8 @@ pub(crate) struct RunFacts<'a> {
     pub(crate) losses: Vec<String>,
     pub(crate) parameters: (usize, usize),
     pub(crate) means: Ordered<f64>,
+    /// Where the chosen model predicts.
+    pub(crate) device: DeviceChoice,
     pub(crate) threads: usize,
     pub(crate) isa: Isa,
     pub(crate) started: Instant,
@@ -88,13 +92,18 @@ struct MetricsFile<'a> {
 pub(crate) fn finish(facts: &RunFacts<'_>, exec: &dyn Executor) -> Result<Outcome> {
     let model = Model::open_to_score(facts.folder)?;
     let schema = facts.splits.encoder.schema();
-    let mut predictor = model.predictor(exec, manygate_runtime::predictor::CHUNK_ROWS)?;
-    let (valid, _) = evaluate_dataset(&mut predictor, exec, schema, &facts.splits.valid)?;
+    let Splits { valid, test: test_rows, .. } = facts.splits;
+    let data: Vec<&Batch> =
+        [Some(valid), test_rows.as_ref()].into_iter().flatten().map(|d| &d.batch).collect();
+    // As training validates, whatever it multiplies in.
+    let mut predictor = ModelPredictor::new(&model, facts.device, PrecisionChoice::F32, exec, &data)?;
+    let (valid, _) = evaluate_outputs(&model.plan, predictor.predict_all(&valid.batch)?, schema, valid)?;
     let valid = part(schema, valid, &facts.means);
     let mut reliability = Ordered::default();
     let mut test = None;
-    if let Some(data) = &facts.splits.test {
-        let (evaluation, predictions) = evaluate_dataset(&mut predictor, exec, schema, data)?;
+    if let Some(data) = test_rows {
+        let outputs = predictor.predict_all(&data.batch)?;
+        let (evaluation, predictions) = evaluate_outputs(&model.plan, outputs, schema, data)?;
         reliability = reliabilities(schema, data, &predictions)?;
         test = Some(part(schema, evaluation, &facts.means));
     }

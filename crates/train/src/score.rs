@@ -1,15 +1,36 @@
 //! A trained model applied to files: metrics of labelled rows, predictions of any.
 
 use crate::config::Config;
-use crate::evaluate::{evaluate_dataset, part};
+use crate::evaluate::{evaluate_outputs, part};
+use crate::model_predictor::ModelPredictor;
 use crate::report::{Floors, Part};
 use crate::results::label_means;
-use manygate_core::{Error, Pool, Result, write_atomically};
+use crate::steps::{DeviceChoice, PrecisionChoice};
+use manygate_core::{Batch, Error, Pool, Result, write_atomically};
 use manygate_data::encode_file;
-use manygate_runtime::predictor::CHUNK_ROWS;
 use manygate_runtime::{CONFIG_FILE, Model};
 use std::io::Write;
 use std::path::{Path, PathBuf};
+
+/// Where a model predicts.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct PredictOptions {
+    /// Threads; 0 means one for each core.
+    pub threads: usize,
+    /// The CPU or a device.
+    pub device: DeviceChoice,
+    /// What products multiply in there.
+    pub precision: PrecisionChoice,
+}
+
+impl PredictOptions {
+    /// What the model predicts of the rows: `[output][row]`.
+    fn predict(&self, model: &Model, rows: &Batch) -> Result<Vec<Vec<f32>>> {
+        let &PredictOptions { threads, device, precision } = self;
+        Pool::new(threads)?
+            .enter(|exec| ModelPredictor::new(model, device, precision, exec, &[rows])?.predict_all(rows))
+    }
+}
 
 /// Metrics of some files.
 #[derive(Clone, Debug)]
@@ -23,8 +44,9 @@ pub struct Score {
 /// Scores the model of a run folder on labelled files, on none the test files of its configuration.
 ///
 /// # Errors
-/// When the run cannot be opened, it names no test files, or the data does not fit the model.
-pub fn score(folder: &Path, files: &[PathBuf], threads: usize) -> Result<Score> {
+/// When the run cannot be opened, it names no test files, the data does not fit the model, or a device cannot run it.
+pub fn score(folder: &Path, files: &[PathBuf], options: &PredictOptions) -> Result<Score> {
+    options.device.check(options.precision)?;
     let model = Model::open_to_score(folder)?;
     let mut floors = None;
     let files = if files.is_empty() {
@@ -40,8 +62,8 @@ pub fn score(folder: &Path, files: &[PathBuf], threads: usize) -> Result<Score> 
     let data = encode_file(&model.encoder, &files, true, &mut |_| {})?;
     let means = label_means(folder)?.unwrap_or_default();
     let schema = model.encoder.schema();
-    let (evaluation, _) = Pool::new(threads)?
-        .enter(|exec| evaluate_dataset(&mut model.predictor(exec, CHUNK_ROWS)?, exec, schema, &data))?;
+    let outputs = options.predict(&model, &data.batch)?;
+    let (evaluation, _) = evaluate_outputs(&model.plan, outputs, schema, &data)?;
     Ok(Score { part: part(schema, evaluation, &means), floors })
 }
 
@@ -50,8 +72,9 @@ pub fn score(folder: &Path, files: &[PathBuf], threads: usize) -> Result<Score> 
 /// back. Returns the number of rows. The file appears whole or not at all.
 ///
 /// # Errors
-/// When the run cannot be opened, the data does not fit the model, or the file system refuses.
-pub fn predict(folder: &Path, files: &[PathBuf], out: &Path, threads: usize) -> Result<usize> {
+/// When the run cannot be opened, the data does not fit the model, a device cannot run it, or the file system refuses.
+pub fn predict(folder: &Path, files: &[PathBuf], out: &Path, options: &PredictOptions) -> Result<usize> {
+    options.device.check(options.precision)?;
     if out.exists() && !out.is_file() {
         // A device or pipe would be replaced by the rename.
         return Err(Error::config("--out", format!("`{}` is not a regular file; name one", out.display())));
@@ -66,8 +89,7 @@ pub fn predict(folder: &Path, files: &[PathBuf], out: &Path, threads: usize) -> 
     }
     let model = Model::open(folder)?;
     let data = encode_file(&model.encoder, files, false, &mut |_| {})?;
-    let predictions = Pool::new(threads)?
-        .enter(|exec| model.predictor(exec, CHUNK_ROWS)?.predict_all(exec, &data.batch))?;
+    let predictions = options.predict(&model, &data.batch)?;
     let names: Vec<&str> = model.plan.output_names().collect();
     write_atomically(out, &csv(&names, &predictions, data.batch.rows))?;
     Ok(data.batch.rows)

@@ -2,7 +2,10 @@
 
 use crate::learner::Learner;
 use manygate_core::{Batch, Error, Executor, Result};
-use manygate_graph::Graph;
+use manygate_data::Splits;
+use manygate_graph::Plan;
+use manygate_runtime::Predictor;
+use manygate_runtime::predictor::CHUNK_ROWS;
 use std::fmt;
 use std::str::FromStr;
 
@@ -48,12 +51,15 @@ impl FromStr for DeviceChoice {
 }
 
 impl DeviceChoice {
-    /// Checks that there is such a device, before anything else is done.
+    /// Checks that there is such a device and that it multiplies in `precision`, before anything else is done.
     ///
     /// # Errors
     /// When there is none, with what was found.
-    pub fn check(self) -> Result<()> {
+    pub fn check(self, precision: PrecisionChoice) -> Result<()> {
         match self {
+            DeviceChoice::Cpu if precision != PrecisionChoice::F32 => {
+                Err(Error::config("--precision", "the CPU multiplies in f32 alone; add `--device cuda`"))
+            }
             DeviceChoice::Cpu => Ok(()),
             #[cfg(feature = "cuda")]
             DeviceChoice::Cuda(ordinal) => crate::device_steps::open(ordinal).map(drop),
@@ -75,6 +81,17 @@ pub enum PrecisionChoice {
     Bf16,
 }
 
+#[cfg(feature = "cuda")]
+impl PrecisionChoice {
+    pub(crate) fn on_device(self) -> manygate_cuda::Precision {
+        match self {
+            PrecisionChoice::F32 => manygate_cuda::Precision::F32,
+            PrecisionChoice::Tf32 => manygate_cuda::Precision::Tf32,
+            PrecisionChoice::Bf16 => manygate_cuda::Precision::Bf16,
+        }
+    }
+}
+
 /// A step whose losses are known.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Stepped {
@@ -91,38 +108,35 @@ pub(crate) struct Stepped {
 pub(crate) enum Steps {
     /// The learner itself.
     Cpu,
-    /// A device; the learner's weights are those of the last time that steps were settled.
+    /// A device; the learner's weights are those of the last time that they were brought.
     #[cfg(feature = "cuda")]
     Cuda(Box<DeviceSteps>),
 }
 
 impl Steps {
-    /// For the stage that `learner` is in, with batches of at most `capacity` rows of `data`; `graph` is that of its plan
-    /// once more.
+    /// For the stage that `learner` is in, with batches of at most `capacity` of the rows that are fitted, and predictions of
+    /// the validation rows by `evaluation`.
     ///
     /// # Errors
     /// When there is no such device, it cannot run the model, or its memory is too small.
     pub(crate) fn new(
         device: DeviceChoice,
         precision: PrecisionChoice,
-        graph: Graph,
         learner: &Learner,
-        data: &Batch,
+        evaluation: &Plan,
+        splits: &Splits,
         capacity: usize,
     ) -> Result<Steps> {
         match device {
-            DeviceChoice::Cpu if precision != PrecisionChoice::F32 => {
-                Err(Error::config("--precision", "the CPU multiplies in f32 alone; add `--device cuda`"))
-            }
             DeviceChoice::Cpu => Ok(Steps::Cpu),
             #[cfg(feature = "cuda")]
             DeviceChoice::Cuda(ordinal) => {
-                let steps = DeviceSteps::new(ordinal, precision, graph, learner, data, capacity)?;
+                let steps = DeviceSteps::new(ordinal, precision, learner, evaluation, splits, capacity)?;
                 Ok(Steps::Cuda(Box::new(steps)))
             }
             #[cfg(not(feature = "cuda"))]
             DeviceChoice::Cuda(_) => {
-                let _ = (graph, learner, data, capacity);
+                let _ = (precision, learner, evaluation, splits, capacity);
                 Err(Error::config("--device", BUILT_WITHOUT_CUDA))
             }
         }
@@ -149,18 +163,60 @@ impl Steps {
         }
     }
 
-    /// Waits for the step that is under way, if any, and brings weights and optimiser state to the learner.
+    /// Waits for the step that is under way, if any.
     ///
     /// # Errors
     /// As [`Learner::step`].
-    pub(crate) fn settle(&mut self, learner: &mut Learner) -> Result<Option<Stepped>> {
+    pub(crate) fn finish(&mut self, learner: &Learner) -> Result<Option<Stepped>> {
         match self {
             Steps::Cpu => {
                 let _ = learner;
                 Ok(None)
             }
             #[cfg(feature = "cuda")]
-            Steps::Cuda(steps) => steps.settle(learner),
+            Steps::Cuda(steps) => steps.finish(learner),
+        }
+    }
+
+    /// Brings weights and optimiser state after the last step that is finished to the learner, where it lacks them.
+    ///
+    /// # Errors
+    /// When the device failed.
+    pub(crate) fn bring(&mut self, learner: &mut Learner) -> Result<()> {
+        match self {
+            Steps::Cpu => {
+                let _ = learner;
+                Ok(())
+            }
+            #[cfg(feature = "cuda")]
+            Steps::Cuda(steps) => steps.bring(learner),
+        }
+    }
+
+    /// Whether the learner has the weights without their being brought.
+    pub(crate) fn are_at_hand(&self) -> bool {
+        matches!(self, Steps::Cpu)
+    }
+
+    /// What `evaluation` predicts of the validation rows after the last step, `[output][row]`.
+    ///
+    /// # Errors
+    /// When the data does not fit the model, a prediction is not finite, or the device fails.
+    pub(crate) fn predict(
+        &mut self,
+        learner: &Learner,
+        evaluation: &Plan,
+        exec: &dyn Executor,
+        data: &Batch,
+    ) -> Result<Vec<Vec<f32>>> {
+        match self {
+            Steps::Cpu => {
+                let Learner { params, state, tables, .. } = learner;
+                let capacity = CHUNK_ROWS.min(data.rows.max(1));
+                Predictor::new(evaluation, params, state, tables, exec, capacity)?.predict_all(exec, data)
+            }
+            #[cfg(feature = "cuda")]
+            Steps::Cuda(steps) => steps.predict(data),
         }
     }
 }

@@ -4,7 +4,7 @@ use crate::cancel::Cancel;
 use crate::checkpoint::{CHECKPOINT_FILE, Checkpoint, write_checkpoint};
 use crate::choice::Choice;
 use crate::config::Config;
-use crate::evaluate::{evaluate_dataset, label_means};
+use crate::evaluate::{evaluate_outputs, label_means};
 use crate::learner::Learner;
 use crate::progress::{Event, Observer, Progress};
 use crate::report::{Floors, TrainingPoint, ValidationPoint};
@@ -19,11 +19,14 @@ use manygate_data::{EpochOrder, Splits};
 use manygate_features::Encoder;
 use manygate_graph::{Mode, Plan, PlanOptions};
 use manygate_models::Inputs;
-use manygate_runtime::{MODEL_FILE, Predictor, VOCAB_FOLDER, model_inputs};
+use manygate_runtime::{MODEL_FILE, VOCAB_FOLDER, model_inputs};
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 pub use crate::results::Outcome;
+
+/// How old the last checkpoint of a run on a device is at a validation that writes one, whatever it reached.
+const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(600);
 
 /// How a run is executed. Threads change nothing of its result; a device rounds sums differently.
 #[derive(Clone, Debug, Default)]
@@ -54,7 +57,7 @@ pub fn train(
     observer: &mut dyn Observer,
 ) -> Result<Outcome> {
     config.check()?;
-    options.device.check()?;
+    options.device.check(options.precision)?;
     // Read again at the end; that one cannot be read should not come to light only there.
     config.report.floors.as_ref().map(Floors::load).transpose()?;
     let started = Instant::now();
@@ -79,6 +82,8 @@ pub fn train(
         let mut run = Run::new(config, folder, resolved, &splits, exec, &options, start.as_ref())?;
         run.start(observer);
         run.train(observer, &options.cancel)?;
+        // The chosen model takes its place on a device.
+        run.steps = Steps::Cpu;
         let facts = RunFacts {
             config,
             folder,
@@ -88,6 +93,7 @@ pub fn train(
             losses: run.learner.plan.losses().iter().map(|part| part.name.clone()).collect(),
             parameters: run.learner.parameter_counts(),
             means: label_means(splits.encoder.schema(), &splits.fit),
+            device: options.device,
             threads: exec.threads(),
             isa: run.learner.plan.isa(),
             started,
@@ -116,6 +122,8 @@ struct Run<'a> {
     progress: Progress,
     /// Step from which a resumed run goes on.
     resumed_at: Option<u64>,
+    /// When its last checkpoint was written, or it began.
+    kept_at: Instant,
     /// Where the weights of another run are its first ones.
     beginning: Option<Beginning>,
 }
@@ -165,9 +173,8 @@ impl<'a> Run<'a> {
         let schema = splits.encoder.schema();
         let begin = |start: &StartFrom| start.begin(&mut learner, &stages, schema, &splits.valid.batch, exec);
         let beginning = start.map(begin).transpose()?;
-        let graph = stage.graph(&inputs, Mode::Training)?;
-        let steps = Steps::new(options.device, options.precision, graph, &learner, fit, capacity)?;
         let evaluation = Plan::compile(stage.graph(&inputs, Mode::Evaluation)?, PlanOptions::default())?;
+        let steps = Steps::new(options.device, options.precision, &learner, &evaluation, splits, capacity)?;
         let mut batch = Batch::empty_like(fit);
         batch.reserve_for(fit, batch_size.min(fit.rows));
         let resumed_at = checkpoint.map(|c| c.progress.step);
@@ -191,6 +198,7 @@ impl<'a> Run<'a> {
             batch,
             progress,
             resumed_at,
+            kept_at: Instant::now(),
             beginning,
         })
     }
@@ -249,14 +257,24 @@ impl<'a> Run<'a> {
         if !cancel.is_requested() {
             return Ok(());
         }
-        self.settle(observer)?;
+        self.finish_step(observer)?;
         self.write_checkpoint()?;
         Err(Error::Interrupted { step: self.progress.step })
     }
 
-    fn write_checkpoint(&self) -> Result<()> {
+    fn write_checkpoint(&mut self) -> Result<()> {
+        self.steps.bring(&mut self.learner)?;
         let path = self.folder.join(CHECKPOINT_FILE);
-        write_checkpoint(&path, &self.learner, &self.progress, &self.resolved)
+        write_checkpoint(&path, &self.learner, &self.progress, &self.resolved)?;
+        self.kept_at = Instant::now();
+        Ok(())
+    }
+
+    /// Whether a validation ends in a checkpoint. All do where weights are at hand; from a device they are brought when they
+    /// are kept as the best, at the end of a stage, and else from time to time.
+    fn checkpoint_is_due(&self, is_better: bool) -> bool {
+        let is_old = self.kept_at.elapsed() >= CHECKPOINT_INTERVAL;
+        is_better || is_old || self.steps.are_at_hand() || self.stage_is_over()
     }
 
     fn tell_stage(&self, observer: &mut dyn Observer) {
@@ -281,15 +299,17 @@ impl<'a> Run<'a> {
         let (stage, inputs) = (&self.stages[*stage as usize], &self.inputs);
         let graph = stage.graph(inputs, Mode::Training)?;
         let options = stage.options(&graph)?;
-        self.learner.begin_stage(graph, options, &stage.optimizer, self.exec)?;
+        self.learner.begin_stage(graph, options, &stage.optimizer)?;
         stage.set_up(&mut self.learner, self.config, inputs, self.exec)?;
         self.learner.reserve_for(&self.splits.fit.batch);
         stage.architecture.begin_stage(inputs, &mut self.learner.params)?;
         let (RunOptions { device, precision, .. }, fit) = (self.options, &self.splits.fit.batch);
-        let (graph, capacity) =
-            (stage.graph(inputs, Mode::Training)?, self.config.train.batch_size.min(fit.rows));
-        self.steps = Steps::new(*device, *precision, graph, &self.learner, fit, capacity)?;
+        let capacity = self.config.train.batch_size.min(fit.rows);
         self.evaluation = Plan::compile(stage.graph(inputs, Mode::Evaluation)?, PlanOptions::default())?;
+        // The device has no room for the models of two stages.
+        self.steps = Steps::Cpu;
+        let (learner, evaluation) = (&self.learner, &self.evaluation);
+        self.steps = Steps::new(*device, *precision, learner, evaluation, self.splits, capacity)?;
         Ok(())
     }
 
@@ -307,9 +327,10 @@ impl<'a> Run<'a> {
             self.progress.batch = 0;
         }
         if in_epoch || self.progress.stage_step == self.stage().steps {
-            self.settle(observer)?;
-            self.validate(observer)?;
-            self.write_checkpoint()?;
+            self.finish_step(observer)?;
+            if self.validate(observer)? {
+                self.write_checkpoint()?;
+            }
         }
         Ok(())
     }
@@ -327,9 +348,9 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// Brings what a device knows to the learner.
-    fn settle(&mut self, observer: &mut dyn Observer) -> Result<()> {
-        let stepped = self.steps.settle(&mut self.learner).map_err(|error| self.in_run(error))?;
+    /// Waits for the step that a device is at.
+    fn finish_step(&mut self, observer: &mut dyn Observer) -> Result<()> {
+        let stepped = self.steps.finish(&self.learner).map_err(|error| self.in_run(error))?;
         self.tell_step(stepped, observer);
         Ok(())
     }
@@ -359,12 +380,11 @@ impl<'a> Run<'a> {
         observer.event(&Event::Step { step, steps, rows, loss, rate_factor });
     }
 
-    fn validate(&mut self, observer: &mut dyn Observer) -> Result<()> {
-        let Learner { params, state, tables, .. } = &self.learner;
-        let capacity = manygate_runtime::predictor::CHUNK_ROWS.min(self.splits.valid.batch.rows.max(1));
-        let mut predictor = Predictor::new(&self.evaluation, params, state, tables, self.exec, capacity)?;
-        let schema = self.splits.encoder.schema();
-        let (evaluation, _) = evaluate_dataset(&mut predictor, self.exec, schema, &self.splits.valid)?;
+    /// Tells whether a checkpoint is to follow.
+    fn validate(&mut self, observer: &mut dyn Observer) -> Result<bool> {
+        let (valid, schema) = (&self.splits.valid, self.splits.encoder.schema());
+        let outputs = self.steps.predict(&self.learner, &self.evaluation, self.exec, &valid.batch)?;
+        let (evaluation, _) = evaluate_outputs(&self.evaluation, outputs, schema, valid)?;
         let Score { value: score, by, warning } = self.config.score(&evaluation);
         if let Some(message) = warning.filter(|_| self.progress.validation.is_empty()) {
             observer.event(&Event::Warning { message });
@@ -379,7 +399,11 @@ impl<'a> Run<'a> {
         if self.is_last_stage() {
             let scores = self.choice.scores(score, &evaluation, by);
             let (path, Progress { step, chosen, .. }) = (self.folder.join(MODEL_FILE), &mut self.progress);
-            better = self.choice.keep_better(&path, &self.learner, chosen, *step, &scores)?;
+            better = Choice::better(chosen, &scores);
+            if better.contains(&true) {
+                self.steps.bring(&mut self.learner)?;
+            }
+            self.choice.keep(&better, &path, &self.learner, chosen, *step, &scores)?;
         }
         let epochs = self.progress.step as f64 / self.order.batches() as f64;
         if let Some(balancer) = self.learner.balancer() {
@@ -396,6 +420,6 @@ impl<'a> Run<'a> {
             best_of: self.choice.names_of(&better),
         });
         self.progress.validation.push(ValidationPoint { step: self.progress.step, evaluation });
-        Ok(())
+        Ok(self.checkpoint_is_due(better.contains(&true)))
     }
 }

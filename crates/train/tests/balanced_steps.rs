@@ -84,7 +84,7 @@ fn every_method_steps_alike_on_any_number_of_threads() {
             // A learner has memory for the threads that a stage began on.
             let mut learner = learner("");
             let options = learner.plan.options().clone();
-            learner.begin_stage(graph(), options, &Default::default(), exec).unwrap();
+            learner.begin_stage(graph(), options, &Default::default()).unwrap();
             learner.balance_by(&balance(&text), graph(), &tasks(), 3, exec).unwrap();
             let step = |number| learner.step(exec, &batch(number)).unwrap().to_vec();
             let losses: Vec<Vec<f64>> = (0..4).map(step).collect();
@@ -103,7 +103,7 @@ fn every_method_steps_alike_on_any_number_of_threads() {
 fn a_second_look_sees_the_masks_of_the_step() {
     let mut learner = learner("");
     let options = PlanOptions { frozen: vec!["*".into()], ..learner.plan.options().clone() };
-    learner.begin_stage(graph(), options, &Default::default(), &Serial).unwrap();
+    learner.begin_stage(graph(), options, &Default::default()).unwrap();
     learner.balance_by(&balance("method = \"famo\""), graph(), &tasks(), 3, &Serial).unwrap();
     let losses = [0, 0].map(|number| learner.step(&Serial, &batch(number)).unwrap().to_vec());
     assert_ne!(losses[0], losses[1], "another step drops others");

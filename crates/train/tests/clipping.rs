@@ -105,7 +105,7 @@ fn threads_do_not_change_a_bit() {
         // A learner has memory for the threads that a stage began on.
         let mut learner = learner(&clip);
         let options = learner.plan.options().clone();
-        learner.begin_stage(graph(), options, &toml::from_str(&clip).unwrap(), exec).unwrap();
+        learner.begin_stage(graph(), options, &toml::from_str(&clip).unwrap()).unwrap();
         (0..4).for_each(|step| drop(learner.step(exec, &batch(step)).unwrap().to_vec()));
         let tables: Vec<Vec<f32>> = learner.tables.0.iter().map(|table| table.weights()).collect();
         (learner.params.values.to_vec(), tables)

@@ -17,7 +17,7 @@ fn parameters_go_on_and_what_is_frozen_or_left_out_stays() {
     learner.step(&Serial, &batch(0)).unwrap();
     let before = (learner.params.clone(), learner.tables.clone());
     let optimizer: OptimizerConfig = toml::from_str("[tables]\nmethod = \"rowwise_adagrad\"").unwrap();
-    learner.begin_stage(graph(), frozen(&["experts.*", "embedding.user.*"]), &optimizer, &Serial).unwrap();
+    learner.begin_stage(graph(), frozen(&["experts.*", "embedding.user.*"]), &optimizer).unwrap();
     assert_eq!(learner.params.values[..], before.0.values[..], "a stage begins where the one before ended");
     assert_eq!(learner.step, 0);
     for (table, old) in learner.tables.0.iter().zip(&before.1.0) {
@@ -43,7 +43,7 @@ fn masks_go_on_through_stages() {
         let mut learner = learner("");
         let mut losses = Vec::new();
         for &steps in stages {
-            learner.begin_stage(graph(), all(), &OptimizerConfig::default(), &Serial).unwrap();
+            learner.begin_stage(graph(), all(), &OptimizerConfig::default()).unwrap();
             losses.extend((0..steps).map(|_| learner.step(&Serial, &batch(0)).unwrap().to_vec()));
         }
         losses
@@ -59,6 +59,6 @@ fn a_stage_that_declares_other_parameters_is_refused() {
     let mut other = graph();
     let block = Block::vector("more", 3, Init::Constant(0.0));
     other.param(ParamSpec::new(vec![block]).unwrap()).unwrap();
-    let refused = learner.begin_stage(other, PlanOptions::default(), &OptimizerConfig::default(), &Serial);
+    let refused = learner.begin_stage(other, PlanOptions::default(), &OptimizerConfig::default());
     assert!(refused.unwrap_err().to_string().contains("must declare the parameters"));
 }

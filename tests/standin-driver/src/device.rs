@@ -56,6 +56,8 @@ pub(crate) struct Device {
     pub(crate) executables: Table<Arc<Graph>>,
     /// What a kernel did. Nothing works any more.
     fault: Option<Refusal>,
+    /// Bytes that copies have brought to the host.
+    pub(crate) downloaded: u64,
     /// Order of warps, and of streams among each other.
     pub(crate) seed: u64,
     /// State of the random numbers that choose among streams.
@@ -82,6 +84,7 @@ impl Device {
             graphs: Table::new(ordinal, Kind::Graph),
             executables: Table::new(ordinal, Kind::Executable),
             fault: None,
+            downloaded: 0,
             seed,
             random: seed,
         }

@@ -17,6 +17,7 @@ pub struct Standin {
     set_seed: unsafe extern "C" fn(usize, u64),
     last_fault: unsafe extern "C" fn(usize, *mut c_char, usize) -> usize,
     live: unsafe extern "C" fn(usize, *mut [u64; 6]),
+    downloaded: unsafe extern "C" fn(usize) -> u64,
     /// The functions live as long as their library.
     _library: Library,
 }
@@ -99,6 +100,7 @@ fn load() -> Result<Standin, String> {
             set_seed: *library.get(b"manygate_standin_set_seed").map_err(explain)?,
             last_fault: *library.get(b"manygate_standin_last_fault").map_err(explain)?,
             live: *library.get(b"manygate_standin_live").map_err(explain)?,
+            downloaded: *library.get(b"manygate_standin_downloaded").map_err(explain)?,
             _library: library,
         })
     }
@@ -128,6 +130,12 @@ impl Standin {
         // SAFETY: the library is loaded, and `len` bytes are there.
         unsafe { (self.last_fault)(ordinal, text.as_mut_ptr().cast(), len) };
         (len > 0).then(|| String::from_utf8_lossy(&text).into_owned())
+    }
+
+    /// Bytes that copies have brought from a device to the host.
+    pub fn downloaded(&self, ordinal: usize) -> u64 {
+        // SAFETY: the library is loaded.
+        unsafe { (self.downloaded)(ordinal) }
     }
 
     /// How much there is on a device.

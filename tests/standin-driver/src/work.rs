@@ -204,6 +204,7 @@ impl Device {
                 // SAFETY: as above, and nobody reads there.
                 let bytes = unsafe { slice::from_raw_parts_mut(with_exposed_provenance_mut(*to), *len) };
                 bytes.copy_from_slice(self.memory_at(*from, *len)?);
+                self.downloaded += *len as u64;
                 Ok(())
             }
             Work::Copy { from, to, len } => {

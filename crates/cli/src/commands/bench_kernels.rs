@@ -3,6 +3,8 @@
 use crate::args::BenchKernels;
 use manygate_core::{Error, Result};
 use manygate_train::DeviceChoice;
+#[cfg(not(feature = "cuda"))]
+use manygate_train::PrecisionChoice;
 
 pub(crate) fn run(args: &BenchKernels) -> Result<()> {
     match args.device {
@@ -13,7 +15,7 @@ pub(crate) fn run(args: &BenchKernels) -> Result<()> {
         #[cfg(feature = "cuda")]
         DeviceChoice::Cuda(number) => on_cuda::run(args, number),
         #[cfg(not(feature = "cuda"))]
-        DeviceChoice::Cuda(_) => args.device.check(),
+        DeviceChoice::Cuda(_) => args.device.check(PrecisionChoice::default()),
     }
 }
 

@@ -16,7 +16,7 @@ struct Scores<'a> {
 }
 
 pub(crate) fn run(args: &Eval) -> Result<()> {
-    let score = score(&args.run, &args.data, args.threads)?;
+    let score = score(&args.run, &args.data, &args.prediction.options())?;
     if args.json {
         return output::json(&Scores { version: 1, data: &score.part.evaluation });
     }

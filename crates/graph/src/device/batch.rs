@@ -3,7 +3,7 @@
 use crate::draws::Draws;
 use crate::plan::Plan;
 use crate::shape::Space;
-use manygate_core::{Batch, Error, Result};
+use manygate_core::{Bag, Batch, Error, Result};
 
 /// How large a batch a recording is for.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -15,6 +15,14 @@ pub struct Capacity {
 }
 
 impl Capacity {
+    /// The largest batch of at most `rows` rows out of `data`, whose columns are the same: with the longest lists.
+    pub fn of(data: &[&Batch], rows: usize) -> Capacity {
+        let longest = |bag: &Bag| bag.offsets.windows(2).map(|w| (w[1] - w[0]) as usize).max().unwrap_or(0);
+        let lists = data.first().map_or(0, |batch| batch.bags.len());
+        let ids = |b: usize| rows * data.iter().map(|batch| longest(&batch.bags[b])).max().unwrap_or(0);
+        Capacity { rows, ids: (0..lists).map(ids).collect() }
+    }
+
     /// The bucket that `batch` falls in: powers of two, at most `self`.
     pub fn bucket(&self, batch: &Batch) -> Capacity {
         let bucket = |count: usize, most: usize| count.max(1).next_power_of_two().min(most);

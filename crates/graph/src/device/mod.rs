@@ -18,8 +18,9 @@ pub use step::{DeviceGradient, DeviceStep, copy_bytes};
 use crate::check::Case;
 use crate::graph::{Graph, Kind};
 use crate::ops;
+use crate::plan::{Plan, PlanOptions};
 use crate::shape::Shape;
-use manygate_core::Error;
+use manygate_core::{Error, Result};
 use manygate_cuda::Launch;
 use std::collections::BTreeMap;
 
@@ -78,6 +79,17 @@ impl Graph {
     }
 }
 
+impl Plan {
+    /// The same plan as a device runs it: with tiles of as many rows as its batches may have.
+    ///
+    /// # Errors
+    /// As [`Plan::compile`].
+    pub fn for_device(&self, rows: usize) -> Result<Plan> {
+        let options = PlanOptions { tile_rows: rows, lane_rows: rows, ..self.options.clone() };
+        Plan::compile(self.graph.clone(), options)
+    }
+}
+
 /// How much of an op a CUDA device can run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OnDevice {
@@ -101,6 +113,12 @@ pub fn kernels_by_op() -> BTreeMap<&'static str, OnDevice> {
     ops
 }
 
-pub(crate) fn missing(name: &str, op: &str) -> Error {
-    Error::graph(name, format!("the op `{op}` has no CUDA kernel yet; run the model with `--device cpu`"))
+/// That a device cannot run `ops`, the first of which computes the value `name`.
+pub(crate) fn missing(name: &str, ops: &[&str]) -> Error {
+    let (last, before) = ops.split_last().unwrap_or((&"", &[]));
+    let what = match before {
+        [] => format!("the op `{last}` has no CUDA kernel yet"),
+        before => format!("the ops `{}` and `{last}` have no CUDA kernel yet", before.join("`, `")),
+    };
+    Error::graph(name, format!("{what}; run the model with `--device cpu`"))
 }

@@ -53,13 +53,18 @@ impl Plan {
     /// Checks that a device can run every step.
     ///
     /// # Errors
-    /// When an op has no CUDA kernel, or the plan needs joins.
+    /// When ops have no CUDA kernel, or losses are means over scenarios.
     pub fn check_device(&self) -> Result<()> {
+        let (mut first, mut lacking) = (None, Vec::new());
         for step in self.device_steps() {
             let op = self.op(step.node).0;
-            if op.on_device().is_none() {
-                return Err(missing(&self.graph.nodes[step.node].name, op.name()));
+            if op.on_device().is_none() && !lacking.contains(&op.name()) {
+                first.get_or_insert(step.node);
+                lacking.push(op.name());
             }
+        }
+        if let Some(node) = first {
+            return Err(missing(&self.graph.nodes[node].name, &lacking));
         }
         if let Some(part) = self.losses().iter().find(|part| part.groups() > 1) {
             let message = "is the sum of means over scenarios, or weighs them, which no CUDA device does yet; run it \
@@ -217,7 +222,7 @@ fn record_step(
 ) -> Result<()> {
     let (op, inputs) = places.plan.op(step.node);
     let name = &places.plan.graph.nodes[step.node].name;
-    let on_device = op.on_device().ok_or_else(|| missing(name, op.name()))?;
+    let on_device = op.on_device().ok_or_else(|| missing(name, &[op.name()]))?;
     let mut at = DeviceStep { places, inputs, step, precision, launches, upload, failure: None, taken: 0 };
     if step.backward {
         for &place in &step.zero {

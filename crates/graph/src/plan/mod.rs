@@ -315,6 +315,11 @@ impl Plan {
         &self.graph.losses
     }
 
+    /// Whether it computes losses and gradients, or outputs alone.
+    pub fn is_training(&self) -> bool {
+        self.graph.is_training()
+    }
+
     /// Names of the outputs, in order of declaration.
     pub fn output_names(&self) -> impl Iterator<Item = &str> {
         self.outputs.iter().map(|(name, _)| name.as_str())

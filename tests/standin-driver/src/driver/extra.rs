@@ -19,6 +19,12 @@ extern "C" fn manygate_standin_set_seed(ordinal: usize, seed: u64) {
     });
 }
 
+/// Bytes that copies have brought from a device to the host.
+#[unsafe(no_mangle)]
+extern "C" fn manygate_standin_downloaded(ordinal: usize) -> u64 {
+    on_device(ordinal, |device| Ok(device.downloaded)).unwrap_or_default()
+}
+
 /// Writes what a kernel did on a device into `len` bytes at `to`, cut where there are fewer; gives how many it would
 /// be, 0 where no kernel failed.
 ///

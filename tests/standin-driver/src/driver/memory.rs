@@ -155,6 +155,7 @@ unsafe extern "C" fn cuMemcpyDtoHAsync_v2(to: *mut c_void, from: u64, len: usize
             let Some(bytes) = device.memory.bytes(from, len) else { return invalid("memory that is freed") };
             // SAFETY: see `driver`.
             unsafe { slice::from_raw_parts_mut(to.cast::<u8>(), len) }.copy_from_slice(bytes);
+            device.downloaded += len as u64;
             Ok(())
         })
     })
