@@ -18,11 +18,25 @@ pub static ACTIVATION: Family = Family {
     kernels: &["activate", "activation_dx"],
 };
 
+/// Units times amplitudes.
+pub static AMPLITUDE: Family = Family {
+    name: "amplitude",
+    ptx: include_str!("../ptx/amplitude.ptx"),
+    kernels: &["amplify", "amplify_backward", "amplify_parts", "amplify_parts_backward"],
+};
+
+/// Cross layers with a vector.
+pub static CROSS: Family = Family {
+    name: "cross",
+    ptx: include_str!("../ptx/cross.ptx"),
+    kernels: &["cross_vector", "cross_vector_dx"],
+};
+
 /// Element-wise arithmetic.
 pub static ELEMENTWISE: Family = Family {
     name: "elementwise",
     ptx: include_str!("../ptx/elementwise.ptx"),
-    kernels: &["add", "add_scaled", "multiply", "broadcast", "fill"],
+    kernels: &["add", "add_scaled", "multiply", "broadcast", "fill", "one_hot"],
 };
 
 /// Look-ups in embedding tables.
@@ -78,6 +92,20 @@ pub static GEMM_HOPPER: Family = Family {
     name: "gemm_hopper",
     ptx: include_str!("../ptx/gemm_hopper.ptx"),
     kernels: &["linear_bf16", "linear_dx_bf16", "linear_dw_bf16"],
+};
+
+/// Interactions of fields.
+pub static INTERACTION: Family = Family {
+    name: "interaction",
+    ptx: include_str!("../ptx/interaction.ptx"),
+    kernels: &[
+        "bi_interaction",
+        "bi_interaction_de",
+        "sum_columns",
+        "sum_columns_dx",
+        "pair_products",
+        "pair_products_de",
+    ],
 };
 
 /// Losses.
@@ -138,6 +166,8 @@ pub static RANDOM: Family =
 /// All families.
 pub static FAMILIES: &[&Family] = &[
     &ACTIVATION,
+    &AMPLITUDE,
+    &CROSS,
     &ELEMENTWISE,
     &EMBEDDING_LOOKUP,
     &EMBEDDING_SORT,
@@ -145,6 +175,7 @@ pub static FAMILIES: &[&Family] = &[
     &GATE,
     &GEMM,
     &GEMM_HOPPER,
+    &INTERACTION,
     &LOSS,
     &NORM,
     &OPTIM,

@@ -129,15 +129,7 @@ impl Bank {
 
 /// Where `found`, the larger matrix of `window`, is not `expected` to within `scale` inside and `before` outside.
 fn wrong(window: Window, before: &[f32], found: &[f32], expected: &[f32], scale: &[f32]) -> Option<String> {
-    let inside = window.live_values(found);
-    if let Some(difference) = first_difference(found, &window.replaced(before, &inside)) {
-        return Some(format!("outside: {difference}"));
-    }
-    let rounding = if window.element == Element::Bf16 { 1.0 / 256.0 } else { 0.0 };
-    let fits =
-        |i: usize| (inside[i] - expected[i]).abs() <= TOLERANCE * scale[i] + rounding * expected[i].abs();
-    let at = (0..inside.len()).find(|&i| !fits(i))?;
-    Some(format!("{}, {}: {}, not {}", at / window.cols, at % window.cols, inside[at], expected[at]))
+    window.difference(before, found, expected, scale, TOLERANCE)
 }
 
 fn absolute(values: &[f32]) -> Vec<f32> {
