@@ -19,6 +19,7 @@ macro_rules! models {
 
 models! {
     cgc: |_| true,
+    cross_stitch: |_| true,
     dcn: |_| true,
     // Cross layers of a full matrix; those of low rank have no kernels.
     dcn_v2: |case| ["small", "stacked"].contains(&case),

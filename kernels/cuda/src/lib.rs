@@ -24,6 +24,7 @@ pub mod peak;
 pub mod random;
 mod share;
 pub mod signature;
+pub mod stitch;
 pub mod view;
 
 pub use launch::{Arguments, Launch};

@@ -163,6 +163,13 @@ pub static PEAK_HOPPER: Family = Family {
 pub static RANDOM: Family =
     Family { name: "random", ptx: include_str!("../ptx/random.ptx"), kernels: &["dropout"] };
 
+/// Networks side by side that mix.
+pub static STITCH: Family = Family {
+    name: "stitch",
+    ptx: include_str!("../ptx/stitch.ptx"),
+    kernels: &["stitch", "stitch_dweights", "finish_stitch_dweights"],
+};
+
 /// All families.
 pub static FAMILIES: &[&Family] = &[
     &ACTIVATION,
@@ -182,4 +189,5 @@ pub static FAMILIES: &[&Family] = &[
     &PEAK,
     &PEAK_HOPPER,
     &RANDOM,
+    &STITCH,
 ];
