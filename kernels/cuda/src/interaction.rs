@@ -102,7 +102,7 @@ fn row_values(kernel: &str, e: DeviceMat, fields: u32, pairs: DeviceMat, more: u
     let shape = (e.rows, fields * (fields - 1) / 2);
     assert_eq!((pairs.rows, pairs.cols), shape, "{kernel}: pairs of another shape");
     // Fields lie an odd number of values apart.
-    fields * (e.cols / fields | 1) + more
+    fields * ((e.cols / fields) | 1) + more
 }
 
 /// A launch in which a thread takes four columns of a row of `mat`.

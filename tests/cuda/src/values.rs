@@ -135,7 +135,8 @@ impl Window {
         }
         let rounding = if self.element == Element::Bf16 { 1.0 / 256.0 } else { 0.0 };
         let allowed = |i: usize| tolerance * scale[i].abs() + rounding * expected[i].abs();
-        let at = (0..inside.len()).find(|&i| !((inside[i] - expected[i]).abs() <= allowed(i)))?;
+        let fits = |i: usize| (inside[i] - expected[i]).abs() <= allowed(i);
+        let at = (0..inside.len()).find(|&i| !fits(i))?;
         Some(format!("{}, {}: {}, not {}", at / self.cols, at % self.cols, inside[at], expected[at]))
     }
 

@@ -218,7 +218,7 @@ struct SeenBank {
 impl SeenBank {
     fn any() -> impl Strategy<Value = SeenBank> {
         (Bank::any(), any::<[bool; 2]>()).prop_map(|(bank, wanted)| {
-            let mut bank = Bank { experts: bank.experts.max(1), ..bank };
+            let bank = Bank { experts: bank.experts.max(1), ..bank };
             let sees = |gate: usize, expert: usize| (bank.seed >> ((gate * 7 + expert * 3) % 61)) & 1 == 0;
             let gates: Vec<Vec<usize>> = (0..bank.gates)
                 .map(|t| {
@@ -226,9 +226,9 @@ impl SeenBank {
                 })
                 .collect();
             // The first gate reads all of the first bank.
-            let apart = |t: usize, e: usize| t > 0 && bank.seed % 3 > 0 && (t + e) % 3 == 0;
+            let apart =
+                |t: usize, e: usize| t > 0 && !bank.seed.is_multiple_of(3) && (t + e).is_multiple_of(3);
             let seen = Seen::reading_apart(bank.experts, &gates, apart).unwrap();
-            bank.seed |= 1;
             SeenBank { bank, seen, wanted }
         })
     }
