@@ -84,3 +84,18 @@ KERNEL(THREADS) fill(float value, Mat y) {
   for (u32 i = 0; i < 8; i++) values[i] = value;
   store_share(y, share, values);
 }
+
+// y = 1 in the column that the row's id names, 0 in the others.
+KERNEL(THREADS) one_hot(const u32* ids, Mat y) {
+  const Share share = share_of_thread(y);
+  if (is_empty(share)) return;
+  float values[8];
+#pragma unroll
+  for (u32 half = 0; half < 2; half++) {
+    const Columns& at = share.of[half];
+    const u32 id = at.count ? ids[at.row] : 0;
+#pragma unroll
+    for (u32 i = 0; i < 4; i++) values[4 * half + i] = at.first + i == id ? 1.0f : 0.0f;
+  }
+  store_share(y, share, values);
+}

@@ -38,18 +38,6 @@ struct SeenGates {
 
 constexpr u32 APART = 1u << 31;
 
-DEVICE float load_value(const Mat& mat, u32 row, u32 col) {
-  return mat.element == ELEMENT_F32 ? row_f32(mat, row)[col] : to_f32(row_bf16(mat, row)[col]);
-}
-
-DEVICE void store_value(const Mat& mat, u32 row, u32 col, float value) {
-  if (mat.element == ELEMENT_F32) {
-    row_f32(mat, row)[col] = value;
-  } else {
-    row_bf16(mat, row)[col] = to_bf16(value);
-  }
-}
-
 DEVICE u32 row_of_warp() { return blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32; }
 
 // Rows that all warps of a launch have at a time.

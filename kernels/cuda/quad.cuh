@@ -103,6 +103,19 @@ DEVICE void* address_of(const Mat& mat, u32 row, u32 col) {
   return (unsigned char*)mat.data + ((u64)row * mat.stride + col) * element_bytes(mat);
 }
 
+// A single value.
+DEVICE float load_value(const Mat& mat, u32 row, u32 col) {
+  return mat.element == ELEMENT_F32 ? row_f32(mat, row)[col] : to_f32(row_bf16(mat, row)[col]);
+}
+
+DEVICE void store_value(const Mat& mat, u32 row, u32 col, float value) {
+  if (mat.element == ELEMENT_F32) {
+    row_f32(mat, row)[col] = value;
+  } else {
+    row_bf16(mat, row)[col] = to_bf16(value);
+  }
+}
+
 // Reads the columns `col .. col + 4` of which there are; others are 0. `quads` is what `has_quads` says.
 DEVICE void load_quad(const Mat& mat, bool quads, u32 row, u32 col, float (&values)[4]) {
   const u32 count = col < mat.cols ? mat.cols - col : 0;

@@ -39,6 +39,12 @@ DEVICE void load_columns(const Mat& mat, const Columns& at, QuadBits& bits) {
   load_bits(address_of(mat, at.row, at.first), mat.element, is_whole(mat, at), at.count, bits);
 }
 
+DEVICE void load_columns(const Mat& mat, const Columns& at, float (&values)[4]) {
+  QuadBits bits;
+  load_columns(mat, at, bits);
+  values_of(bits, mat.element, values);
+}
+
 // Writes four columns.
 DEVICE void store_columns(const Mat& mat, const Columns& at, const float (&values)[4]) {
   store_four(address_of(mat, at.row, at.first), mat.element, is_whole(mat, at), at.count, values);

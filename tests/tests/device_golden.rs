@@ -19,11 +19,20 @@ macro_rules! models {
 
 models! {
     cgc: |_| true,
+    cross_stitch: |_| true,
+    dcn: |_| true,
     // Cross layers of a full matrix; those of low rank have no kernels.
     dcn_v2: |case| ["small", "stacked"].contains(&case),
+    // Where numbers are no field.
+    deepfm: |case| case != "fm_dense_field",
+    epnet_dcn: |_| true,
     esmm: |_| true,
+    // Without attention.
+    interactions: |case| case != "autoint",
+    lhuc: |_| true,
     mmoe: |_| true,
     moe: |_| true,
+    pepnet: |_| true,
     ple: |_| true,
     shared_bottom: |_| true,
     stem: |_| true,

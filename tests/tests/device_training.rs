@@ -11,14 +11,17 @@ const STEPS: usize = 30;
 
 /// A small mmoe on the bundled data, with batches of 128 rows.
 fn config(keys: &str) -> Config {
+    model(&format!(
+        "name = \"mmoe\"\nembedding_dim = 4\nexperts = 3\nexpert_units = [16, 8]\ntower_units = [8]\n{keys}"
+    ))
+}
+
+/// A model on the same data.
+fn model(keys: &str) -> Config {
     let root = project_root();
     let text = std::fs::read_to_string(root.join("configs/quickstart.toml")).expect("the configuration");
     let mut table: toml::Table = text.parse().expect("TOML");
-    let small: toml::Table = format!(
-        "name = \"mmoe\"\nembedding_dim = 4\nexperts = 3\nexpert_units = [16, 8]\ntower_units = [8]\n{keys}"
-    )
-    .parse()
-    .expect("TOML");
+    let small: toml::Table = keys.parse().expect("TOML");
     table.insert("model".into(), small.into());
     table["train"]["batch_size"] = 128.into();
     let stage: toml::Table = format!("name = \"short\"\nsteps = {STEPS}").parse().expect("TOML");
@@ -81,6 +84,11 @@ fn compare(config: &Config) {
 #[test]
 fn thirty_steps_are_those_of_the_cpu() {
     compare(&config(""));
+}
+
+#[test]
+fn scenarios_are_those_of_the_cpu() {
+    compare(&model("name = \"lhuc\"\nembedding_dim = 4\nunits = [16, 8]\ntower_units = [8]"));
 }
 
 /// Asks to stop after some steps.

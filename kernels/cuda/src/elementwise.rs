@@ -84,3 +84,8 @@ pub fn broadcast(vector: DeviceMat, y: DeviceMat) -> Launch {
 pub fn fill(value: f32, y: DeviceMat) -> Launch {
     share::launch(&ELEMENTWISE, "fill", y, Arguments::new().with_f32(value).with_mat(y))
 }
+
+/// `y` `[rows, n]` = 1 in the column that the row's id names, 0 in the others; `ids` is the address of a u32 a row.
+pub fn one_hot(ids: u64, y: DeviceMat) -> Launch {
+    share::launch(&ELEMENTWISE, "one_hot", y, Arguments::new().with_u64(ids).with_mat(y))
+}

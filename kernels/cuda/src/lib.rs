@@ -6,12 +6,15 @@
 //! the feature `driver`).
 
 pub mod activation;
+pub mod amplitude;
+pub mod cross;
 #[cfg(feature = "driver")]
 pub mod device;
 pub mod elementwise;
 pub mod embedding;
 pub mod gate;
 pub mod gemm;
+pub mod interaction;
 pub mod launch;
 pub mod loss;
 pub mod module;
@@ -22,6 +25,7 @@ mod product;
 pub mod random;
 mod share;
 pub mod signature;
+pub mod stitch;
 pub mod view;
 
 pub use launch::{Arguments, Launch};

@@ -18,11 +18,25 @@ pub static ACTIVATION: Family = Family {
     kernels: &["activate", "activation_dx"],
 };
 
+/// Units times amplitudes.
+pub static AMPLITUDE: Family = Family {
+    name: "amplitude",
+    ptx: include_str!("../ptx/amplitude.ptx"),
+    kernels: &["amplify", "amplify_backward", "amplify_parts", "amplify_parts_backward"],
+};
+
+/// Cross layers with a vector.
+pub static CROSS: Family = Family {
+    name: "cross",
+    ptx: include_str!("../ptx/cross.ptx"),
+    kernels: &["cross_vector", "cross_vector_dx"],
+};
+
 /// Element-wise arithmetic.
 pub static ELEMENTWISE: Family = Family {
     name: "elementwise",
     ptx: include_str!("../ptx/elementwise.ptx"),
-    kernels: &["add", "add_scaled", "multiply", "broadcast", "fill"],
+    kernels: &["add", "add_scaled", "multiply", "broadcast", "fill", "one_hot"],
 };
 
 /// Look-ups in embedding tables.
@@ -87,6 +101,20 @@ pub static GEMM_HOPPER_WIDE: Family = Family {
     kernels: &["linear_bf16", "linear_dx_bf16", "linear_dw_bf16"],
 };
 
+/// Interactions of fields.
+pub static INTERACTION: Family = Family {
+    name: "interaction",
+    ptx: include_str!("../ptx/interaction.ptx"),
+    kernels: &[
+        "bi_interaction",
+        "bi_interaction_de",
+        "sum_columns",
+        "sum_columns_dx",
+        "pair_products",
+        "pair_products_de",
+    ],
+};
+
 /// Losses.
 pub static LOSS: Family = Family {
     name: "loss",
@@ -142,9 +170,18 @@ pub static PEAK_HOPPER: Family = Family {
 pub static RANDOM: Family =
     Family { name: "random", ptx: include_str!("../ptx/random.ptx"), kernels: &["dropout"] };
 
+/// Networks side by side that mix.
+pub static STITCH: Family = Family {
+    name: "stitch",
+    ptx: include_str!("../ptx/stitch.ptx"),
+    kernels: &["stitch", "stitch_dweights", "finish_stitch_dweights"],
+};
+
 /// All families.
 pub static FAMILIES: &[&Family] = &[
     &ACTIVATION,
+    &AMPLITUDE,
+    &CROSS,
     &ELEMENTWISE,
     &EMBEDDING_LOOKUP,
     &EMBEDDING_SORT,
@@ -153,10 +190,12 @@ pub static FAMILIES: &[&Family] = &[
     &GEMM,
     &GEMM_HOPPER,
     &GEMM_HOPPER_WIDE,
+    &INTERACTION,
     &LOSS,
     &NORM,
     &OPTIM,
     &PEAK,
     &PEAK_HOPPER,
     &RANDOM,
+    &STITCH,
 ];

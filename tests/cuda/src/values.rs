@@ -119,6 +119,27 @@ impl Window {
         all
     }
 
+    /// The first value of `found`, the larger matrix, that is wrong: inside, where it is further from `expected` than
+    /// `tolerance` times `scale` and what rounding to the window's element takes; outside, where it is not `before`.
+    pub fn difference(
+        &self,
+        before: &[f32],
+        found: &[f32],
+        expected: &[f32],
+        scale: &[f32],
+        tolerance: f32,
+    ) -> Option<String> {
+        let inside = self.live_values(found);
+        if let Some(difference) = first_difference(found, &self.replaced(before, &inside)) {
+            return Some(format!("outside: {difference}"));
+        }
+        let rounding = if self.element == Element::Bf16 { 1.0 / 256.0 } else { 0.0 };
+        let allowed = |i: usize| tolerance * scale[i].abs() + rounding * expected[i].abs();
+        let fits = |i: usize| (inside[i] - expected[i]).abs() <= allowed(i);
+        let at = (0..inside.len()).find(|&i| !fits(i))?;
+        Some(format!("{}, {}: {}, not {}", at / self.cols, at % self.cols, inside[at], expected[at]))
+    }
+
     /// The window on a copy of `all`; with an address of the number of live rows unless all rows are there.
     pub fn upload(&self, gpu: &mut Gpu, all: &[f32]) -> DeviceMat {
         assert_eq!(all.len(), self.len());

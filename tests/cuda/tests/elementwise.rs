@@ -68,7 +68,7 @@ proptest! {
     }
 
     #[test]
-    fn one_vector_or_number_for_all_rows(window in Window::any(), seed: u64) {
+    fn one_vector_or_number_for_all_rows_or_a_one_in_each(window in Window::any(), seed: u64) {
         let mut gpu = Gpu::with_order(seed);
         let vector = Window { rows: 1, live: 1, before: window.behind, ..window };
         let (w, before) = (vector.values(seed, 1.0), window.values(seed ^ 1, 1.0));
@@ -77,6 +77,14 @@ proptest! {
         let rows = vector.live_values(&w).repeat(window.live);
         let found = window.download(&mut gpu, to);
         prop_assert_eq!(first_difference(&found, &window.replaced(&before, &rows)), None);
+
+        let ids: Vec<u32> = (0..window.rows as u32).map(|row| row * 7 % (window.cols as u32 + 1)).collect();
+        let ids_there = gpu.upload(&ids);
+        gpu.launch(&elementwise::one_hot(ids_there, to));
+        let found = window.download(&mut gpu, to);
+        let ones = |row: usize| (0..window.cols).map(move |col| (row, col));
+        let ones = (0..window.live).flat_map(ones).map(|(row, col)| f32::from(u8::from(ids[row] as usize == col)));
+        prop_assert_eq!(first_difference(&found, &window.replaced(&before, &ones.collect::<Vec<_>>())), None);
 
         gpu.launch(&elementwise::fill(0.5, to));
         let found = window.download(&mut gpu, to);

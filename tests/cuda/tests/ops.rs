@@ -74,10 +74,13 @@ impl DeviceRunner for Runner {
         let Runner { gpu } = self;
         gpu.free_all();
         let memory = memory(gpu, plan, input, capacity)?;
-        let mut upload = |bytes: &[u8]| Ok(gpu.upload(bytes));
-        let recording = plan.record(&memory, capacity, Precision::F32, &mut upload);
-        let recording = recording.map_err(|e| e.to_string())?;
-        for launch in &recording.launches {
+        let mut record = |precision| {
+            let mut upload = |bytes: &[u8]| Ok(gpu.upload(bytes));
+            plan.record(&memory, capacity, precision, &mut upload).map_err(|e| e.to_string())
+        };
+        // That launches fit what is stored as bf16 they say themselves.
+        record(Precision::Bf16)?;
+        for launch in &record(Precision::F32)?.launches {
             gpu.try_launch(launch).map_err(|fault| format!("{}: {fault}", launch.kernel))?;
         }
         Ok(memory)

@@ -66,6 +66,8 @@ pub struct DeviceBatch {
     pub ids: Vec<u64>,
     /// By list.
     pub bags: Vec<DeviceBag>,
+    /// Of the scenarios, u32 `[rows]`.
+    pub scenario: u64,
     /// Of the numbers, f32 `[rows, width]`.
     pub dense: u64,
     /// By task: of its labels, f32 `[rows]`.
@@ -114,6 +116,7 @@ impl BatchLayout {
                     count: place(1, 4),
                 })
                 .collect(),
+            scenario: place(if reads.scenarios.is_some() { rows } else { 0 }, 4),
             dense: place(rows * dense_width, 4),
             labels: (0..reads.labels).map(|_| place(rows, 4)).collect(),
             scales: place(plan.loss_sums_len(), 4),
@@ -131,7 +134,7 @@ impl BatchLayout {
     /// The columns in a block at `address`.
     pub fn at(&self, address: u64) -> DeviceBatch {
         let moved = |offsets: &[u64]| offsets.iter().map(|offset| address + offset).collect();
-        let DeviceBatch { row_range, rows, ids, bags, dense, labels, scales, divisors, draws } =
+        let DeviceBatch { row_range, rows, ids, bags, scenario, dense, labels, scales, divisors, draws } =
             &self.offsets;
         let bag = |bag: &DeviceBag| DeviceBag {
             offsets: address + bag.offsets,
@@ -143,6 +146,7 @@ impl BatchLayout {
             rows: address + rows,
             ids: moved(ids),
             bags: bags.iter().map(bag).collect(),
+            scenario: address + scenario,
             dense: address + dense,
             labels: moved(labels),
             scales: address + scales,
@@ -177,6 +181,9 @@ impl BatchLayout {
             write(block, to.offsets, bag.offsets.iter().map(|offset| offset.to_le_bytes()));
             write(block, to.ids, bag.ids.iter().map(|id| id.to_le_bytes()));
             write(block, to.count, [bag.ids.len() as u32].map(u32::to_le_bytes));
+        }
+        if plan.reads.scenarios.is_some() {
+            write(block, at.scenario, batch.scenario.iter().map(|scenario| scenario.to_le_bytes()));
         }
         if self.dense_width > 0 {
             write(block, at.dense, batch.dense.iter().map(|v| v.to_le_bytes()));

@@ -9,10 +9,12 @@
 mod batch;
 mod places;
 mod record;
+mod scenarios;
 mod step;
 
 pub use batch::{BatchLayout, Capacity, DeviceBag, DeviceBatch};
 pub use record::{DeviceMemory, Recording};
+pub use scenarios::scenario_sums_scratch;
 pub use step::{DeviceGradient, DeviceStep, copy_bytes};
 
 use crate::check::Case;

@@ -9,11 +9,14 @@
 //! towers.
 
 use crate::check::Case;
+use crate::device::{Capacity, DeviceOp, DeviceStep, Halves, copy_bytes, scenario_sums_scratch};
 use crate::growth::{Axis, Growth};
 use crate::op::{Backward, Forward, Matrix, Op, Reads, Rowset, Saved};
 use crate::reach;
 use crate::shape::{Shape, Space};
 use manygate_core::Batch;
+use manygate_cuda::amplitude::{self as cuda, DeviceParts, Of};
+use manygate_cuda::{DeviceMat, Element};
 use manygate_kernels::Mat;
 use manygate_kernels::amplitude::{self, Amplitude, Arguments, Pruning, Target};
 
@@ -127,6 +130,10 @@ impl Op for Amplify {
         }
     }
 
+    fn on_device(&self) -> Option<&dyn DeviceOp> {
+        Some(self)
+    }
+
     fn forward(&self, tile: &mut Forward<'_>) {
         let (x, r, mut y) = (tile.input(0), tile.input(1), tile.take_output());
         for copy in 0..self.copies {
@@ -180,6 +187,78 @@ fn amplitude_f64(amplitude: Amplitude, r: f64) -> f64 {
 pub(super) fn weight_f64(pruning: Pruning, r: f64) -> Option<f64> {
     let weight = f64::from(pruning.scale) / (1.0 + (-f64::from(pruning.steepness) * r).exp());
     (weight > f64::from(pruning.threshold)).then_some(weight)
+}
+
+/// By scenario, each row first takes its amplitudes' arguments, and gives their gradients, as if they were its own.
+impl DeviceOp for Amplify {
+    fn halves(&self) -> Halves {
+        Halves::ALL
+    }
+
+    fn scratch(&self, capacity: &Capacity, inputs: &[Shape]) -> u64 {
+        let cols = inputs[1].cols;
+        self.scenarios.map_or(0, |scenarios| {
+            2 * copy_bytes(capacity.rows, cols) + scenario_sums_scratch(capacity, scenarios, cols)
+        })
+    }
+
+    fn forward(&self, step: &mut DeviceStep<'_>) {
+        let (x, y) = (step.input(0), step.output());
+        let (r, parts) = (self.arguments_on(step, x), self.parts_on(step));
+        for copy in 0..self.copies {
+            let of = Of { values: self.own_on(r, copy), parts };
+            step.launch(cuda::amplify(self.amplitude, x, of, self.own_on(y, copy)));
+        }
+    }
+
+    fn backward(&self, step: &mut DeviceStep<'_>) {
+        let (x, dy) = (step.input(0), step.output_gradient());
+        let (r, parts) = (self.arguments_on(step, x), self.parts_on(step));
+        let (dx, dr) = (step.take_gradient(0), step.take_gradient(1));
+        let gathered = copy_bytes(step.capacity().rows, r.cols as usize);
+        let of_rows = dr.map(|dr| match self.scenarios {
+            None => (dr.to, dr.accumulate),
+            Some(_) => (DeviceMat { address: step.scratch() + gathered, ..r }, false),
+        });
+        for copy in 0..self.copies {
+            let of = Of { values: self.own_on(r, copy), parts };
+            let mask = dx.and_then(|dx| dx.mask).filter(|_| copy + 1 == self.copies);
+            let activation = mask.map(|(activation, _)| activation);
+            let dx = dx.map(|dx| (dx.to, dx.accumulate || copy > 0));
+            let dr = of_rows.map(|(dr, accumulate)| (self.own_on(dr, copy), accumulate));
+            let dy = self.own_on(dy, copy);
+            step.launch(cuda::amplify_backward(self.amplitude, x, of, dy, dx, activation, dr));
+        }
+        if let (Some(_), Some(dr), Some((rows, _))) = (self.scenarios, dr, of_rows) {
+            step.sum_by_scenario(rows, dr.accumulate, dr.to, step.scratch() + 2 * gathered);
+        }
+    }
+}
+
+impl Amplify {
+    /// What amplitudes are taken of, a row for each of `x`.
+    fn arguments_on(&self, step: &mut DeviceStep<'_>, x: DeviceMat) -> DeviceMat {
+        let r = step.input(1);
+        if self.scenarios.is_none() {
+            return r;
+        }
+        let (cols, stride) = (r.cols, r.cols.next_multiple_of(4));
+        let rows = DeviceMat { address: step.scratch(), cols, stride, element: Element::F32, ..x };
+        step.rows_of_scenarios(r, rows);
+        rows
+    }
+
+    /// The columns of a copy.
+    fn own_on(&self, mat: DeviceMat, copy: usize) -> DeviceMat {
+        let cols = mat.cols / self.copies as u32;
+        mat.columns(copy as u32 * cols, cols)
+    }
+
+    /// The parts, in device memory.
+    fn parts_on(&self, step: &mut DeviceStep<'_>) -> Option<DeviceParts> {
+        let of = |parts: &[usize]| DeviceParts::new(parts, step.constant(&cuda::parts_to_bytes(parts)));
+        Some(&self.parts[..]).filter(|parts| !parts.is_empty()).map(of)
+    }
 }
 
 /// Instances for the check of every op, see [`check`](crate::check).

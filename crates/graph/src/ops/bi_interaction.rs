@@ -5,11 +5,13 @@
 //! Analytics*, SIGIR 2017. Backward: `de_f = dy ⊙ (Σ_g e_g − e_f)`.
 
 use crate::check::Case;
+use crate::device::{DeviceOp, DeviceStep, Halves};
 use crate::growth::{Axis, Growth};
 use crate::op::{Backward, Forward, Matrix, Op, Saved};
 use crate::reach;
 use crate::shape::{Shape, Space};
 use manygate_core::Batch;
+use manygate_cuda::interaction as cuda;
 
 /// Bi-interaction pooling, see the [module](self). Input: e.
 #[derive(Clone, Debug)]
@@ -58,6 +60,10 @@ impl Op for BiInteraction {
         growth.zero((Axis::Columns(0), 0), inputs[0].cols);
     }
 
+    fn on_device(&self) -> Option<&dyn DeviceOp> {
+        Some(self)
+    }
+
     fn forward(&self, tile: &mut Forward<'_>) {
         let (e, mut y) = (tile.input(0), tile.take_output());
         let n = y.cols();
@@ -103,6 +109,23 @@ impl Op for BiInteraction {
             y.set(r, i, 0.5 * (values().sum::<f64>().powi(2) - values().map(|v| v * v).sum::<f64>()));
         }
         y
+    }
+}
+
+impl DeviceOp for BiInteraction {
+    fn halves(&self) -> Halves {
+        Halves::ALL
+    }
+
+    fn forward(&self, step: &mut DeviceStep<'_>) {
+        step.launch(cuda::bi_interaction(self.fields as u32, step.input(0), step.output()));
+    }
+
+    fn backward(&self, step: &mut DeviceStep<'_>) {
+        if let Some(de) = step.take_gradient(0) {
+            let (fields, e, dy) = (self.fields as u32, step.input(0), step.output_gradient());
+            step.launch(cuda::bi_interaction_de(fields, e, dy, de.accumulate, de.to));
+        }
     }
 }
 

@@ -3,11 +3,13 @@
 //! w `[n, 1]`, or a row of `[rows, n]`, y `[batch, n]`. Backward: `dw = Σ dy`, 0 for the other rows.
 
 use crate::check::Case;
+use crate::device::{Capacity, DeviceOp, DeviceStep, Halves};
 use crate::growth::{Axis, Growth};
 use crate::op::{Backward, Forward, Matrix, Op, Saved};
 use crate::reach;
 use crate::shape::{Shape, Space};
 use manygate_core::Batch;
+use manygate_cuda::{DeviceMat, elementwise, gemm};
 
 /// A vector for every sample, see the [module](self). Input: w.
 #[derive(Clone, Debug)]
@@ -58,6 +60,10 @@ impl Op for Broadcast {
         }
     }
 
+    fn on_device(&self) -> Option<&dyn DeviceOp> {
+        Some(self)
+    }
+
     fn forward(&self, tile: &mut Forward<'_>) {
         let (w, mut y) = (tile.input(0), tile.take_output());
         let w = self.row.map_or_else(|| w.contiguous(), |row| w.row(row));
@@ -83,6 +89,46 @@ impl Op for Broadcast {
         let w = &inputs[0];
         let values = self.row.map_or(&w.data[..], |row| &w.data[row * w.cols..(row + 1) * w.cols]);
         Matrix { rows: batch.rows, cols: values.len(), data: values.repeat(batch.rows) }
+    }
+}
+
+impl DeviceOp for Broadcast {
+    fn halves(&self) -> Halves {
+        Halves { inputs: 0, output: true }
+    }
+
+    fn scratch(&self, capacity: &Capacity, inputs: &[Shape]) -> u64 {
+        4 * gemm::column_sums_scratch(capacity.rows as u32, self.width(inputs[0])) as u64
+    }
+
+    fn forward(&self, step: &mut DeviceStep<'_>) {
+        let y = step.output();
+        step.launch(elementwise::broadcast(self.vector_of(step.input(0)), y));
+    }
+
+    fn backward(&self, step: &mut DeviceStep<'_>) {
+        let (dy, scratch) = (step.output_gradient(), step.scratch());
+        let Some(dw) = step.take_gradient(0) else { return };
+        if self.row.is_some() && !dw.accumulate {
+            step.launch(elementwise::fill(0.0, dw.to));
+        }
+        let sums = self.vector_of(dw.to).address;
+        step.launch_all(gemm::column_sums(dy, dw.accumulate, sums, scratch));
+    }
+}
+
+impl Broadcast {
+    /// Values of the vector of `w`.
+    fn width(&self, w: Shape) -> u32 {
+        self.row.map_or(w.rows, |_| w.cols) as u32
+    }
+
+    /// The vector of `w`, or its gradient, as one row.
+    fn vector_of(&self, w: DeviceMat) -> DeviceMat {
+        match self.row {
+            None => DeviceMat::new(w.address, 1, w.rows),
+            Some(row) => DeviceMat::new(w.address + 4 * row as u64 * u64::from(w.stride), 1, w.cols),
+        }
     }
 }
 

@@ -7,11 +7,14 @@
 
 use super::cross::target;
 use crate::check::Case;
+use crate::device::{Capacity, DeviceOp, DeviceStep};
 use crate::growth::{Axis, Growth};
 use crate::op::{Backward, Forward, Gradient, Matrix, Op, Saved};
 use crate::reach;
 use crate::shape::{Shape, Space};
 use manygate_core::Batch;
+use manygate_cuda::cross as cuda;
+use manygate_cuda::{DeviceMat, Precision, gemm};
 use manygate_kernels::cross::{self, Roles, VectorGradients};
 
 /// A cross layer with a vector, see the [module](self). Inputs: the different ones among x0, x and r, then w and b.
@@ -92,6 +95,10 @@ impl Op for CrossVector {
         growth.zero((Axis::Rows(values), 0), n);
     }
 
+    fn on_device(&self) -> Option<&dyn DeviceOp> {
+        Some(self)
+    }
+
     fn forward(&self, tile: &mut Forward<'_>) {
         let [x0, x, residual] = [self.x0, self.x, self.residual].map(|i| tile.input(i));
         let [w, b] = [0, 1].map(|i| tile.input(self.values() + i).contiguous());
@@ -122,6 +129,48 @@ impl Op for CrossVector {
         }
         y
     }
+}
+
+impl DeviceOp for CrossVector {
+    fn scratch(&self, capacity: &Capacity, inputs: &[Shape]) -> u64 {
+        let (rows, cols) = (capacity.rows as u32, inputs[0].cols as u32);
+        let dw = gemm::linear_dw_scratch(rows, cols, 1, 1);
+        inner_bytes(capacity) + 4 * dw.max(gemm::column_sums_scratch(rows, cols)) as u64
+    }
+
+    fn forward(&self, step: &mut DeviceStep<'_>) {
+        let [x0, x, residual] = [self.x0, self.x, self.residual].map(|i| step.input(i));
+        let [w, b] = [0, 1].map(|i| as_row(step.input(self.values() + i)));
+        step.launch(cuda::cross_vector(x0, x, residual, w, b, step.extra(), step.output()));
+    }
+
+    fn backward(&self, step: &mut DeviceStep<'_>) {
+        let (count, dy, dots) = (self.values(), step.output_gradient(), step.extra());
+        let (x0, x, w) = (step.input(self.x0), step.input(self.x), as_row(step.input(count)));
+        let inner = DeviceMat { address: step.scratch(), stride: 1, ..dots };
+        let scratch = step.scratch() + inner_bytes(step.capacity());
+        let targets: Vec<cuda::Target> = (0..count)
+            .map(|i| (self.roles(i), step.take_gradient(i).map(|to| (to.to, to.accumulate))))
+            .collect();
+        step.launch(cuda::cross_vector_dx(x0, w, dots, dy, inner, &targets));
+        if let Some(dw) = step.take_gradient(count) {
+            let to = as_row(dw.to);
+            step.launch_all(gemm::linear_dw(Precision::F32, inner, x, dw.accumulate, to, scratch));
+        }
+        if let Some(db) = step.take_gradient(count + 1) {
+            step.launch_all(gemm::column_sums(dy, db.accumulate, db.to.address, scratch));
+        }
+    }
+}
+
+/// A vector `[n, 1]` as one row.
+fn as_row(vector: DeviceMat) -> DeviceMat {
+    DeviceMat::new(vector.address, 1, vector.rows)
+}
+
+/// Bytes of a number for each row, a multiple of 256.
+fn inner_bytes(capacity: &Capacity) -> u64 {
+    (4 * capacity.rows as u64).next_multiple_of(256)
 }
 
 /// Instances for the check of every op, see [`check`](crate::check).

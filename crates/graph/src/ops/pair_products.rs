@@ -4,10 +4,12 @@
 //! Response Prediction*, ICDM 2016. Backward: `de_f += dy_fg e_g`, `de_g += dy_fg e_f`.
 
 use crate::check::Case;
+use crate::device::{DeviceOp, DeviceStep, Halves};
 use crate::growth::{Axis, Growth};
 use crate::op::{Backward, Forward, Gradient, Matrix, Op, Saved};
 use crate::shape::{Shape, Space};
 use manygate_core::Batch;
+use manygate_cuda::interaction as cuda;
 use manygate_kernels::pair_products::{pair_products, pair_products_de};
 
 /// Inner products of fields, see the [module](self). Input: e.
@@ -65,6 +67,10 @@ impl Op for PairProducts {
         }
     }
 
+    fn on_device(&self) -> Option<&dyn DeviceOp> {
+        Some(self)
+    }
+
     fn forward(&self, tile: &mut Forward<'_>) {
         pair_products(tile.at.isa, tile.input(0), self.fields, tile.take_output());
     }
@@ -84,6 +90,23 @@ impl Op for PairProducts {
             y.set(r, c, (0..n).map(|i| e.at(r, f * n + i) * e.at(r, g * n + i)).sum());
         }
         y
+    }
+}
+
+impl DeviceOp for PairProducts {
+    fn halves(&self) -> Halves {
+        Halves::ALL
+    }
+
+    fn forward(&self, step: &mut DeviceStep<'_>) {
+        step.launch(cuda::pair_products(step.input(0), self.fields as u32, step.output()));
+    }
+
+    fn backward(&self, step: &mut DeviceStep<'_>) {
+        if let Some(de) = step.take_gradient(0) {
+            let (e, fields, dy) = (step.input(0), self.fields as u32, step.output_gradient());
+            step.launch(cuda::pair_products_de(e, fields, dy, de.accumulate, de.to));
+        }
     }
 }
 

@@ -4,6 +4,7 @@
 //! behind the unknown one; an id that is none gives zeros. Backward: `dM[s] = Σ dy` over the rows of scenario s.
 
 use crate::check::{Case, LONGEST};
+use crate::device::{Capacity, DeviceOp, DeviceStep, scenario_sums_scratch};
 use crate::graph::{Graph, Value};
 use crate::growth::Growth;
 use crate::op::{Backward, Forward, Matrix, Op, Reads, Rowset, Saved};
@@ -79,6 +80,11 @@ impl Op for ScenarioEmbedding {
         growth.same_columns(inputs, [0]);
     }
 
+    /// Of the samples' scenarios.
+    fn on_device(&self) -> Option<&dyn DeviceOp> {
+        if self.bag.is_none() { Some(self) } else { None }
+    }
+
     fn forward(&self, tile: &mut Forward<'_>) {
         let (m, mut y) = (tile.input(0), tile.take_output());
         for (r, scenario) in self.of_tile(&tile.at).enumerate() {
@@ -105,6 +111,22 @@ impl Op for ScenarioEmbedding {
         let rows = self.bag.map_or(batch.rows, |bag| batch.bags[bag].ids.len());
         let row = |s: Option<usize>| (0..m.cols).map(move |c| s.map_or(0.0, |s| m.at(s, c)));
         Matrix { rows, cols: m.cols, data: self.scenarios(batch, 0..rows).flat_map(row).collect() }
+    }
+}
+
+impl DeviceOp for ScenarioEmbedding {
+    fn scratch(&self, capacity: &Capacity, inputs: &[Shape]) -> u64 {
+        scenario_sums_scratch(capacity, self.scenarios, inputs[0].cols)
+    }
+
+    fn forward(&self, step: &mut DeviceStep<'_>) {
+        step.rows_of_scenarios(step.input(0), step.output());
+    }
+
+    fn backward(&self, step: &mut DeviceStep<'_>) {
+        if let Some(dm) = step.take_gradient(0) {
+            step.sum_by_scenario(step.output_gradient(), dm.accumulate, dm.to, step.scratch());
+        }
     }
 }
 

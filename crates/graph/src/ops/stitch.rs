@@ -8,11 +8,13 @@
 //! `dx_j = Σ_t A[t, j] dy_t`.
 
 use crate::check::Case;
+use crate::device::{Capacity, DeviceOp, DeviceStep, Halves};
 use crate::graph::{Graph, Value};
 use crate::op::{Backward, Forward, Matrix, Op, Saved};
 use crate::reach;
 use crate::shape::{Shape, Space};
 use manygate_core::Batch;
+use manygate_cuda::stitch::{self as cuda, Weights};
 use manygate_kernels::{activation, stitch};
 
 /// Networks that mix, see the [module](self). Inputs: x, A.
@@ -64,6 +66,10 @@ impl Op for Stitch {
         }
     }
 
+    fn on_device(&self) -> Option<&dyn DeviceOp> {
+        Some(self)
+    }
+
     fn forward(&self, tile: &mut Forward<'_>) {
         let (x, a, y) = (tile.input(0), tile.input(1), tile.take_output());
         stitch::stitch(tile.at.isa, self.tasks, a.contiguous(), false, x, false, y);
@@ -100,6 +106,33 @@ impl Op for Stitch {
             y.set(r, c, (0..self.tasks).map(|j| weight(j) * x.at(r, j * units + unit)).sum());
         }
         y
+    }
+}
+
+impl DeviceOp for Stitch {
+    fn halves(&self) -> Halves {
+        Halves::ALL
+    }
+
+    fn scratch(&self, capacity: &Capacity, inputs: &[Shape]) -> u64 {
+        let (tasks, cols) = (self.tasks as u32, inputs[0].cols as u32);
+        cuda::stitch_dweights_scratch(capacity.rows as u32, tasks, cols / tasks)
+    }
+
+    fn forward(&self, step: &mut DeviceStep<'_>) {
+        let weights = Weights::new(step.input(1));
+        step.launch(cuda::stitch(weights, false, step.input(0), false, None, step.output()));
+    }
+
+    fn backward(&self, step: &mut DeviceStep<'_>) {
+        let (x, weights, dy) = (step.input(0), Weights::new(step.input(1)), step.output_gradient());
+        if let Some(da) = step.take_gradient(1) {
+            let to = Weights::new(da.to);
+            step.launch_all(cuda::stitch_dweights(x, dy, da.accumulate, to, step.scratch()));
+        }
+        if let Some(dx) = step.take_gradient(0) {
+            step.launch(cuda::stitch(weights, true, dy, dx.accumulate, dx.mask, dx.to));
+        }
     }
 }
 

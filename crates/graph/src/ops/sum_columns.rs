@@ -3,10 +3,12 @@
 //! x_i `[batch, n_i]`, y `[batch, 1]`. Backward: every column takes the gradient of its row.
 
 use crate::check::Case;
+use crate::device::{DeviceOp, DeviceStep, Halves};
 use crate::growth::{Axis, Growth};
 use crate::op::{Backward, Forward, Matrix, Op, Saved};
 use crate::shape::{Shape, Space};
 use manygate_core::Batch;
+use manygate_cuda::interaction as cuda;
 
 /// The sum of all columns, see the [module](self). Inputs: the values.
 #[derive(Clone, Debug)]
@@ -49,6 +51,10 @@ impl Op for SumColumns {
         }
     }
 
+    fn on_device(&self) -> Option<&dyn DeviceOp> {
+        Some(self)
+    }
+
     fn forward(&self, tile: &mut Forward<'_>) {
         let mut y = tile.take_output();
         for r in 0..y.rows() {
@@ -71,6 +77,26 @@ impl Op for SumColumns {
             y.set(r, 0, y.at(r, 0) + (0..x.cols).map(|c| x.at(r, c)).sum::<f64>());
         }
         y
+    }
+}
+
+impl DeviceOp for SumColumns {
+    fn halves(&self) -> Halves {
+        Halves { inputs: u64::MAX, output: false }
+    }
+
+    fn forward(&self, step: &mut DeviceStep<'_>) {
+        for i in 0..self.values {
+            step.launch(cuda::sum_columns(step.input(i), i > 0, step.output()));
+        }
+    }
+
+    fn backward(&self, step: &mut DeviceStep<'_>) {
+        for i in 0..self.values {
+            if let Some(dx) = step.take_gradient(i) {
+                step.launch(cuda::sum_columns_dx(step.output_gradient(), dx.accumulate, dx.to));
+            }
+        }
     }
 }
 

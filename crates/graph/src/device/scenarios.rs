@@ -1,0 +1,39 @@
+//! Rows of a matrix that has one for each scenario: each sample's, and the sums that go back.
+
+use super::batch::Capacity;
+use super::step::DeviceStep;
+use manygate_cuda::embedding::{DeviceTable, Piece, Pieces, lookup};
+use manygate_cuda::{DeviceMat, Precision, elementwise, gemm};
+
+impl DeviceStep<'_> {
+    /// Writes to `to` `[rows, n]` the row of each sample's scenario, of `matrix` `[scenarios, n]`.
+    pub fn rows_of_scenarios(&mut self, matrix: DeviceMat, to: DeviceMat) {
+        let DeviceMat { address, rows, cols, stride, .. } = matrix;
+        let table = DeviceTable { address, rows, dim: cols, stride };
+        let pieces = Pieces::new(&[Piece::Field { table, ids: self.batch().scenario }], to);
+        let at = self.constant(&pieces.to_bytes());
+        self.launch(lookup(&pieces, at, 0));
+    }
+
+    /// Writes to `to` `[scenarios, n]` the sum of the rows of `dy` `[rows, n]`, f32, of each scenario, or adds it; works
+    /// in [`scenario_sums_scratch`] bytes at `scratch`.
+    ///
+    /// The sum is a product, of dy and a matrix with a one in each row: scenarios are few, and its order is fixed.
+    pub fn sum_by_scenario(&mut self, dy: DeviceMat, accumulate: bool, to: DeviceMat, scratch: u64) {
+        let ones = DeviceMat { address: scratch, cols: to.rows, stride: to.rows, ..dy };
+        let partials = scratch + ones_bytes(self.capacity(), to.rows as usize);
+        self.launch(elementwise::one_hot(self.batch().scenario, ones));
+        self.launch_all(gemm::linear_dw(Precision::F32, ones, dy, accumulate, to, partials));
+    }
+}
+
+/// Bytes of scratch that [`DeviceStep::sum_by_scenario`] works in, for rows of `cols` values.
+pub fn scenario_sums_scratch(capacity: &Capacity, scenarios: usize, cols: usize) -> u64 {
+    let partials = gemm::linear_dw_scratch(capacity.rows as u32, cols as u32, scenarios as u32, 1);
+    ones_bytes(capacity, scenarios) + 4 * partials as u64
+}
+
+/// Bytes of the matrix of ones, a multiple of 256.
+fn ones_bytes(capacity: &Capacity, scenarios: usize) -> u64 {
+    (4 * (capacity.rows * scenarios) as u64).next_multiple_of(256)
+}
