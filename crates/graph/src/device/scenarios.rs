@@ -23,7 +23,7 @@ impl DeviceStep<'_> {
         let ones = DeviceMat { address: scratch, cols: to.rows, stride: to.rows, ..dy };
         let partials = scratch + ones_bytes(self.capacity(), to.rows as usize);
         self.launch(elementwise::one_hot(self.batch().scenario, ones));
-        self.launch_all(gemm::linear_dw(Precision::F32, ones, dy, accumulate, to, partials));
+        self.launch_all(gemm::linear_dw(Precision::F32, ones, dy, accumulate, to, None, partials));
     }
 }
 

@@ -155,7 +155,7 @@ impl DeviceOp for CrossVector {
         step.launch(cuda::cross_vector_dx(x0, w, dots, dy, inner, &targets));
         if let Some(dw) = step.take_gradient(count) {
             let to = as_row(dw.to);
-            step.launch_all(gemm::linear_dw(Precision::F32, inner, x, dw.accumulate, to, scratch));
+            step.launch_all(gemm::linear_dw(Precision::F32, inner, x, dw.accumulate, to, None, scratch));
         }
         if let Some(db) = step.take_gradient(count + 1) {
             step.launch_all(gemm::column_sums(dy, db.accumulate, db.to.address, scratch));
