@@ -20,7 +20,7 @@ impl DevicePredictor {
     /// Copies the weights of `model` to a device, to predict rows with lists as long as those of `data`.
     ///
     /// # Errors
-    /// When the device cannot run the model, or its memory is too small.
+    /// When the device cannot run the model, its memory is too small, or columns of the data do not fit each other.
     pub fn new(
         device: &Device,
         model: &Model,
@@ -33,7 +33,7 @@ impl DevicePredictor {
             .iter()
             .map(|t| TableShape { rows: t.spec().rows, dim: t.spec().dim, stride: t.stride() })
             .collect();
-        let capacity = capacity(data);
+        let capacity = capacity(data)?;
         let plan = model.plan.for_device(capacity.rows)?;
         let mut on_device = DeviceModel::new(device, plan, capacity, precision, &shapes, None)?;
         on_device.upload(params, state)?;
@@ -49,7 +49,7 @@ impl DevicePredictor {
     /// # Errors
     /// When the plan declares other weights, the device cannot run it, or what is free of its memory is too small.
     pub fn sharing(trained: &DeviceModel, plan: &Plan, data: &[&Batch]) -> Result<DevicePredictor> {
-        let capacity = capacity(data);
+        let capacity = capacity(data)?;
         let plan = plan.for_device(capacity.rows)?;
         Ok(DevicePredictor { model: trained.sharing(plan, capacity, Precision::F32)? })
     }
@@ -65,8 +65,9 @@ impl DevicePredictor {
     /// When the data does not fit the model, its lists are longer than those that the predictor was made for, a number or an
     /// output is not finite, or the device fails.
     pub fn predict_all(&mut self, data: &Batch) -> Result<Vec<Vec<f32>>> {
+        let chunks = chunks(data, CHUNK_ROWS)?;
         let mut out = vec![Vec::with_capacity(data.rows); self.output_names().count()];
-        let done = self.predict(data, &mut out);
+        let done = self.predict(data, chunks, &mut out);
         if done.is_err() {
             // What is under way belongs to nobody; a device that failed has nothing.
             while let Ok(Some(_)) = self.model.finish() {}
@@ -74,10 +75,15 @@ impl DevicePredictor {
         done.map(|()| out)
     }
 
-    fn predict(&mut self, data: &Batch, out: &mut [Vec<f32>]) -> Result<()> {
+    fn predict(
+        &mut self,
+        data: &Batch,
+        chunks: impl Iterator<Item = Vec<u32>>,
+        out: &mut [Vec<f32>],
+    ) -> Result<()> {
         let seeds = vec![1.0; self.model.plan().losses().len()];
         let mut part = Batch::empty_like(data);
-        for rows in chunks(data, CHUNK_ROWS)? {
+        for rows in chunks {
             if !self.model.has_room() {
                 self.take(out)?;
             }
@@ -105,7 +111,11 @@ impl DevicePredictor {
 }
 
 /// As many rows at a time as the CPU predicts.
-fn capacity(data: &[&Batch]) -> Capacity {
+///
+/// # Errors
+/// When columns of the data do not fit each other.
+fn capacity(data: &[&Batch]) -> Result<Capacity> {
+    data.iter().try_for_each(|batch| batch.validate())?;
     let rows = data.iter().map(|batch| batch.rows).max().unwrap_or(0);
-    Capacity::of(data, rows.clamp(1, CHUNK_ROWS))
+    Ok(Capacity::of(data, rows.clamp(1, CHUNK_ROWS)))
 }

@@ -155,9 +155,10 @@ impl<'m> Predictor<'m> {
     /// # Errors
     /// As [`Predictor::predict`].
     pub fn predict_all(&mut self, exec: &dyn Executor, data: &Batch) -> Result<Vec<Vec<f32>>> {
+        let chunks = chunks(data, CHUNK_ROWS.min(self.ws.capacity()))?;
         let mut out = vec![Vec::with_capacity(data.rows); self.output_names().count()];
         let mut part = Batch::empty_like(data);
-        for rows in chunks(data, CHUNK_ROWS.min(self.ws.capacity()))? {
+        for rows in chunks {
             part.gather(data, &rows);
             self.predict(exec, &part, &mut out)?;
         }
