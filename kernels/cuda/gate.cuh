@@ -2,6 +2,7 @@
 #pragma once
 
 #include "math.cuh"
+#include "prefetch.cuh"
 #include "quad.cuh"
 
 // How many gates and experts, and columns of each expert.
@@ -43,19 +44,7 @@ DEVICE u32 row_of_warp() { return blockIdx.x * (blockDim.x / 32) + threadIdx.x /
 // Rows that all warps of a launch have at a time.
 DEVICE u32 rows_at_once() { return gridDim.x * (blockDim.x / 32); }
 
-// Bytes that come from memory together.
-constexpr u32 CACHE_LINE = 128;
-
-// Has the line at an address brought to the second-level cache.
-DEVICE void prefetch(const void* global) {
-#ifdef __CUDACC__
-  asm volatile("prefetch.global.L2 [%0];" ::"l"(global));
-#else
-  (void)global;
-#endif
-}
-
-// Has a row brought to the second-level cache: the loads that follow would wait for memory with all that they hold.
+// Has a row brought to the second-level cache.
 DEVICE void ask_for_row(const Mat& mat, u32 row) {
   const unsigned char* const begin = (const unsigned char*)address_of(mat, row, 0);
   const u32 bytes = mat.cols * element_bytes(mat);

@@ -11,6 +11,7 @@
 mod case;
 mod ceilings;
 mod embedding;
+mod layers;
 mod mmoe;
 mod others;
 mod products;
@@ -143,6 +144,7 @@ pub fn cases(device: &Device, size: Size) -> std::result::Result<Vec<Case>, Devi
     cases.extend(mmoe::cases(size));
     cases.extend(products::cases(size));
     cases.extend(others::cases(size));
+    cases.extend(layers::cases(size));
     Ok(cases)
 }
 

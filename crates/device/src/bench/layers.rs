@@ -1,0 +1,279 @@
+//! Kernels of single layers that move more than they multiply: gates over parts of a bank, amplitudes, cross layers with a
+//! vector, interactions of fields, cross-stitch units. Each on its own, a row of the output being one of the input.
+
+use super::Size;
+use super::case::{Case, Prepared, Shape, Work};
+use super::mmoe::{Layers, tolerance};
+use super::reference::{Error, dot, gate, sample};
+use super::workbench::{Random, Workbench};
+use manygate_cuda::amplitude::{Of, amplify, amplify_backward};
+use manygate_cuda::cross::cross_vector;
+use manygate_cuda::device::DeviceError;
+use manygate_cuda::gate::{DeviceSeen, gate_combine_seen, seen_to_bytes};
+use manygate_cuda::interaction::{bi_interaction, bi_interaction_de, pair_products, pair_products_de};
+use manygate_cuda::stitch::{Weights, stitch};
+use manygate_cuda::{DeviceMat, Element, Launch, Precision};
+use manygate_kernels::amplitude::Amplitude;
+use manygate_kernels::gate::Seen;
+
+/// Rows that are compared.
+const COMPARED: u32 = 16;
+/// Gates, each over two experts of its own and two that all see, as in PLE; and all experts.
+const GATES: u32 = 3;
+const EXPERTS: u32 = 2 * GATES + 2;
+/// Networks that are stitched.
+const NETWORKS: u32 = 3;
+/// Width of a field.
+const FIELD: u32 = 16;
+
+/// All cases.
+pub(super) fn cases(size: Size) -> Vec<Case> {
+    let [Layers { batch: rows, width, .. }, _] = Layers::all(size);
+    let (units, fields) = match size {
+        Size::Full => (512, 26),
+        Size::Small => (20, 5),
+    };
+    let elements = [(Precision::F32, Element::F32), (Precision::Bf16, Element::Bf16)];
+    let pairs = fields * (fields - 1) / 2;
+    let (of_units, of_fields) = ([("units", units), ("width", 1)], [("fields", fields), ("width", FIELD)]);
+    let e = fields * FIELD;
+    let of_elements = elements.into_iter().flat_map(|(precision, element)| {
+        let layer = Layer { rows, precision, element };
+        [
+            layer.case(
+                "gate_combine_seen",
+                (EXPERTS + GATES) * width,
+                [("experts", EXPERTS), ("width", width)],
+                seen,
+            ),
+            layer.case("amplify", 3 * units, of_units, amplitudes),
+            layer.case("amplify_backward", 5 * units, of_units, amplitudes_backward),
+            layer.case("cross_vector", 4 * units, [("units", 2 * units), ("width", 1)], crossed),
+            layer.case("bi_interaction", e + FIELD, of_fields, sums_of_pairs),
+            layer.case("bi_interaction_de", 2 * e + FIELD, of_fields, sums_of_pairs_de),
+            layer.case("pair_products", e + pairs, of_fields, products_of_pairs),
+            layer.case("pair_products_de", 2 * e + pairs, of_fields, products_of_pairs_de),
+            layer.case("stitch", NETWORKS * units, [("networks", NETWORKS), ("width", units / 2)], stitched),
+        ]
+    });
+    of_elements.collect()
+}
+
+/// What the cases have in common.
+#[derive(Clone, Copy)]
+struct Layer {
+    rows: u32,
+    precision: Precision,
+    element: Element,
+}
+
+/// The launch of a case, what it writes, and what is to be found in a row of that.
+struct Made {
+    launch: Launch,
+    found: DeviceMat,
+    expected: Box<dyn Fn(u32) -> Vec<f64>>,
+}
+
+/// Makes a case of so many parts of so many columns.
+type Make = fn(Layer, u32, u32, &mut Workbench) -> Result<Made, DeviceError>;
+
+impl Layer {
+    /// A case with `values` of a row read or written.
+    fn case(self, kernel: &'static str, values: u32, sizes: [(&'static str, u32); 2], make: Make) -> Case {
+        let [(_, parts), (_, width)] = sizes;
+        let mut shape = vec![("rows", self.rows)];
+        shape.extend(sizes.into_iter().filter(|&(name, size)| (name, size) != ("width", 1)));
+        Case {
+            kernel,
+            shape: Shape::new(&shape),
+            precision: self.precision,
+            work: Work {
+                bytes: f64::from(self.rows) * f64::from(values) * self.element.bytes() as f64,
+                flops: 0.0,
+            },
+            tolerance: tolerance(self.precision),
+            prepare: Box::new(move |bench| {
+                let Made { launch, found, expected } = make(self, parts, width, bench)?;
+                Prepared::new(vec![launch], move |bench| {
+                    let mut error = Error::default();
+                    for row in sample(self.rows, COMPARED) {
+                        error.add_all(&bench.row(found, row)?, &expected(row));
+                    }
+                    Ok(error.relative())
+                })
+            }),
+        }
+    }
+
+    fn random(self, bench: &mut Workbench, cols: u32) -> Result<Random, DeviceError> {
+        bench.random(self.rows, cols, self.element, 1.0)
+    }
+
+    fn mat(self, bench: &mut Workbench, cols: u32) -> Result<DeviceMat, DeviceError> {
+        bench.mat(self.rows, cols, self.element)
+    }
+}
+
+fn seen(layer: Layer, experts: u32, width: u32, bench: &mut Workbench) -> Result<Made, DeviceError> {
+    let of_gate = |gate: usize| vec![2 * gate, 2 * gate + 1, experts as usize - 2, experts as usize - 1];
+    let gates: Vec<Vec<usize>> = (0..GATES as usize).map(of_gate).collect();
+    let Ok(list) = Seen::new(experts as usize, &gates) else { unreachable!("every expert is seen") };
+    let table = bench.upload(&seen_to_bytes(&list))?;
+    let (logits, bank) = (layer.random(bench, 4 * GATES)?, layer.random(bench, experts * width)?);
+    let weights = bench.mat(layer.rows, 4 * GATES, Element::F32)?;
+    let found = layer.mat(bench, GATES * width)?;
+    let launch =
+        gate_combine_seen(DeviceSeen::new(&list, table), logits.mat, [bank.mat, bank.mat], weights, found);
+    let expected = move |row| {
+        let (logits, bank) = (logits.row(row), bank.row(row));
+        let mixed = |(logits, seen): (&[f64], &Vec<usize>)| {
+            let own = seen.iter().flat_map(|&e| bank[e * width as usize..][..width as usize].to_vec());
+            gate(1, logits, &own.collect::<Vec<_>>()).1
+        };
+        logits.chunks(4).zip(&gates).flat_map(mixed).collect()
+    };
+    Ok(Made { launch, found, expected: Box::new(expected) })
+}
+
+/// What amplitudes are of the numbers that gates give, and the derivative.
+fn amplitude(r: f64) -> (f64, f64) {
+    let share = 1.0 / (1.0 + (-r).exp());
+    (2.0 * share, 2.0 * share * (1.0 - share))
+}
+
+fn amplitudes(layer: Layer, units: u32, _: u32, bench: &mut Workbench) -> Result<Made, DeviceError> {
+    let (x, r, found) = (layer.random(bench, units)?, layer.random(bench, units)?, layer.mat(bench, units)?);
+    let launch = amplify(Amplitude::Sigmoid(2.0), x.mat, Of { values: r.mat, parts: None }, found);
+    let expected =
+        move |row| x.row(row).into_iter().zip(r.row(row)).map(|(x, r)| x * amplitude(r).0).collect();
+    Ok(Made { launch, found, expected: Box::new(expected) })
+}
+
+fn amplitudes_backward(layer: Layer, units: u32, _: u32, bench: &mut Workbench) -> Result<Made, DeviceError> {
+    let (x, r, dy) = (layer.random(bench, units)?, layer.random(bench, units)?, layer.random(bench, units)?);
+    let (dx, found) = (layer.mat(bench, units)?, layer.mat(bench, units)?);
+    let of = Of { values: r.mat, parts: None };
+    let (to_dx, to_dr) = (Some((dx, false)), Some((found, false)));
+    let launch = amplify_backward(Amplitude::Sigmoid(2.0), x.mat, of, dy.mat, to_dx, None, to_dr);
+    let expected = move |row| {
+        let values = x.row(row).into_iter().zip(r.row(row)).zip(dy.row(row));
+        values.map(|((x, r), dy)| dy * x * amplitude(r).1).collect()
+    };
+    Ok(Made { launch, found, expected: Box::new(expected) })
+}
+
+/// The first layer: what it crosses, crosses with and adds is one.
+fn crossed(layer: Layer, units: u32, _: u32, bench: &mut Workbench) -> Result<Made, DeviceError> {
+    let x = layer.random(bench, units)?;
+    let scale = (units as f32).sqrt().recip();
+    let w = bench.random(1, units, Element::F32, scale)?;
+    let bias = bench.random(1, units, Element::F32, 1.0)?;
+    let (dots, found) = (bench.mat(layer.rows, 1, Element::F32)?, layer.mat(bench, units)?);
+    let launch = cross_vector(x.mat, x.mat, x.mat, w.mat, bias.mat, dots, found);
+    let expected = move |row| {
+        let x = x.row(row);
+        let times = dot(&x, &w.row(0));
+        x.iter().zip(bias.row(0)).map(|(x, bias)| x * times + bias + x).collect()
+    };
+    Ok(Made { launch, found, expected: Box::new(expected) })
+}
+
+/// Sums over the fields of a row, column by column.
+fn sums_of_fields(e: &[f64], width: u32) -> Vec<f64> {
+    (0..width as usize).map(|col| e.iter().skip(col).step_by(width as usize).sum()).collect()
+}
+
+fn sums_of_pairs(layer: Layer, fields: u32, width: u32, bench: &mut Workbench) -> Result<Made, DeviceError> {
+    let (e, found) = (layer.random(bench, fields * width)?, layer.mat(bench, width)?);
+    let launch = bi_interaction(fields, e.mat, found);
+    let expected = move |row| {
+        let e = e.row(row);
+        let squares = sums_of_fields(&e.iter().map(|e| e * e).collect::<Vec<_>>(), width);
+        sums_of_fields(&e, width)
+            .into_iter()
+            .zip(squares)
+            .map(|(sum, square)| (sum * sum - square) / 2.0)
+            .collect()
+    };
+    Ok(Made { launch, found, expected: Box::new(expected) })
+}
+
+fn sums_of_pairs_de(
+    layer: Layer,
+    fields: u32,
+    width: u32,
+    bench: &mut Workbench,
+) -> Result<Made, DeviceError> {
+    let (e, dy) = (layer.random(bench, fields * width)?, layer.random(bench, width)?);
+    let found = layer.mat(bench, fields * width)?;
+    let launch = bi_interaction_de(fields, e.mat, dy.mat, false, found);
+    let expected = move |row| {
+        let (e, dy) = (e.row(row), dy.row(row));
+        let sums = sums_of_fields(&e, width);
+        let columns = sums.iter().zip(&dy).cycle();
+        e.iter().zip(columns).map(|(e, (sum, dy))| dy * (sum - e)).collect()
+    };
+    Ok(Made { launch, found, expected: Box::new(expected) })
+}
+
+/// Pairs of fields, in their order.
+fn pairs(fields: u32) -> impl Iterator<Item = (usize, usize)> {
+    (0..fields as usize).flat_map(move |f| (f + 1..fields as usize).map(move |g| (f, g)))
+}
+
+fn products_of_pairs(
+    layer: Layer,
+    fields: u32,
+    width: u32,
+    bench: &mut Workbench,
+) -> Result<Made, DeviceError> {
+    let e = layer.random(bench, fields * width)?;
+    let found = layer.mat(bench, fields * (fields - 1) / 2)?;
+    let launch = pair_products(e.mat, fields, found);
+    let expected = move |row| {
+        let e = e.row(row);
+        let field = |f: usize| &e[f * width as usize..][..width as usize];
+        pairs(fields).map(|(f, g)| dot(field(f), field(g))).collect()
+    };
+    Ok(Made { launch, found, expected: Box::new(expected) })
+}
+
+fn products_of_pairs_de(
+    layer: Layer,
+    fields: u32,
+    width: u32,
+    bench: &mut Workbench,
+) -> Result<Made, DeviceError> {
+    let e = layer.random(bench, fields * width)?;
+    let dy = layer.random(bench, fields * (fields - 1) / 2)?;
+    let found = layer.mat(bench, fields * width)?;
+    let launch = pair_products_de(e.mat, fields, dy.mat, false, found);
+    let expected = move |row| {
+        let (e, width) = (e.row(row), width as usize);
+        let mut de = vec![0.0; e.len()];
+        for ((f, g), dy) in pairs(fields).zip(dy.row(row)) {
+            for col in 0..width {
+                de[f * width + col] += dy * e[g * width + col];
+                de[g * width + col] += dy * e[f * width + col];
+            }
+        }
+        de
+    };
+    Ok(Made { launch, found, expected: Box::new(expected) })
+}
+
+/// One weight for each pair of networks.
+fn stitched(layer: Layer, networks: u32, units: u32, bench: &mut Workbench) -> Result<Made, DeviceError> {
+    let (x, found) = (layer.random(bench, networks * units)?, layer.mat(bench, networks * units)?);
+    let weights = bench.random_contiguous(networks, networks, Element::F32, 1.0)?;
+    let launch = stitch(Weights::new(weights.mat), false, x.mat, false, None, found);
+    let expected = move |row| {
+        let x = x.row(row);
+        let unit = |at: usize| -> f64 {
+            let (t, u) = (at as u32 / units, at % units as usize);
+            (0..networks).map(|j| f64::from(weights.at(t, j)) * x[j as usize * units as usize + u]).sum()
+        };
+        (0..x.len()).map(unit).collect()
+    };
+    Ok(Made { launch, found, expected: Box::new(expected) })
+}
