@@ -145,6 +145,8 @@ struct Copier {
       end_copies();
       wait_for_copies<0>();
       publish_to_tensor_cores();
+      // A warp says so once, for all of its lanes.
+      __syncwarp();
       stages.say_full();
       // The others do not write there, nor does this one before the stage is empty.
       passing[0].take(upper, stages.a(0));

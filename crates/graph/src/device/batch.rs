@@ -19,7 +19,9 @@ impl Capacity {
     pub fn of(data: &[&Batch], rows: usize) -> Capacity {
         let longest = |bag: &Bag| bag.offsets.windows(2).map(|w| (w[1] - w[0]) as usize).max().unwrap_or(0);
         let lists = data.first().map_or(0, |batch| batch.bags.len());
-        let ids = |b: usize| rows * data.iter().map(|batch| longest(&batch.bags[b])).max().unwrap_or(0);
+        let ids = |b: usize| {
+            rows * data.iter().filter_map(|batch| batch.bags.get(b)).map(longest).max().unwrap_or(0)
+        };
         Capacity { rows, ids: (0..lists).map(ids).collect() }
     }
 
