@@ -1,8 +1,8 @@
 // Products of linear layers in bf16 for Hopper, see gemm.cu, in tiles of 256 x 128: kernels of the same names and
 // arguments, and behind these how many chunks and groups there are. Blocks take tiles in turns.
 //
-// Of the floors there (experts 512 -> 8 x [256, 128], 65536 rows, 174 us), a tile of 512 values of the inner index takes
-// 8 pieces of about 1000 cycles, and as many instructions to end as two of them.
+// At the floor that gemm.cu tells of the first layer, a tile is eight pieces of some 1000 cycles; its end has as many
+// instructions as two of them take cycles.
 #include "copied_sums.cuh"
 #include "gemm.cuh"
 #include "product_hopper_wide.cuh"
@@ -33,7 +33,7 @@ struct WideTile {
 // Makes all tiles of a layer, which tells of each its operands and what its sums end in.
 template <bool A_INNER, bool B_INNER, class Layer>
 DEVICE void make_tiles(const Layer& layer, unsigned char* shared) {
-  Places<A_INNER, B_INNER> stages(shared);
+  Stages<A_INNER, B_INNER> stages(shared);
   const u32 count = layer.tiles.count();
   if (threadIdx.x >= THREADS) {
     shrink_registers<COPIER_REGISTERS>();

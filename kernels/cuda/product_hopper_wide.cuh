@@ -22,9 +22,9 @@ constexpr u32 COPIER_REGISTERS = 96, MULTIPLIER_REGISTERS = 200;
 static_assert(COPIER_REGISTERS * WARPGROUP + MULTIPLIER_REGISTERS * THREADS <= 65536 / WIDE_THREADS / 8 * 8 * WIDE_THREADS,
               "a warpgroup would wait for registers for ever");
 
-// Places of pieces of operands in shared memory.
+// Places of pieces of operands in shared memory, and the one at hand.
 template <bool A_INNER, bool B_INNER>
-struct Places {
+struct Stages {
   using TileA = HopperTile<A_INNER>;
   using TileB = HopperTile<B_INNER>;
   static constexpr u32 PIECE = WARPGROUPS * TileA::BYTES + TileB::BYTES, BYTES = STAGES * PIECE;
@@ -32,7 +32,7 @@ struct Places {
   unsigned char* shared;
   u32 stage = 0;
 
-  DEVICE Places(unsigned char* shared) : shared(shared) {}
+  DEVICE Stages(unsigned char* shared) : shared(shared) {}
 
   DEVICE void go_on() { stage = stage == STAGES - 1 ? 0 : stage + 1; }
   DEVICE u32 before() const { return stage == 0 ? STAGES - 1 : stage - 1; }
@@ -121,7 +121,7 @@ struct LaneShare {
 // What a warp copies that fills one of the stages.
 template <bool A_INNER, bool B_INNER>
 struct Copier {
-  using Own = Places<A_INNER, B_INNER>;
+  using Own = Stages<A_INNER, B_INNER>;
 
   // The warp's stage is the one at hand after as many more pieces.
   u32 pieces_ahead = threadIdx.x / 32 - THREADS / 32;
@@ -173,7 +173,7 @@ struct WideSums {
 
 // Sums the pieces of a tile. A piece is multiplied while the products of the one before end.
 template <bool A_INNER, bool B_INNER>
-DEVICE void sum_pieces(Places<A_INNER, B_INNER>& stages, const Part& part, WideSums& sums) {
+DEVICE void sum_pieces(Stages<A_INNER, B_INNER>& stages, const Part& part, WideSums& sums) {
   using TileA = HopperTile<A_INNER>;
   using TileB = HopperTile<B_INNER>;
   const u32 warpgroup = threadIdx.x / WARPGROUP;
