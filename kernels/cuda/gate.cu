@@ -11,8 +11,9 @@
 // expert meets its readers.
 //
 // What bounds it is instructions: on an H200 800 of them a row, forward, took 90 us for three gates, and 2,050 backward
-// 153 us, as many as the device gives. So over a whole bank weights stand four gates by four, with 0 for what is not there, and nobody asks
-// for each of them whether it is; and a warp has row after row, of which it asks for the next one's lines meanwhile.
+// 153 us, as many as the device gives. So over a whole bank weights stand four gates by four, with 0 for what is not
+// there, and nobody asks for each of them whether it is; and a warp has row after row, of which it asks for the next one's
+// lines meanwhile.
 #include "activation.cuh"
 #include "gate.cuh"
 
@@ -93,8 +94,8 @@ DEVICE void combine(const Bank& bank, const float4* grouped, const Parts& expert
   }
 }
 
-// weights = softmax(logits) gate by gate, mixed = the sums of the experts by them. Segments of `2^bits` lanes hold a gate's
-// logits each. A warp has `row_bytes` of shared memory.
+// weights = softmax(logits) gate by gate, mixed = the sums of the experts by them. Segments of `2^bits` lanes hold
+// a gate's logits each. A warp has `row_bytes` of shared memory.
 KERNEL_SHARING(256, 3)
 gate_combine(u32 gates, u32 bits, u32 row_bytes, Mat logits, Mat experts, Mat weights, Mat mixed) {
   DYNAMIC_SHARED(shared);

@@ -239,6 +239,19 @@ fn row_bytes(values: u32) -> u32 {
     4 * values.next_multiple_of(4)
 }
 
+/// Whether all that a warp has in shared memory of a row with `gates` gates over `experts` experts fits there:
+/// [`gate_combine`] and [`gate_combine_dx`] take no others.
+pub fn gates_fit(gates: usize, experts: usize) -> bool {
+    let grouped =
+        gates.next_multiple_of(GATES as usize) as u64 * experts.next_multiple_of(EXPERTS as usize) as u64;
+    4 * (2 * gates as u64 * experts as u64 + grouped).next_multiple_of(4) <= SHARED.into()
+}
+
+/// The same of `logits` logits, for [`gate_combine_seen`] and [`gate_combine_seen_dx`].
+pub fn logits_fit(logits: usize) -> bool {
+    4 * (2 * logits as u64).next_multiple_of(4) <= SHARED.into()
+}
+
 /// A launch on `rows` rows, for each of which `values` f32 lie in shared memory.
 fn launch(kernel: &'static str, rows: u32, values: u32, arguments: Arguments) -> Launch {
     let at_once = (SHARED / row_bytes(values).max(1)).min(MOST_ROWS);

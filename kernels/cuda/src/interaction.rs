@@ -97,6 +97,14 @@ fn assert_column(kernel: &str, x: DeviceMat, y: DeviceMat) {
 }
 
 /// Values of shared memory that a row takes, with `more` behind its fields.
+/// Whether a row of fields in `cols` columns, and the gradients of their pairs, fit what a warp can have of shared memory:
+/// [`pair_products`] and [`pair_products_de`] take no others.
+pub fn pair_products_fit(fields: u32, cols: u32) -> bool {
+    let (fields, cols) = (u64::from(fields), u64::from(cols));
+    let values = fields * ((cols / fields.max(1)) | 1) + fields * fields.saturating_sub(1) / 2;
+    4 * values <= SHARED.into()
+}
+
 fn row_values(kernel: &str, e: DeviceMat, fields: u32, pairs: DeviceMat, more: u32) -> u32 {
     assert!(fields > 1 && e.cols.is_multiple_of(fields), "{kernel}: {} columns, {fields} fields", e.cols);
     let shape = (e.rows, fields * (fields - 1) / 2);

@@ -47,6 +47,11 @@ pub trait DeviceOp {
         Halves::default()
     }
 
+    /// Why its kernels cannot take inputs of these shapes, however many rows there are; [`None`] where they can.
+    fn refuses(&self, _inputs: &[Shape]) -> Option<String> {
+        None
+    }
+
     /// Bytes of scratch for a batch of at most `capacity` rows and ids, used by this op's launches alone.
     fn scratch(&self, _capacity: &Capacity, _inputs: &[Shape]) -> u64 {
         0

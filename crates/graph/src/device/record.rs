@@ -4,6 +4,7 @@ use super::batch::{Capacity, DeviceBatch};
 use super::missing;
 use super::places::Places;
 use super::step::DeviceStep;
+use crate::graph::Value;
 use crate::op::Reduction;
 use crate::plan::{JoinStep, Place, Plan, SparseSource, Step};
 use crate::shape::Shape;
@@ -66,6 +67,13 @@ impl Plan {
         if let Some(node) = first {
             return Err(missing(&self.graph.nodes[node].name, &lacking));
         }
+        for step in self.device_steps() {
+            let (op, inputs) = self.op(step.node);
+            if let Some(why) = op.on_device().and_then(|op| op.refuses(&self.shapes(inputs))) {
+                let message = format!("{why}; run it with `--device cpu`");
+                return Err(Error::graph(&self.graph.nodes[step.node].name, message));
+            }
+        }
         if let Some(part) = self.losses().iter().find(|part| part.groups() > 1) {
             let message = "is the sum of means over scenarios, or weighs them, which no CUDA device does yet; run it \
                            with `--device cpu`";
@@ -124,10 +132,13 @@ impl Plan {
     pub fn device_scratch(&self, capacity: &Capacity) -> u64 {
         let of_step = |step: &Step| {
             let (op, inputs) = self.op(step.node);
-            let shapes: Vec<Shape> = inputs.iter().map(|&v| self.graph.shape(v)).collect();
-            op.on_device().map_or(0, |op| op.scratch(capacity, &shapes))
+            op.on_device().map_or(0, |op| op.scratch(capacity, &self.shapes(inputs)))
         };
         self.device_steps().map(of_step).max().unwrap_or(0)
+    }
+
+    fn shapes(&self, values: &[Value]) -> Vec<Shape> {
+        values.iter().map(|&value| self.graph.shape(value)).collect()
     }
 
     /// Values of the copies of weights in bf16.

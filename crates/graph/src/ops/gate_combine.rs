@@ -185,6 +185,13 @@ impl Op for GateCombine {
 }
 
 impl DeviceOp for GateCombine {
+    fn refuses(&self, _inputs: &[Shape]) -> Option<String> {
+        let (gates, experts) = (self.gates, self.experts);
+        let why =
+            || format!("{gates} gates over {experts} experts do not fit the shared memory of a CUDA device");
+        (!cuda::gates_fit(gates, experts)).then(why)
+    }
+
     fn halves(&self) -> Halves {
         Halves::ALL
     }

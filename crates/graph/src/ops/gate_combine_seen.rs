@@ -153,6 +153,12 @@ impl Op for GateCombineSeen {
 }
 
 impl DeviceOp for GateCombineSeen {
+    fn refuses(&self, _inputs: &[Shape]) -> Option<String> {
+        let logits = self.seen.logits();
+        let why = || format!("{logits} logits of gates do not fit the shared memory of a CUDA device");
+        (!cuda::logits_fit(logits)).then(why)
+    }
+
     fn halves(&self) -> Halves {
         Halves::ALL
     }

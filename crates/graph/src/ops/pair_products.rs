@@ -94,6 +94,14 @@ impl Op for PairProducts {
 }
 
 impl DeviceOp for PairProducts {
+    fn refuses(&self, inputs: &[Shape]) -> Option<String> {
+        let cols = inputs[0].cols;
+        let why = || {
+            format!("{} fields in {cols} columns do not fit the shared memory of a CUDA device", self.fields)
+        };
+        (!cuda::pair_products_fit(self.fields as u32, cols as u32)).then(why)
+    }
+
     fn halves(&self) -> Halves {
         Halves::ALL
     }

@@ -12,6 +12,7 @@ mod faults;
 mod gates;
 mod gradients;
 mod joins;
+mod on_device;
 mod parameter_sets;
 mod scenario_weights;
 mod shared_weights;

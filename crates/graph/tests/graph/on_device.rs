@@ -1,0 +1,41 @@
+//! What a device cannot take is said before anything is put there.
+
+use manygate_graph::ops::{GateCombine, GateCombineSeen, LookupTrunk, PairProducts, Piece};
+use manygate_graph::{Graph, Mode, Op, Plan, PlanOptions, Value};
+use manygate_kernels::gate::Seen;
+
+/// What a device says of a plan with `op` over inputs of so many columns, as [`None`] where it takes it.
+fn refusal(op: impl Op + 'static, widths: &[usize]) -> Option<String> {
+    let mut g = Graph::new(Mode::Evaluation);
+    let width = widths.iter().sum();
+    let x = g.add("numbers", LookupTrunk::new(vec![Piece::Dense { width }]), &[]).unwrap();
+    let mut from = 0;
+    let inputs: Vec<Value> = widths
+        .iter()
+        .map(|&width| {
+            from += width;
+            g.columns(x, from - width, width).unwrap()
+        })
+        .collect();
+    let out = g.add("wide", op, &inputs).unwrap();
+    g.output("out", out);
+    let plan = Plan::compile(g, PlanOptions::default()).unwrap();
+    plan.check_device().err().map(|error| error.to_string())
+}
+
+#[test]
+fn rows_that_do_not_fit_shared_memory_are_refused_by_name() {
+    let seen = |experts: usize| GateCombineSeen::new(Seen::new(experts, &[(0..experts).collect()]).unwrap());
+    assert_eq!(refusal(PairProducts::new(100), &[1600]), None);
+    assert_eq!(refusal(GateCombine::new(2, 1500), &[3000, 1500]), None);
+    assert_eq!(refusal(seen(6144), &[6144, 6144]), None);
+    for refused in [
+        refusal(PairProducts::new(100), &[12800]),
+        refusal(GateCombine::new(2, 1600), &[3200, 1600]),
+        refusal(seen(6145), &[6145, 6145]),
+    ] {
+        let told = refused.expect("it does not fit");
+        assert!(told.contains("wide: ") && told.contains("do not fit the shared memory"), "{told}");
+        assert!(told.ends_with("run it with `--device cpu`"), "{told}");
+    }
+}
