@@ -99,3 +99,30 @@ KERNEL(THREADS) one_hot(const u32* ids, Mat y) {
   }
   store_share(y, share, values);
 }
+
+// Weights of scenarios, each of `len` values: to = shared * own, or shared + own where it is no product.
+KERNEL(THREADS) fold(const float* shared, const float* own, u32 is_product, u32 scenarios, u32 len, float* to) {
+  const u32 i = blockIdx.x * THREADS + threadIdx.x;
+  if (i >= len) return;
+  const float mine = shared[i];
+  for (u64 at = i; scenarios > 0; scenarios--, at += len) {
+    to[at] = is_product ? __fmul_rn(mine, own[at]) : __fadd_rn(mine, own[at]);
+  }
+}
+
+// The gradients of `fold`, or what is added to them by the bits of `accumulate`: of shared those of all scenarios, in their
+// order. Either may be null.
+KERNEL(THREADS)
+fold_dx(const float* shared, const float* own, const float* dy, u32 is_product, u32 scenarios, u32 len, u32 accumulate,
+        float* d_shared, float* d_own) {
+  const u32 i = blockIdx.x * THREADS + threadIdx.x;
+  if (i >= len) return;
+  const float mine = is_product ? shared[i] : 1.0f;
+  float sum = d_shared && (accumulate & 1) ? d_shared[i] : 0.0f;
+  for (u64 at = i; scenarios > 0; scenarios--, at += len) {
+    const float d = dy[at];
+    sum += is_product ? __fmul_rn(d, own[at]) : d;
+    if (d_own) d_own[at] = (accumulate & 2 ? d_own[at] : 0.0f) + __fmul_rn(d, mine);
+  }
+  if (d_shared) d_shared[i] = sum;
+}

@@ -5,6 +5,9 @@
 // multiprocessor 5 values of f32 or 10 of bf16, it can convert 16 to f64 and add 64. (Devices for graphics add 2: there
 // the sums take longer than the bytes.)
 //
+// Rows have statistics in common by group, the third index of the grid: all of a matrix, or those of each scenario, which
+// stand together.
+//
 // A thread takes four columns, of which it prepares the statistics once, in several rows, which it reads before it uses
 // the first. Neighbours take neighbouring columns, and where a row is narrow, the next row.
 #include "activation.cuh"
@@ -13,6 +16,20 @@
 constexpr u32 THREADS = 256;
 // Rows that a thread reads at a time.
 constexpr u32 ROWS = 4;
+
+// The rows that a block's statistics are of, and where those lie among those of all groups.
+struct Group {
+  u32 first, rows;
+  // Of the first mean, gamma or beta of the group; and how much further on variances lie than means.
+  u32 own, behind;
+
+  // Group s has the rows from `starts[s]` on, up to `starts[s + 1]`; without `starts` there is one, with those of x.
+  DEVICE Group(const Mat& x, const u32* starts)
+      : first(starts ? starts[blockIdx.z] : 0), rows(starts ? starts[blockIdx.z + 1] - first : rows_of(x)),
+        own(blockIdx.z * x.cols), behind(gridDim.z * x.cols) {}
+
+  DEVICE Mat of(const Mat& mat) const { return rows_from(mat, first, rows); }
+};
 
 // What a thread takes of a matrix: the columns `col .. col + 4` of the rows `row`, `row + step` and on.
 struct Place {
@@ -74,8 +91,8 @@ DEVICE void load_vector(const float* vector, u32 col, u32 cols, float (&values)[
 DEVICE float inverse_deviation(float variance, float epsilon) { return 1.0f / sqrtf(variance + epsilon); }
 
 // Reads the variances of four columns and makes inverse standard deviations of them.
-DEVICE void load_inverse(const float* moments, float epsilon, u32 col, u32 cols, float (&inverse)[4]) {
-  load_vector(moments + cols, col, cols, inverse);
+DEVICE void load_inverse(const float* variances, float epsilon, u32 col, u32 cols, float (&inverse)[4]) {
+  load_vector(variances, col, cols, inverse);
 #pragma unroll
   for (u32 c = 0; c < 4; c++) inverse[c] = inverse_deviation(inverse[c], epsilon);
 }
@@ -108,7 +125,7 @@ DEVICE void leave_sums(const double (&first)[4], const double (&second)[4], u32 
   const u32 which = threadIdx.x / (4 * across), inside = threadIdx.x % (4 * across);
   const u32 col = blockIdx.y * 4 * across + inside;
   if (which > 1 || col >= cols) return;
-  partials[(u64)(2 * blockIdx.x + which) * cols + col] = sums[4 * which + inside % 4][inside / 4];
+  partials[(u64)(2 * (blockIdx.z * gridDim.x + blockIdx.x) + which) * cols + col] = sums[4 * which + inside % 4][inside / 4];
 }
 
 // The two sums of a column, in the first COLUMNS threads.
@@ -126,7 +143,7 @@ DEVICE Sums sums_of_chunks(const double* partials, u32 chunks, u32 across, u32 r
   if (col < cols) {
 #pragma unroll 4
     for (u32 chunk = threadIdx.x / COLUMNS; chunk < there; chunk += THREADS / COLUMNS) {
-      const double* from = partials + (u64)chunk * 2 * cols + col;
+      const double* from = partials + (u64)(blockIdx.z * chunks + chunk) * 2 * cols + col;
       first += from[0], second += from[cols];
     }
   }
@@ -136,8 +153,10 @@ DEVICE Sums sums_of_chunks(const double* partials, u32 chunks, u32 across, u32 r
 }
 
 // Sums of the columns of x and of their squares, which are exact in f64.
-KERNEL(THREADS) column_moments(Mat x, u32 across, double* partials) {
-  const u32 rows = rows_of(x);
+KERNEL(THREADS) column_moments(Mat all, const u32* starts, u32 across, double* partials) {
+  const Group group(all, starts);
+  const Mat x = group.of(all);
+  const u32 rows = group.rows;
   if (blockIdx.x * (THREADS / across) >= rows) return;
   double first[4] = {}, second[4] = {};
   for (Place at = place_of_chunk(across); at.row < rows; at.row += ROWS * at.step) {
@@ -157,28 +176,33 @@ KERNEL(THREADS) column_moments(Mat x, u32 across, double* partials) {
 }
 
 // Means, then biased variances, of what `column_moments` has left; zeros where x has no rows.
-KERNEL(THREADS) finish_moments(Mat x, u32 across, u32 chunks, const double* partials, float* moments) {
-  const u32 rows = rows_of(x);
+KERNEL(THREADS)
+finish_moments(Mat x, const u32* starts, u32 across, u32 chunks, const double* partials, float* moments) {
+  const Group group(x, starts);
+  const u32 rows = group.rows;
   const Sums sums = sums_of_chunks(partials, chunks, across, rows, x.cols);
   if (threadIdx.x >= COLUMNS || sums.col >= x.cols) return;
   const double count = max(rows, 1u), mean = sums.first / count;
-  moments[sums.col] = (float)mean;
-  moments[x.cols + sums.col] = (float)fmax(sums.second / count - __dmul_rn(mean, mean), 0.0);
+  moments += group.own + sums.col;
+  moments[0] = (float)mean;
+  moments[group.behind] = (float)fmax(sums.second / count - __dmul_rn(mean, mean), 0.0);
 }
 
 // y = act(gamma * (x - mean) * inverse deviation + beta). `x` may be `y`.
 KERNEL(THREADS)
-normalise(Mat x, const float* moments, const float* gamma, const float* beta, float epsilon, Activation act, u32 across,
-          Mat y) {
-  const u32 rows = rows_of(x);
+normalise(Mat all, const u32* starts, const float* moments, const float* gamma, const float* beta, float epsilon,
+          Activation act, u32 across, Mat y) {
+  const Group group(all, starts);
+  const Mat x = group.of(all);
+  const u32 rows = group.rows;
   const Place at = place_of_few_rows(across);
   if (at.row >= rows || at.col >= x.cols) return;
   float values[ROWS][4], mean[4], inverse[4], scale[4], shift[4];
   load_rows(x, rows, at, values);
-  load_vector(moments, at.col, x.cols, mean);
-  load_inverse(moments, epsilon, at.col, x.cols, inverse);
-  load_vector(gamma, at.col, x.cols, scale);
-  load_vector(beta, at.col, x.cols, shift);
+  load_vector(moments + group.own, at.col, x.cols, mean);
+  load_inverse(moments + group.own + group.behind, epsilon, at.col, x.cols, inverse);
+  load_vector(gamma + group.own, at.col, x.cols, scale);
+  load_vector(beta + group.own, at.col, x.cols, shift);
 #pragma unroll
   for (u32 i = 0; i < ROWS; i++) {
 #pragma unroll
@@ -187,18 +211,21 @@ normalise(Mat x, const float* moments, const float* gamma, const float* beta, fl
       values[i][c] = activated(act, fmaf(scale[c], normal, shift[c]));
     }
   }
-  put_rows(y, rows, at, false, values);
+  put_rows(group.of(y), rows, at, false, values);
 }
 
 // Sums of the columns of dz and of dz * xhat, with xhat = (x - mean) * inverse deviation.
 KERNEL(THREADS)
-norm_gradient_sums(Mat x, const float* moments, float epsilon, Mat dz, u32 across, double* partials) {
-  const u32 rows = rows_of(x);
+norm_gradient_sums(Mat all, const u32* starts, const float* moments, float epsilon, Mat all_dz, u32 across,
+                   double* partials) {
+  const Group group(all, starts);
+  const Mat x = group.of(all), dz = group.of(all_dz);
+  const u32 rows = group.rows;
   if (blockIdx.x * (THREADS / across) >= rows) return;
   Place at = place_of_chunk(across);
   float mean[4], inverse[4];
-  load_vector(moments, at.col, x.cols, mean);
-  load_inverse(moments, epsilon, at.col, x.cols, inverse);
+  load_vector(moments + group.own, at.col, x.cols, mean);
+  load_inverse(moments + group.own + group.behind, epsilon, at.col, x.cols, inverse);
   double first[4] = {}, second[4] = {};
   for (; at.row < rows; at.row += ROWS * at.step) {
     float values[ROWS][4], gradients[ROWS][4];
@@ -231,34 +258,37 @@ DEVICE void put(const Gradient& gradient, u32 at, double value) {
 
 // Gradients of the moments, gamma and beta, of what `norm_gradient_sums` has left.
 KERNEL(THREADS)
-finish_gradients(Mat x, const float* moments, const float* gamma, float epsilon, u32 across, u32 chunks,
-                 const double* partials, Gradient d_moments, Gradient d_gamma, Gradient d_beta) {
-  const Sums sums = sums_of_chunks(partials, chunks, across, rows_of(x), x.cols);
-  const u32 col = sums.col;
-  if (threadIdx.x >= COLUMNS || col >= x.cols) return;
+finish_gradients(Mat x, const u32* starts, const float* moments, const float* gamma, float epsilon, u32 across,
+                 u32 chunks, const double* partials, Gradient d_moments, Gradient d_gamma, Gradient d_beta) {
+  const Group group(x, starts);
+  const Sums sums = sums_of_chunks(partials, chunks, across, group.rows, x.cols);
+  if (threadIdx.x >= COLUMNS || sums.col >= x.cols) return;
+  const u32 col = group.own + sums.col;
   if (d_beta.values) put(d_beta, col, sums.first);
   if (d_gamma.values) put(d_gamma, col, sums.second);
   if (d_moments.values) {
-    const float inverse = inverse_deviation(moments[x.cols + col], epsilon);
+    const float inverse = inverse_deviation(moments[group.behind + col], epsilon);
     const double scale = __fmul_rn(gamma[col], inverse);
     put(d_moments, col, -scale * sums.first);
-    put(d_moments, x.cols + col, -0.5 * scale * (double)inverse * sums.second);
+    put(d_moments, group.behind + col, -0.5 * scale * (double)inverse * sums.second);
   }
 }
 
 // dx = dz * gamma * inverse deviation or, accumulating, dx += it: what does not go through the moments. `dz` may be
 // `dx`.
 KERNEL(THREADS)
-normalise_dx(Mat x, const float* moments, const float* gamma, float epsilon, Mat dz, u32 across, u32 accumulate,
-             Mat dx) {
-  const u32 rows = rows_of(x);
+normalise_dx(Mat x, const u32* starts, const float* moments, const float* gamma, float epsilon, Mat all_dz, u32 across,
+             u32 accumulate, Mat all_dx) {
+  const Group group(x, starts);
+  const Mat dz = group.of(all_dz), dx = group.of(all_dx);
+  const u32 rows = group.rows;
   const Place at = place_of_few_rows(across);
   if (at.row >= rows || at.col >= x.cols) return;
   float values[ROWS][4], before[ROWS][4] = {}, inverse[4], scale[4];
   load_rows(dz, rows, at, values);
   if (accumulate) load_rows(dx, rows, at, before);
-  load_inverse(moments, epsilon, at.col, x.cols, inverse);
-  load_vector(gamma, at.col, x.cols, scale);
+  load_inverse(moments + group.own + group.behind, epsilon, at.col, x.cols, inverse);
+  load_vector(gamma + group.own, at.col, x.cols, scale);
 #pragma unroll
   for (u32 i = 0; i < ROWS; i++) {
 #pragma unroll
@@ -269,15 +299,18 @@ normalise_dx(Mat x, const float* moments, const float* gamma, float epsilon, Mat
 
 // dx = (d_mean + 2 d_var (x - mean)) / rows or, accumulating, dx += it.
 KERNEL(THREADS)
-batch_moments_dx(Mat x, const float* moments, const float* d_moments, u32 across, u32 accumulate, Mat dx) {
-  const u32 rows = rows_of(x);
+batch_moments_dx(Mat all, const u32* starts, const float* moments, const float* d_moments, u32 across, u32 accumulate,
+                 Mat dx) {
+  const Group group(all, starts);
+  const Mat x = group.of(all);
+  const u32 rows = group.rows;
   const Place at = place_of_few_rows(across);
   if (at.row >= rows || at.col >= x.cols) return;
   float values[ROWS][4], mean[4], d_mean[4], d_variance[4];
   load_rows(x, rows, at, values);
-  load_vector(moments, at.col, x.cols, mean);
-  load_vector(d_moments, at.col, x.cols, d_mean);
-  load_vector(d_moments + x.cols, at.col, x.cols, d_variance);
+  load_vector(moments + group.own, at.col, x.cols, mean);
+  load_vector(d_moments + group.own, at.col, x.cols, d_mean);
+  load_vector(d_moments + group.own + group.behind, at.col, x.cols, d_variance);
   const float scale = 1.0f / (float)rows;
 #pragma unroll
   for (u32 i = 0; i < ROWS; i++) {
@@ -287,18 +320,21 @@ batch_moments_dx(Mat x, const float* moments, const float* d_moments, u32 across
       values[i][c] = __fmul_rn(scale, d_mean[c] + from_variance);
     }
   }
-  put_rows(dx, rows, at, accumulate, values);
+  put_rows(group.of(dx), rows, at, accumulate, values);
 }
 
-// Moves running means and variances, `state`, towards those of a batch of `*live_rows` rows; nothing where `*go_on` is
-// 0 or there are no rows. With `unbiased`, variances are those of the population, which one row does not tell.
+// Moves running means and variances, `state`, towards those of a batch, of `groups` groups of rows: those of group s begin
+// at `starts[s]`. Nothing moves where `*go_on` is 0 or a group has no rows. With `unbiased`, variances are those of the
+// population, which one row does not tell.
 KERNEL(THREADS)
-move_running(const u32* go_on, const u32* live_rows, u32 cols, const float* moments, float momentum, u32 unbiased,
-             float* state) {
-  const u32 i = blockIdx.x * THREADS + threadIdx.x, rows = *live_rows;
-  if (*go_on == 0 || i >= 2 * cols || rows == 0) return;
+move_running(const u32* go_on, const u32* starts, u32 groups, u32 cols, const float* moments, float momentum,
+             u32 unbiased, float* state) {
+  const u32 i = blockIdx.x * THREADS + threadIdx.x, half = groups * cols;
+  if (*go_on == 0 || i >= 2 * half) return;
+  const u32 group = i % half / cols, rows = starts[group + 1] - starts[group];
+  if (rows == 0) return;
   float moment = moments[i];
-  if (i >= cols && unbiased) {
+  if (i >= half && unbiased) {
     if (rows == 1) return;
     moment = __fmul_rn(moment, (float)rows / (float)(rows - 1));
   }

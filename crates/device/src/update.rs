@@ -8,6 +8,7 @@ use manygate_cuda::{DeviceMat, Launch, Precision};
 use manygate_graph::device::{BatchLayout, Capacity, DeviceMemory};
 use manygate_graph::{LookupSource, Plan, SparseSource};
 use manygate_kernels::embedding::RowOptimizer;
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 /// What moves: the same at each step.
@@ -191,15 +192,20 @@ impl Updates {
             }
         };
         let gradient: DeviceMat = plan.device_sparse_gradient(memory, capacity, self.precision, source);
-        Source { table: source.table, ids, rows: batch.row_range, gradient }
+        let rows = source.scenario.map_or(batch.row_range, |own| batch.scenario_starts + 4 * own as u64);
+        Source { table: source.table, ids, rows, gradient }
     }
 }
 
-/// Most look-ups of a batch.
+/// Most look-ups of a batch. Of sources of scenarios a row has those of its own.
 fn lookups(plan: &Plan, capacity: &Capacity) -> usize {
-    let of = |source: &SparseSource| match source.source {
-        LookupSource::Field(_) => capacity.rows,
-        LookupSource::Bag(bag) | LookupSource::Positions(bag) => capacity.ids[bag],
-    };
-    plan.sparse_sources().iter().map(of).sum()
+    let (mut of_all, mut by_scenario) = (0, BTreeMap::<usize, usize>::new());
+    for source in plan.sparse_sources() {
+        let most = match source.source {
+            LookupSource::Field(_) => capacity.rows,
+            LookupSource::Bag(bag) | LookupSource::Positions(bag) => capacity.ids[bag],
+        };
+        *source.scenario.map_or(&mut of_all, |own| by_scenario.entry(own).or_default()) += most;
+    }
+    of_all + by_scenario.into_values().max().unwrap_or(0)
 }

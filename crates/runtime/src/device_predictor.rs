@@ -8,12 +8,15 @@ use manygate_cuda::device::Device;
 use manygate_device::{DeviceModel, TableShape};
 use manygate_graph::device::Capacity;
 use manygate_graph::{Draws, Plan};
+use std::collections::VecDeque;
 
 /// Runs an evaluation plan on a device: while it predicts some rows, the host prepares the next. Rows have the predictions
 /// of a [`Predictor`](crate::Predictor) up to the rounding of sums, and whatever stands beside them.
 #[derive(Debug)]
 pub struct DevicePredictor {
     model: DeviceModel,
+    /// The caller's rows of each run under way.
+    under_way: VecDeque<Vec<u32>>,
 }
 
 impl DevicePredictor {
@@ -40,7 +43,7 @@ impl DevicePredictor {
         for (t, table) in tables.0.iter().enumerate() {
             on_device.upload_table(t, table.values())?;
         }
-        Ok(DevicePredictor { model: on_device })
+        Ok(DevicePredictor { model: on_device, under_way: VecDeque::new() })
     }
 
     /// Predicts with the weights that `trained` has, by the evaluation plan of the same model, in f32 whatever `trained`
@@ -51,7 +54,8 @@ impl DevicePredictor {
     pub fn sharing(trained: &DeviceModel, plan: &Plan, data: &[&Batch]) -> Result<DevicePredictor> {
         let capacity = capacity(data)?;
         let plan = plan.for_device(capacity.rows)?;
-        Ok(DevicePredictor { model: trained.sharing(plan, capacity, Precision::F32)? })
+        let model = trained.sharing(plan, capacity, Precision::F32)?;
+        Ok(DevicePredictor { model, under_way: VecDeque::new() })
     }
 
     /// Names of the outputs, in order.
@@ -66,11 +70,13 @@ impl DevicePredictor {
     /// output is not finite, or the device fails.
     pub fn predict_all(&mut self, data: &Batch) -> Result<Vec<Vec<f32>>> {
         let chunks = chunks(data, CHUNK_ROWS)?;
-        let mut out = vec![Vec::with_capacity(data.rows); self.output_names().count()];
+        check_numbers(data)?;
+        let mut out = vec![vec![0.0; data.rows]; self.output_names().count()];
         let done = self.predict(data, chunks, &mut out);
         if done.is_err() {
             // What is under way belongs to nobody; a device that failed has nothing.
             while let Ok(Some(_)) = self.model.finish() {}
+            self.under_way.clear();
         }
         done.map(|()| out)
     }
@@ -83,27 +89,34 @@ impl DevicePredictor {
     ) -> Result<()> {
         let seeds = vec![1.0; self.model.plan().losses().len()];
         let mut part = Batch::empty_like(data);
-        for rows in chunks {
+        for mut rows in chunks {
             if !self.model.has_room() {
                 self.take(out)?;
             }
+            if self.model.plan().orders_rows() {
+                rows.sort_by_key(|&row| data.scenario.get(row as usize));
+            }
             part.gather(data, &rows);
-            check_numbers(&part)?;
             self.model.run(&part, &seeds, Draws::default(), None)?;
+            self.under_way.push_back(rows);
         }
         while self.take(out)? {}
         Ok(())
     }
 
-    /// Waits for the oldest rows that are under way, and appends their outputs; tells whether there were any.
+    /// Waits for the oldest rows that are under way, and writes their outputs; tells whether there were any.
     fn take(&mut self, out: &mut [Vec<f32>]) -> Result<bool> {
-        let Some(finished) = self.model.finish()? else { return Ok(false) };
+        let (Some(finished), Some(rows)) = (self.model.finish()?, self.under_way.pop_front()) else {
+            return Ok(false);
+        };
         let (width, names) = (out.len(), self.model.plan().output_names());
         for (index, (name, column)) in names.zip(out.iter_mut()).enumerate() {
-            let start = column.len();
-            column.extend(finished.outputs.iter().skip(index).step_by(width));
-            if let Some(row) = column[start..].iter().position(|value| !value.is_finite()) {
-                return Err(not_finite(name, column[start + row], row));
+            let values = finished.outputs.iter().skip(index).step_by(width);
+            for (&row, &value) in rows.iter().zip(values) {
+                if !value.is_finite() {
+                    return Err(not_finite(name, value, row as usize));
+                }
+                column[row as usize] = value;
             }
         }
         Ok(true)

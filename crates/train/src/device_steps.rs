@@ -8,7 +8,7 @@ use manygate_cuda::device::Device;
 use manygate_data::Splits;
 use manygate_device::{DeviceModel, Optimizers, StepConstants, TableShape};
 use manygate_graph::device::Capacity;
-use manygate_graph::{Draws, Plan};
+use manygate_graph::{Arranged, Draws, Plan, RowOrder};
 use manygate_runtime::DevicePredictor;
 use std::collections::VecDeque;
 
@@ -19,6 +19,7 @@ pub(crate) struct DeviceSteps {
     model: DeviceModel,
     evaluation: DevicePredictor,
     constants: StepConstants,
+    order: RowOrder,
     /// Step and rows of the runs under way.
     under_way: VecDeque<(u64, usize)>,
     /// Who has the newest weights.
@@ -64,6 +65,7 @@ impl DeviceSteps {
             evaluation: DevicePredictor::sharing(&model, evaluation, &[&splits.valid.batch])?,
             model,
             constants: StepConstants::default(),
+            order: RowOrder::default(),
             under_way: VecDeque::new(),
             newest: Newest::Learner,
         })
@@ -76,11 +78,12 @@ impl DeviceSteps {
         }
         let step = learner.step + 1;
         learner.constants_at(step, &mut self.constants);
-        let draws = Draws { seed: learner.seed(), step: learner.earlier_steps + step, caller_rows: &[] };
+        let Arranged { batch, caller_rows } = self.order.arrange(self.model.plan(), batch)?;
+        let draws = Draws { seed: learner.seed(), step: learner.earlier_steps + step, caller_rows };
         self.model.run(batch, learner.seeds(), draws, Some(&self.constants))?;
+        self.under_way.push_back((step, batch.rows));
         learner.step = step;
         self.newest = Newest::Device;
-        self.under_way.push_back((step, batch.rows));
         if self.model.has_room() { Ok(None) } else { self.finish(learner) }
     }
 

@@ -1,13 +1,16 @@
 //! Arithmetic element by element, and sums over rows. Matrices hold f32 or bf16 each; the rows that are there are those
 //! of `y`, which may be one of the operands.
 
-use crate::launch::{Arguments, Launch};
+use crate::launch::{Arguments, Launch, blocks};
 use crate::module::ELEMENTWISE;
 use crate::share;
 use crate::view::DeviceMat;
 
 /// Addends that one launch reads.
 const ADDENDS: usize = 4;
+
+/// Threads of a block of [`fold`].
+const THREADS: u32 = 256;
 
 /// `y = x`, or `y += x` with `accumulate`: a range of the columns of either, as in `concat` and its backward pass.
 ///
@@ -88,4 +91,34 @@ pub fn fill(value: f32, y: DeviceMat) -> Launch {
 /// `y` `[rows, n]` = 1 in the column that the row's id names, 0 in the others; `ids` is the address of a u32 a row.
 pub fn one_hot(ids: u64, y: DeviceMat) -> Launch {
     share::launch(&ELEMENTWISE, "one_hot", y, Arguments::new().with_u64(ids).with_mat(y))
+}
+
+/// Weights of scenarios made of a shared one and the scenario's own: `to` = `shared ⊗ own`, or their sum where `is_product`
+/// is false.
+///
+/// All are addresses of f32 values: `shared` of `len`, `own` and `to` of as many for each of `scenarios`.
+pub fn fold(shared: u64, own: u64, is_product: bool, scenarios: u32, len: u32, to: u64) -> Launch {
+    let arguments = Arguments::new().with_u64(shared).with_u64(own).with_u32(is_product.into());
+    let arguments = arguments.with_u32(scenarios).with_u32(len).with_u64(to);
+    Launch::new(&ELEMENTWISE, "fold", blocks(len.into(), THREADS), THREADS, arguments)
+}
+
+/// Gradients of [`fold`], of which `dy` is that of `to`: each is written, or added to what is there where the bool says so.
+pub fn fold_dx(
+    shared: u64,
+    own: u64,
+    dy: u64,
+    is_product: bool,
+    scenarios: u32,
+    len: u32,
+    d_shared: Option<(u64, bool)>,
+    d_own: Option<(u64, bool)>,
+) -> Launch {
+    let added = |gradient: Option<(u64, bool)>| gradient.is_some_and(|(_, accumulate)| accumulate);
+    let accumulate = u32::from(added(d_shared)) | u32::from(added(d_own)) << 1;
+    let arguments = Arguments::new().with_u64(shared).with_u64(own).with_u64(dy).with_u32(is_product.into());
+    let arguments = arguments.with_u32(scenarios).with_u32(len).with_u32(accumulate);
+    let address = |gradient: Option<(u64, bool)>| gradient.map_or(0, |(address, _)| address);
+    let arguments = arguments.with_u64(address(d_shared)).with_u64(address(d_own));
+    Launch::new(&ELEMENTWISE, "fold_dx", blocks(len.into(), THREADS), THREADS, arguments)
 }

@@ -74,8 +74,8 @@ impl Heads {
         self.heads.iter().map(|head| head.width).sum()
     }
 
-    /// As the kernels read it, a `Heads` of gemm.cu.
-    fn to_bytes(&self) -> Vec<u8> {
+    /// As the kernels read it, a `Heads` of gemm.cuh.
+    pub(crate) fn to_bytes(&self) -> Vec<u8> {
         let biased: u32 = self.heads.iter().filter(|head| head.bias).map(|head| head.width).sum();
         let mut bytes = [self.bias.to_le_bytes().as_slice(), &biased.to_le_bytes()].concat();
         let mut start = 0;
@@ -121,7 +121,8 @@ pub fn grouped_linear(
     forward(precision, groups, x, weights, &Heads::one(split(groups, y.cols), bias, act), y)
 }
 
-fn forward(
+/// [`linear`] for each of `groups` groups, of the same heads.
+pub(crate) fn forward(
     precision: Precision,
     groups: u32,
     x: DeviceMat,
@@ -218,7 +219,7 @@ pub struct BiasGradient {
 }
 
 /// Chunks that the rows of the gradient of a weight are divided into.
-fn dw_chunks(rows: u32, inputs: u32, outputs: u32, groups: u32) -> u32 {
+pub(crate) fn dw_chunks(rows: u32, inputs: u32, outputs: u32, groups: u32) -> u32 {
     let tiles = (inputs.div_ceil(TILE) * outputs.div_ceil(TILE) * groups).max(1);
     let most = rows.div_ceil(DW_ROWS).max(1);
     // Some rounds of blocks, where one would leave many multiprocessors without work: a further matrix of sums is cheaper.
@@ -311,7 +312,7 @@ pub fn column_sums_scratch(rows: u32, cols: u32) -> usize {
 }
 
 /// Chunks that the rows of sums of columns are divided into.
-fn sum_chunks(rows: u32, cols: u32) -> u32 {
+pub(crate) fn sum_chunks(rows: u32, cols: u32) -> u32 {
     (2 * BLOCKS / cols.div_ceil(TILE).max(1)).clamp(1, rows.div_ceil(SUM_ROWS).clamp(1, SUM_CHUNKS))
 }
 
@@ -414,7 +415,7 @@ pub fn to_bf16(casts: &Casts, address: u64) -> Launch {
 }
 
 /// What `choices` have for f32, tf32 and bf16.
-fn by_precision<T: Copy>(precision: Precision, choices: [T; 3]) -> T {
+pub(crate) fn by_precision<T: Copy>(precision: Precision, choices: [T; 3]) -> T {
     match precision {
         Precision::F32 => choices[0],
         Precision::Tf32 => choices[1],
@@ -422,14 +423,14 @@ fn by_precision<T: Copy>(precision: Precision, choices: [T; 3]) -> T {
     }
 }
 
-fn check_operands(precision: Precision, operands: [DeviceMat; 2]) {
+pub(crate) fn check_operands(precision: Precision, operands: [DeviceMat; 2]) {
     let element = by_precision(precision, [Element::F32, Element::F32, Element::Bf16]);
     let held = operands.map(|operand| operand.element);
     assert_eq!(held, [element; 2], "linear: what {precision:?} multiplies");
 }
 
 /// Columns of each of `groups` groups.
-fn split(groups: u32, cols: u32) -> u32 {
+pub(crate) fn split(groups: u32, cols: u32) -> u32 {
     assert!(groups > 0 && cols.is_multiple_of(groups), "linear: {cols} columns for {groups} groups");
     cols / groups
 }

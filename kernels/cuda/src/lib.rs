@@ -14,6 +14,7 @@ pub mod elementwise;
 pub mod embedding;
 pub mod gate;
 pub mod gemm;
+pub mod gemm_by_scenario;
 pub mod interaction;
 pub mod launch;
 pub mod loss;

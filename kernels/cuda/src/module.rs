@@ -36,7 +36,7 @@ pub static CROSS: Family = Family {
 pub static ELEMENTWISE: Family = Family {
     name: "elementwise",
     ptx: include_str!("../ptx/elementwise.ptx"),
-    kernels: &["add", "add_scaled", "multiply", "broadcast", "fill", "one_hot"],
+    kernels: &["add", "add_scaled", "multiply", "broadcast", "fill", "one_hot", "fold", "fold_dx"],
 };
 
 /// Look-ups in embedding tables.
@@ -84,6 +84,25 @@ pub static GEMM: Family = Family {
         "column_sums",
         "sum_partials",
         "to_bf16",
+    ],
+};
+
+/// The same with weights for each scenario.
+pub static GEMM_BY_SCENARIO: Family = Family {
+    name: "gemm_by_scenario",
+    ptx: include_str!("../ptx/gemm_by_scenario.ptx"),
+    kernels: &[
+        "linear_by_scenario_f32",
+        "linear_dx_by_scenario_f32",
+        "linear_dw_by_scenario_f32",
+        "linear_by_scenario_tf32",
+        "linear_dx_by_scenario_tf32",
+        "linear_dw_by_scenario_tf32",
+        "linear_by_scenario_bf16",
+        "linear_dx_by_scenario_bf16",
+        "linear_dw_by_scenario_bf16",
+        "column_sums_by_scenario",
+        "sum_partials_by_scenario",
     ],
 };
 
@@ -188,6 +207,7 @@ pub static FAMILIES: &[&Family] = &[
     &EMBEDDING_UPDATE,
     &GATE,
     &GEMM,
+    &GEMM_BY_SCENARIO,
     &GEMM_HOPPER,
     &GEMM_HOPPER_WIDE,
     &INTERACTION,

@@ -26,6 +26,11 @@ pub fn to_bf16(value: f32) -> u16 {
     }
 }
 
+/// The nearest tf32, of two the one away from zero.
+pub fn to_tf32(value: f32) -> f32 {
+    f32::from_bits(value.to_bits().wrapping_add(0x1000) & !0x1fff)
+}
+
 /// The value of a bf16.
 pub fn from_bf16(bits: u16) -> f32 {
     f32::from_bits(u32::from(bits) << 16)

@@ -2,6 +2,7 @@
 
 use manygate_cuda::gemm::{self as cuda, Casts, Head, Heads};
 use manygate_cuda::{DeviceMat, Element, Launch, Precision};
+use manygate_cuda_tests::values::to_tf32;
 use manygate_cuda_tests::{Gpu, Window, first_difference, values};
 use manygate_kernels::activation::Activation;
 use manygate_kernels::gemm::{self, Packed};
@@ -138,11 +139,6 @@ impl Layers {
         };
         (all, Matrix { rows: window.live, cols: window.cols, data })
     }
-}
-
-/// The nearest tf32, of two the one away from zero.
-fn to_tf32(value: f32) -> f32 {
-    f32::from_bits(value.to_bits().wrapping_add(0x1000) & !0x1fff)
 }
 
 /// A matrix on the CPU.

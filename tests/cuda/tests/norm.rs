@@ -1,7 +1,8 @@
 //! Batch normalisation on the device: element-wise passes have the bits of the CPU's fused instruction sets, sums have
 //! another order.
 
-use manygate_cuda::{DeviceMat, Element, Launch, norm as cuda};
+use manygate_cuda::norm::{self as cuda, Groups};
+use manygate_cuda::{DeviceMat, Element, Launch};
 use manygate_cuda_tests::values::stored;
 use manygate_cuda_tests::{Gpu, Window, first_difference, values};
 use manygate_kernels::activation::Activation;
@@ -146,8 +147,8 @@ fn moments_of_cpu(x: &[f32], rows: usize, cols: usize) -> (Vec<f64>, Vec<f64>) {
 fn moments_of_device(x: Window, all: &[f32], order: u64) -> Vec<f32> {
     let mut gpu = Gpu::with_order(order);
     let (mat, moments) = (x.upload(&mut gpu, all), gpu.allocate::<f32>(2 * x.cols));
-    let scratch = gpu.allocate::<u8>(cuda::batch_moments_scratch(mat.rows, mat.cols) as usize);
-    run(&mut gpu, &cuda::batch_moments(mat, moments, scratch));
+    let scratch = gpu.allocate::<u8>(cuda::batch_moments_scratch(1, mat.rows, mat.cols) as usize);
+    run(&mut gpu, &cuda::batch_moments(Groups::ONE, mat, moments, scratch));
     gpu.download(moments, 2 * x.cols)
 }
 
@@ -199,7 +200,7 @@ proptest! {
         let at = case.upload(&mut gpu);
         let before = output.values(seed ^ 9, 1.0);
         let y = output.upload(&mut gpu, &before);
-        gpu.launch(&cuda::normalise(at.x, at.moments, at.gamma, at.beta, EPSILON, act, y));
+        gpu.launch(&cuda::normalise(Groups::ONE, at.x, at.moments, at.gamma, at.beta, EPSILON, act, y));
 
         let (rows, cols) = (x.live, x.cols);
         let (live, mut expected) = (x.live_values(&case.all[0]), vec![0.0; rows * cols]);
@@ -221,9 +222,9 @@ proptest! {
             let at = case.upload(&mut gpu);
             let to: Vec<u64> = before.iter().map(|before| gpu.upload(before)).collect();
             let asked = |i: usize| asked[i].map(|accumulate| (to[i], accumulate));
-            let scratch = gpu.allocate::<u8>(cuda::normalise_sums_scratch(at.x.rows, at.x.cols) as usize);
+            let scratch = gpu.allocate::<u8>(cuda::normalise_sums_scratch(1, at.x.rows, at.x.cols) as usize);
             let launches = cuda::normalise_sums(
-                at.x, at.moments, at.gamma, EPSILON, at.dz, asked(0), asked(1), asked(2), scratch,
+                Groups::ONE, at.x, at.moments, at.gamma, EPSILON, at.dz, asked(0), asked(1), asked(2), scratch,
             );
             run(&mut gpu, &launches);
             [0, 1, 2].map(|i| gpu.download::<f32>(to[i], before[i].len()))
@@ -263,7 +264,7 @@ proptest! {
         let all = output.values(seed ^ 9, 1.0);
         let before = accumulate.then(|| output.live_values(&all));
         let dx = output.upload(&mut gpu, &all);
-        gpu.launch(&cuda::normalise_dx(at.x, at.moments, at.gamma, EPSILON, at.dz, accumulate, dx));
+        gpu.launch(&cuda::normalise_dx(Groups::ONE, at.x, at.moments, at.gamma, EPSILON, at.dz, accumulate, dx));
         let zeros = vec![0.0; x.cols];
         let expected = case.dx([&zeros, &zeros], before.clone());
         let found = output.download(&mut gpu, dx);
@@ -271,7 +272,7 @@ proptest! {
 
         let gradient = values(seed ^ 10, 2 * x.cols, 1.0);
         let (d_moments, dx) = (gpu.upload(&gradient), output.upload(&mut gpu, &all));
-        gpu.launch(&cuda::batch_moments_dx(at.x, at.moments, d_moments, accumulate, dx));
+        gpu.launch(&cuda::batch_moments_dx(Groups::ONE, at.x, at.moments, d_moments, accumulate, dx));
         let scale = 1.0 / x.live as f32;
         let [live, _] = case.live();
         let expected: Vec<f32> = live.iter().enumerate().map(|(i, value)| {
@@ -291,12 +292,12 @@ proptest! {
         let output = Window { element: Element::F32, ..x };
         let all = output.values(seed ^ 9, 1.0);
         let (dx, d_moments) = (output.upload(&mut gpu, &all), gpu.allocate::<f32>(2 * x.cols));
-        let scratch = gpu.allocate::<u8>(cuda::normalise_sums_scratch(at.x.rows, at.x.cols) as usize);
+        let scratch = gpu.allocate::<u8>(cuda::normalise_sums_scratch(1, at.x.rows, at.x.cols) as usize);
         let to = Some((d_moments, false));
-        let sums = cuda::normalise_sums(at.x, at.moments, at.gamma, EPSILON, at.dz, to, None, None, scratch);
+        let sums = cuda::normalise_sums(Groups::ONE, at.x, at.moments, at.gamma, EPSILON, at.dz, to, None, None, scratch);
         run(&mut gpu, &sums);
-        gpu.launch(&cuda::normalise_dx(at.x, at.moments, at.gamma, EPSILON, at.dz, false, dx));
-        gpu.launch(&cuda::batch_moments_dx(at.x, at.moments, d_moments, true, dx));
+        gpu.launch(&cuda::normalise_dx(Groups::ONE, at.x, at.moments, at.gamma, EPSILON, at.dz, false, dx));
+        gpu.launch(&cuda::batch_moments_dx(Groups::ONE, at.x, at.moments, d_moments, true, dx));
 
         let rows = x.live.max(1) as f64;
         let means = case.sums().map(|sums| sums.iter().map(|sum| (sum / rows) as f32).collect::<Vec<_>>());
@@ -317,8 +318,8 @@ proptest! {
         let (moments, before) = (values(seed, 2 * cols, 1.0), values(seed ^ 1, 2 * cols, 1.0));
         let mut gpu = Gpu::with_order(seed);
         let (at, state) = (gpu.upload(&moments), gpu.upload(&before));
-        let (flag, live) = (gpu.upload(&[go_on]), gpu.upload(&[rows]));
-        gpu.launch(&cuda::move_running(flag, live, cols as u32, at, momentum, unbiased, state));
+        let (flag, starts) = (gpu.upload(&[go_on]), gpu.upload(&[0, rows]));
+        gpu.launch(&cuda::move_running(flag, Groups::of(starts, 1), cols as u32, at, momentum, unbiased, state));
 
         let mut expected = before;
         for c in 0..cols {
@@ -355,10 +356,19 @@ fn outputs_may_lie_where_inputs_do() {
     let case = Normalisation::new(Window::whole(9, 7), 5);
     let mut gpu = Gpu::new();
     let at = case.upload(&mut gpu);
-    gpu.launch(&cuda::normalise_dx(at.x, at.moments, at.gamma, EPSILON, at.dz, false, at.dz));
+    gpu.launch(&cuda::normalise_dx(Groups::ONE, at.x, at.moments, at.gamma, EPSILON, at.dz, false, at.dz));
     let zeros = [0.0; 7];
     assert_eq!(gpu.download_mat(at.dz), case.dx([&zeros, &zeros], None));
-    gpu.launch(&cuda::normalise(at.x, at.moments, at.gamma, at.beta, EPSILON, Activation::Relu, at.x));
+    gpu.launch(&cuda::normalise(
+        Groups::ONE,
+        at.x,
+        at.moments,
+        at.gamma,
+        at.beta,
+        EPSILON,
+        Activation::Relu,
+        at.x,
+    ));
     let mut y = vec![0.0; 63];
     let x = Mat::new(&case.all[0], 9, 7);
     let (inverse, to) = (case.inverse(), MatMut::new(&mut y, 9, 7));
@@ -370,5 +380,79 @@ fn outputs_may_lie_where_inputs_do() {
 #[should_panic(expected = "normalise: shapes")]
 fn another_shape_is_refused() {
     let mats = [3, 4].map(|cols| DeviceMat::new(0, 2, cols));
-    cuda::normalise(mats[0], 0, 0, 0, EPSILON, Activation::Identity, mats[1]);
+    cuda::normalise(Groups::ONE, mats[0], 0, 0, 0, EPSILON, Activation::Identity, mats[1]);
+}
+
+/// What a normalisation by the moments of groups makes: moments; y; of a gradient dz those of moments, gamma and beta; dx
+/// through the moments; and running moments.
+fn passes(gpu: &mut Gpu, groups: Groups, count: usize, at: &OnDevice, starts: u64) -> [Vec<f32>; 7] {
+    let (rows, cols) = (at.x.rows, at.x.cols);
+    let vector = |gpu: &mut Gpu, parts: usize| gpu.upload(&vec![0.5f32; parts * count * cols as usize]);
+    let [moments, d_moments, state] = [0; 3].map(|_| vector(gpu, 2));
+    let [d_gamma, d_beta] = [0; 2].map(|_| vector(gpu, 1));
+    let scratch = gpu.allocate::<u8>(cuda::batch_moments_scratch(count, rows, cols) as usize);
+    run(gpu, &cuda::batch_moments(groups, at.x, moments, scratch));
+    let like = |gpu: &mut Gpu| {
+        let address = gpu.upload(&vec![7.0f32; (rows * cols) as usize]);
+        DeviceMat { live_rows: at.x.live_rows, ..DeviceMat::new(address, rows, cols) }
+    };
+    let (y, dx) = (like(gpu), like(gpu));
+    gpu.launch(&cuda::normalise(groups, at.x, moments, at.gamma, at.beta, EPSILON, Activation::Tanh, y));
+    let to = [d_moments, d_gamma, d_beta].map(|to| Some((to, true)));
+    run(
+        gpu,
+        &cuda::normalise_sums(groups, at.x, moments, at.gamma, EPSILON, at.dz, to[0], to[1], to[2], scratch),
+    );
+    gpu.launch(&cuda::normalise_dx(groups, at.x, moments, at.gamma, EPSILON, at.dz, false, dx));
+    gpu.launch(&cuda::batch_moments_dx(groups, at.x, moments, d_moments, true, dx));
+    let flag = gpu.upload(&[1u32]);
+    gpu.launch(&cuda::move_running(flag, Groups::of(starts, count), cols, moments, 0.3, true, state));
+    let vectors = [(moments, 2), (d_moments, 2), (d_gamma, 1), (d_beta, 1), (state, 2)];
+    let [moments, d_moments, d_gamma, d_beta, state] =
+        vectors.map(|(address, parts)| gpu.download(address, parts * count * cols as usize));
+    [moments, gpu.download_mat(y), d_moments, d_gamma, d_beta, gpu.download_mat(dx), state]
+}
+
+#[test]
+fn groups_have_what_they_would_have_alone() {
+    const COUNTS: [usize; 4] = [3, 0, 150, 1];
+    let (cols, rows) = (19, COUNTS.iter().sum::<usize>());
+    let case = Normalisation::new(Window::whole(rows, cols), 3);
+    let vectors = [values(8, 4 * cols, 1.0), values(9, 4 * cols, 1.0)];
+    let mut gpu = Gpu::new();
+    let starts: Vec<u32> = (0..=4).map(|group| COUNTS[..group].iter().sum::<usize>() as u32).collect();
+    let address = gpu.upload(&starts);
+    let [gamma, beta] = [0, 1].map(|i| gpu.upload(&vectors[i]));
+    let all = OnDevice { gamma, beta, ..case.upload(&mut gpu) };
+    let together = passes(&mut gpu, Groups::of(address, 4), 4, &all, address);
+    for (group, &count) in COUNTS.iter().enumerate() {
+        let first = starts[group] as usize;
+        // With room for as many rows, so that they are summed in the same chunks.
+        let own = |all: &[f32]| {
+            let mut values = all[first * cols..(first + count) * cols].to_vec();
+            values.resize(rows * cols, 0.0);
+            values
+        };
+        let window = Window { live: count, ..Window::whole(rows, cols) };
+        let alone = Normalisation {
+            x: window,
+            dz: window,
+            all: [0, 1].map(|i| own(&case.all[i])),
+            ..Normalisation::new(window, 3)
+        };
+        let own = group * cols..(group + 1) * cols;
+        let [gamma, beta] = [0, 1].map(|i| gpu.upload(&vectors[i][own.clone()]));
+        let alone = OnDevice { gamma, beta, ..alone.upload(&mut gpu) };
+        let starts = gpu.upload(&[0, count as u32]);
+        let expected = passes(&mut gpu, Groups::ONE, 1, &alone, starts);
+        for (part, (together, alone)) in together.iter().zip(&expected).enumerate() {
+            let found = match together.len() / cols {
+                4 => together[own.clone()].to_vec(),
+                8 => [&together[own.clone()], &together[4 * cols..][own.clone()]].concat(),
+                _ => together[first * cols..(first + count) * cols].to_vec(),
+            };
+            let alone = &alone[..found.len()];
+            assert_eq!(first_difference(&found, alone), None, "part {part} of group {group}");
+        }
+    }
 }

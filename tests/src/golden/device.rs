@@ -8,7 +8,7 @@ use manygate_cuda::Precision;
 use manygate_cuda::device::Device;
 use manygate_device::{DeviceModel, TableShape};
 use manygate_graph::device::Capacity;
-use manygate_graph::{Draws, LookupSource, LossPart, Mode, Parameters, Plan, PlanOptions};
+use manygate_graph::{Draws, LookupSource, LossPart, Mode, Parameters, Plan, PlanOptions, RowOrder};
 
 /// Runs a training step, its single losses, steps of descent and an evaluation on a device.
 ///
@@ -25,13 +25,16 @@ pub(crate) fn compute(
     let evaluation = engine::plan(setup, Mode::Evaluation, options)?;
     let compute = || {
         let mut computed = Computed::default();
-        let mut run = Run { contents, model: model(device, training, contents)? };
+        let mut order = RowOrder::default();
+        let batch = order.arrange(&training, &contents.batch)?.batch.clone();
+        let (contents, order) = (&Contents { batch, ..contents.clone() }, &order);
+        let mut run = Run { contents, order, model: model(device, training, contents)? };
         let after = run.step(&mut computed)?;
         run.single_losses(&mut computed)?;
         if let Some(update) = setup.update {
             run.descend(update, &mut computed.values)?;
         }
-        let mut run = Run { contents, model: model(device, evaluation, contents)? };
+        let mut run = Run { contents, order, model: model(device, evaluation, contents)? };
         run.run(contents, &[])?;
         run.outputs("eval", &mut computed.values)?;
         if contents.expected.keys().any(|name| name.starts_with("eval_after.")) {
@@ -57,7 +60,9 @@ fn model(device: &Device, plan: Plan, contents: &Contents) -> Result<DeviceModel
 }
 
 struct Run<'a> {
+    /// With the rows in the order that the plans read.
     contents: &'a Contents,
+    order: &'a RowOrder,
     model: DeviceModel,
 }
 
@@ -140,7 +145,13 @@ impl Run<'_> {
         let names: Vec<String> = self.model.plan().output_names().map(str::to_owned).collect();
         for (index, name) in names.iter().enumerate() {
             let output = self.model.output(index, self.contents.batch.rows)?;
-            into.insert(format!("{kind}.{name}"), output.into_iter().map(f64::from).collect());
+            let width = output.len() / self.contents.batch.rows;
+            let mut values = vec![0.0; output.len()];
+            for (row, own) in output.chunks_exact(width.max(1)).enumerate() {
+                let to = &mut values[self.order.caller_row(row) * width..][..width];
+                to.iter_mut().zip(own).for_each(|(to, &value)| *to = value.into());
+            }
+            into.insert(format!("{kind}.{name}"), values);
         }
         Ok(())
     }
@@ -166,7 +177,8 @@ impl Run<'_> {
             };
             let rows = self.model.sparse_gradient(source, ids.len())?;
             let Some(sums) = named.get_mut(&format!("grad.{}", spec.name)) else { continue };
-            for (ids, row) in ids.iter().zip(rows.chunks_exact(spec.dim)) {
+            let own = source.scenario.map_or(0..ids.len(), |scenario| batch.rows_of_scenario(scenario));
+            for (ids, row) in ids.iter().zip(rows.chunks_exact(spec.dim)).take(own.end).skip(own.start) {
                 for &id in *ids {
                     let to = &mut sums[id as usize * spec.dim..][..spec.dim];
                     to.iter_mut().zip(row).for_each(|(sum, &v)| *sum += f64::from(v));

@@ -4,6 +4,7 @@ use crate::draws::Draws;
 use crate::plan::Plan;
 use crate::shape::Space;
 use manygate_core::{Bag, Batch, Error, Result};
+use manygate_cuda::gemm_by_scenario::scenario_starts;
 
 /// How large a batch a recording is for.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -70,6 +71,10 @@ pub struct DeviceBatch {
     pub bags: Vec<DeviceBag>,
     /// Of the scenarios, u32 `[rows]`.
     pub scenario: u64,
+    /// For a plan that [reads rows by scenario](Plan::orders_rows): of what [`scenario_starts`] makes.
+    pub scenario_starts: u64,
+    /// For such a plan: of the caller's row of each row, u32 `[rows]`.
+    pub caller_rows: u64,
     /// Of the numbers, f32 `[rows, width]`.
     pub dense: u64,
     /// By task: of its labels, f32 `[rows]`.
@@ -119,6 +124,11 @@ impl BatchLayout {
                 })
                 .collect(),
             scenario: place(if reads.scenarios.is_some() { rows } else { 0 }, 4),
+            scenario_starts: place(
+                if plan.orders_rows() { 2 * (reads.scenarios.unwrap_or(0) + 1) } else { 0 },
+                4,
+            ),
+            caller_rows: place(if plan.orders_rows() { rows } else { 0 }, 4),
             dense: place(rows * dense_width, 4),
             labels: (0..reads.labels).map(|_| place(rows, 4)).collect(),
             scales: place(plan.loss_sums_len(), 4),
@@ -136,7 +146,8 @@ impl BatchLayout {
     /// The columns in a block at `address`.
     pub fn at(&self, address: u64) -> DeviceBatch {
         let moved = |offsets: &[u64]| offsets.iter().map(|offset| address + offset).collect();
-        let DeviceBatch { row_range, rows, ids, bags, scenario, dense, labels, scales, divisors, draws } =
+        let DeviceBatch { row_range, rows, ids, bags, scenario, .. } = &self.offsets;
+        let DeviceBatch { scenario_starts, caller_rows, dense, labels, scales, divisors, draws, .. } =
             &self.offsets;
         let bag = |bag: &DeviceBag| DeviceBag {
             offsets: address + bag.offsets,
@@ -149,6 +160,8 @@ impl BatchLayout {
             ids: moved(ids),
             bags: bags.iter().map(bag).collect(),
             scenario: address + scenario,
+            scenario_starts: address + scenario_starts,
+            caller_rows: address + caller_rows,
             dense: address + dense,
             labels: moved(labels),
             scales: address + scales,
@@ -160,7 +173,7 @@ impl BatchLayout {
     /// Writes a batch that fits `plan` into the host's copy of the block, with the factor of each loss part in `seeds`.
     ///
     /// # Errors
-    /// When the batch does not fit the plan, is larger than the layout, or has rows in another order than the caller's.
+    /// When the batch does not fit the plan or is larger than the layout.
     pub fn fill(
         &self,
         plan: &Plan,
@@ -171,9 +184,6 @@ impl BatchLayout {
     ) -> Result<()> {
         plan.check_batch(batch)?;
         self.check_size(batch)?;
-        if !draws.caller_rows.is_empty() {
-            return Err(Error::graph("run", "a device keeps the rows of a batch in the caller's order"));
-        }
         let at = &self.offsets;
         write(block, at.row_range, [0, batch.rows as u32].map(u32::to_le_bytes));
         for (offset, ids) in at.ids.iter().zip(&batch.ids) {
@@ -186,6 +196,13 @@ impl BatchLayout {
         }
         if plan.reads.scenarios.is_some() {
             write(block, at.scenario, batch.scenario.iter().map(|scenario| scenario.to_le_bytes()));
+        }
+        if plan.orders_rows() {
+            let scenarios = plan.reads.scenarios.unwrap_or(0);
+            let counts: Vec<u32> = (0..scenarios).map(|s| batch.rows_of_scenario(s).len() as u32).collect();
+            write(block, at.scenario_starts, scenario_starts(&counts).into_iter().map(u32::to_le_bytes));
+            let caller_rows = (0..batch.rows).map(|row| draws.caller_row(row) as u32);
+            write(block, at.caller_rows, caller_rows.map(u32::to_le_bytes));
         }
         if self.dense_width > 0 {
             write(block, at.dense, batch.dense.iter().map(|v| v.to_le_bytes()));

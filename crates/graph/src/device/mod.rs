@@ -15,7 +15,7 @@ mod step;
 pub use batch::{BatchLayout, Capacity, DeviceBag, DeviceBatch};
 pub use record::{DeviceMemory, Recording};
 pub use scenarios::scenario_sums_scratch;
-pub use step::{DeviceGradient, DeviceStep, copy_bytes};
+pub use step::{DeviceGradient, DeviceStep, copy_bytes, groups_refused, layers_refused};
 
 use crate::check::Case;
 use crate::graph::{Graph, Kind};
@@ -61,8 +61,15 @@ pub trait DeviceOp {
     fn forward(&self, step: &mut DeviceStep<'_>);
 
     /// Launches that move the state of a [reduction](crate::op::Reduction) at `state` by its output at `output`, f32 both;
-    /// `cols` values a row went in, `rows` is the address of the number of rows, `go_on` that of a u32 that is 0 where nothing may move.
-    fn update_state(&self, _rows: u64, _go_on: u64, _output: u64, _state: u64, _cols: u32) -> Vec<Launch> {
+    /// `cols` values a row of `batch` went in, `go_on` is the address of a u32 that is 0 where nothing may move.
+    fn update_state(
+        &self,
+        _batch: &DeviceBatch,
+        _go_on: u64,
+        _output: u64,
+        _state: u64,
+        _cols: u32,
+    ) -> Vec<Launch> {
         Vec::new()
     }
 

@@ -116,7 +116,7 @@ impl Plan {
                 let output = memory.once[0] + 4 * offset as u64;
                 let state = memory.state + 4 * self.state_layout.offset(state) as u64;
                 let cols = self.graph.cols(inputs[0]) as u32;
-                launches.extend(on_device.update_state(memory.batch.rows, go_on, output, state, cols));
+                launches.extend(on_device.update_state(&memory.batch, go_on, output, state, cols));
             }
         }
         launches

@@ -7,6 +7,8 @@ use crate::plan::{Place, Step};
 use manygate_core::{Error, Result};
 use manygate_cuda::elementwise;
 use manygate_cuda::embedding::DeviceTable;
+use manygate_cuda::gemm_by_scenario::{Layers, MOST_LAYERS};
+use manygate_cuda::norm::Groups;
 use manygate_cuda::{DeviceMat, Element, Launch, Precision};
 use manygate_kernels::activation::Activation;
 
@@ -64,6 +66,24 @@ impl<'a> DeviceStep<'a> {
     /// The columns of the batch.
     pub fn batch(&self) -> &'a DeviceBatch {
         &self.places.memory.batch
+    }
+
+    /// Address of the caller's row of each row, u32; [`None`] where a plan never moves them.
+    pub fn caller_rows(&self) -> Option<u64> {
+        self.places.plan.orders_rows().then_some(self.batch().caller_rows)
+    }
+
+    /// The rows of the batch by scenario, or as those of one, with the weights of layers over `groups` of columns; `shared`
+    /// where the groups have one weight.
+    pub fn layers(&self, scenarios: Option<usize>, groups: usize, shared: bool) -> Layers {
+        let batch = self.batch();
+        let starts = if scenarios.is_some() { batch.scenario_starts } else { batch.row_range };
+        Layers::new(starts, scenarios.unwrap_or(1), groups, shared)
+    }
+
+    /// The rows of the batch that have statistics in common: those of a scenario, or all.
+    pub fn groups(&self, scenarios: Option<usize>) -> Groups {
+        scenarios.map_or(Groups::ONE, |count| Groups::of(self.batch().scenario_starts, count))
     }
 
     /// The numbers of the batch, `[rows, width]`.
@@ -179,6 +199,18 @@ impl<'a> DeviceStep<'a> {
             }
         }
     }
+}
+
+/// Why kernels do not take the layers of so many groups of scenarios, if they do not.
+pub fn layers_refused(groups: usize) -> Option<String> {
+    let message = format!("{groups} groups of all scenarios together, and its kernels take {MOST_LAYERS}");
+    (groups > MOST_LAYERS).then_some(message)
+}
+
+/// Why kernels do not take statistics of so many groups of rows, if they do not.
+pub fn groups_refused(groups: usize) -> Option<String> {
+    let most = Groups::MOST;
+    (groups > most).then(|| format!("statistics of {groups} scenarios, and its kernels take those of {most}"))
 }
 
 fn saved(place: Place) -> Place {

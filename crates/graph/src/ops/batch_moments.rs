@@ -10,7 +10,7 @@
 //! Backward, B the rows (of the scenario): `dx = d_mean / B + d_var · 2 (x − mean) / B`.
 
 use crate::check::Case;
-use crate::device::{Capacity, DeviceOp, DeviceStep, Halves};
+use crate::device::{Capacity, DeviceBatch, DeviceOp, DeviceStep, Halves, groups_refused};
 use crate::graph::{Graph, Value};
 use crate::growth::{Axis, Growth};
 use crate::op::{Backward, Facts, Forward, Matrix, Op, Reads, Reduction, Saved};
@@ -106,7 +106,7 @@ impl Op for BatchMoments {
     }
 
     fn on_device(&self) -> Option<&dyn DeviceOp> {
-        if self.scenarios.is_none() && self.bag.is_none() { Some(self) } else { None }
+        if self.bag.is_none() { Some(self) } else { None }
     }
 
     fn grow(&self, inputs: &[Shape], growth: &mut Growth<'_>) {
@@ -211,24 +211,39 @@ impl DeviceOp for BatchMoments {
     }
 
     fn scratch(&self, capacity: &Capacity, inputs: &[Shape]) -> u64 {
-        cuda::batch_moments_scratch(capacity.rows as u32, inputs[0].cols as u32)
+        cuda::batch_moments_scratch(self.groups(), capacity.rows as u32, inputs[0].cols as u32)
+    }
+
+    fn refuses(&self, _inputs: &[Shape]) -> Option<String> {
+        groups_refused(self.groups())
     }
 
     fn forward(&self, step: &mut DeviceStep<'_>) {
-        let (x, moments) = (step.input(0), step.output());
-        step.launch_all(cuda::batch_moments(x, moments.address, step.scratch()));
+        let (x, moments, groups) = (step.input(0), step.output(), step.groups(self.scenarios));
+        step.launch_all(cuda::batch_moments(groups, x, moments.address, step.scratch()));
     }
 
     fn backward(&self, step: &mut DeviceStep<'_>) {
         let (x, moments, gradient) = (step.input(0), step.output(), step.output_gradient());
         if let Some(dx) = step.take_gradient(0) {
-            step.launch(cuda::batch_moments_dx(x, moments.address, gradient.address, dx.accumulate, dx.to));
+            let (groups, [moments, gradient]) =
+                (step.groups(self.scenarios), [moments, gradient].map(|mat| mat.address));
+            step.launch(cuda::batch_moments_dx(groups, x, moments, gradient, dx.accumulate, dx.to));
         }
     }
 
-    fn update_state(&self, rows: u64, go_on: u64, output: u64, state: u64, cols: u32) -> Vec<Launch> {
+    fn update_state(
+        &self,
+        batch: &DeviceBatch,
+        go_on: u64,
+        output: u64,
+        state: u64,
+        cols: u32,
+    ) -> Vec<Launch> {
         let Some(Running { momentum, unbiased, .. }) = self.running else { return Vec::new() };
-        vec![cuda::move_running(go_on, rows, cols, output, momentum, unbiased, state)]
+        let starts = if self.scenarios.is_some() { batch.scenario_starts } else { batch.row_range };
+        let groups = cuda::Groups::of(starts, self.groups());
+        vec![cuda::move_running(go_on, groups, cols, output, momentum, unbiased, state)]
     }
 }
 

@@ -142,7 +142,7 @@ impl DeviceOp for Dropout {
 impl Dropout {
     fn launch(&self, step: &mut DeviceStep<'_>, accumulate: bool, x: DeviceMat, y: DeviceMat) {
         let (key, dropping) = (step.draws(self.key), Dropping::new(self.rate));
-        step.launch(cuda::dropout(key, 0, None, dropping, accumulate, x, y));
+        step.launch(cuda::dropout(key, 0, step.caller_rows(), dropping, accumulate, x, y));
     }
 }
 

@@ -9,11 +9,13 @@
 //! db*_s`. A scenario without rows gets zeros.
 
 use crate::check::Case;
+use crate::device::{DeviceOp, DeviceStep};
 use crate::growth::{Axis, Growth, Place, Span};
 use crate::op::{Backward, Facts, Forward, Matrix, Op, Reads, Saved};
 use crate::reach;
 use crate::shape::{Shape, Space};
 use manygate_core::Batch;
+use manygate_cuda::elementwise as cuda;
 
 /// How the two become one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,6 +92,10 @@ impl Op for Fold {
         }
     }
 
+    fn on_device(&self) -> Option<&dyn DeviceOp> {
+        Some(self)
+    }
+
     fn grow(&self, inputs: &[Shape], growth: &mut Growth<'_>) {
         let Shape { rows, cols, .. } = inputs[0];
         growth.same_columns(inputs, [0]);
@@ -153,6 +159,28 @@ impl Op for Fold {
             }
         }
         out
+    }
+}
+
+/// All scenarios are computed: those without rows cost little, nobody reads them, and their gradients are 0.
+impl DeviceOp for Fold {
+    fn forward(&self, step: &mut DeviceStep<'_>) {
+        let (shared, own, to) = (step.input(0), step.input(1), step.output());
+        let (is_product, scenarios) = (self.kind == Kind::Product, self.scenarios as u32);
+        let len = shared.rows * shared.cols;
+        step.launch(cuda::fold(shared.address, own.address, is_product, scenarios, len, to.address));
+    }
+
+    fn backward(&self, step: &mut DeviceStep<'_>) {
+        let (is_product, scenarios) = (self.kind == Kind::Product, self.scenarios as u32);
+        let dy = step.output_gradient();
+        let len = dy.rows * dy.cols / scenarios;
+        let [shared, own] = [0, 1].map(|i| if is_product { step.input(i).address } else { 0 });
+        let [d_shared, d_own] = [0, 1].map(|i| {
+            let gradient = step.take_gradient(i);
+            gradient.map(|gradient| (gradient.to.address, gradient.accumulate))
+        });
+        step.launch(cuda::fold_dx(shared, own, dy.address, is_product, scenarios, len, d_shared, d_own));
     }
 }
 

@@ -8,14 +8,18 @@
 //! Backward: as [`linear`](super::linear), group by group.
 
 use crate::check::Case;
-use crate::device::{Capacity, DeviceOp, DeviceStep, Halves, copy_bytes};
+use crate::device::{Capacity, DeviceOp, DeviceStep, Halves, copy_bytes, layers_refused};
 use crate::growth::{Axis, Growth};
 use crate::op::{Backward, Forward, Matrix, Op, Pack, Reads, Rowset, Saved, activate_f64};
 use crate::reach;
 use crate::shape::{Shape, Space};
 use manygate_core::Batch;
 use manygate_cuda::activation as activate;
-use manygate_cuda::gemm as cuda;
+use manygate_cuda::gemm::{BiasGradient, Heads};
+use manygate_cuda::gemm_by_scenario::{
+    Layers, column_sums_by_scenario, linear_by_scenario, linear_dw_by_scenario,
+    linear_dw_by_scenario_scratch, linear_dx_by_scenario,
+};
 use manygate_kernels::activation::{self, Activation};
 use manygate_kernels::gemm::{self, GroupedPacked};
 use std::ops::Range;
@@ -130,7 +134,7 @@ impl Op for GroupedLinear {
     }
 
     fn on_device(&self) -> Option<&dyn DeviceOp> {
-        if self.scenarios.is_none() { Some(self) } else { None }
+        Some(self)
     }
 
     fn grow(&self, inputs: &[Shape], growth: &mut Growth<'_>) {
@@ -201,50 +205,54 @@ impl Op for GroupedLinear {
     }
 }
 
+impl GroupedLinear {
+    fn layers(&self, step: &DeviceStep<'_>) -> Layers {
+        step.layers(self.scenarios, self.groups, false)
+    }
+}
+
 impl DeviceOp for GroupedLinear {
     fn halves(&self) -> Halves {
         Halves { inputs: 0b1, output: true }
     }
 
+    fn refuses(&self, _inputs: &[Shape]) -> Option<String> {
+        layers_refused(self.weights() * self.groups)
+    }
+
     fn scratch(&self, capacity: &Capacity, inputs: &[Shape]) -> u64 {
-        let (rows, inner, groups) = (capacity.rows, inputs[0].cols / self.groups, self.groups as u32);
-        let dw = cuda::linear_dw_scratch(rows as u32, inner as u32, self.out as u32, groups);
+        let (rows, inner) = (capacity.rows, inputs[0].cols / self.groups);
+        let layers = Layers::new(0, self.weights(), self.groups, false);
+        let dw = linear_dw_by_scenario_scratch(rows as u32, inner as u32, self.out as u32, layers);
         copy_bytes(rows, self.cols()) + 4 * dw as u64
     }
 
     fn forward(&self, step: &mut DeviceStep<'_>) {
         let bias = if self.bias { step.input(2).address } else { 0 };
-        let (x, y, groups) = (step.input(0), step.output(), self.groups as u32);
+        let (x, y, heads) =
+            (step.input(0), step.output(), Heads::one(self.out as u32, bias, self.activation));
         let (precision, weights) = (step.precision(x.element), step.weight(1, x.element));
-        step.launch(cuda::grouped_linear(precision, groups, x, weights, bias, self.activation, y));
+        step.launch(linear_by_scenario(precision, self.layers(step), x, weights, &heads, y));
     }
 
     fn backward(&self, step: &mut DeviceStep<'_>) {
-        let (x, dy, groups) = (step.input(0), step.output_gradient(), self.groups as u32);
+        let (x, dy, layers) = (step.input(0), step.output_gradient(), self.layers(step));
         let scratch = step.scratch() + copy_bytes(x.rows as usize, self.cols());
         if !step.activation_done() && self.activation != Activation::Identity {
             step.launch(activate::activation_dx(self.activation, step.output(), dy));
         }
         let db = if self.bias { step.take_gradient(2) } else { None };
-        let db = db.map(|db| cuda::BiasGradient { dy, accumulate: db.accumulate, to: db.to.address });
+        let db = db.map(|db| BiasGradient { dy, accumulate: db.accumulate, to: db.to.address });
         let (precision, dy) = (step.precision(x.element), step.stored_as(x.element, dy));
         if let Some(dw) = step.take_gradient(1) {
             let (add, to) = (dw.accumulate, dw.to);
-            step.launch_all(cuda::grouped_linear_dw(precision, groups, dy, x, add, to, db, scratch));
+            step.launch_all(linear_dw_by_scenario(precision, layers, dy, x, add, to, db, scratch));
         } else if let Some(db) = db {
-            step.launch_all(cuda::column_sums(db.dy, db.accumulate, db.to, scratch));
+            step.launch_all(column_sums_by_scenario(layers, db, scratch));
         }
         if let Some(dx) = step.take_gradient(0) {
-            let weights = step.weight(1, x.element);
-            step.launch(cuda::grouped_linear_dx(
-                precision,
-                groups,
-                dy,
-                weights,
-                dx.accumulate,
-                dx.mask,
-                dx.to,
-            ));
+            let (weights, add, to) = (step.weight(1, x.element), dx.accumulate, dx.to);
+            step.launch(linear_dx_by_scenario(precision, layers, dy, weights, add, dx.mask, to));
         }
     }
 }

@@ -15,14 +15,18 @@
 //! Backward: `dz = dy ⊙ act'`, `dW = dzᵀ x`, `db = Σ dz`, `dx = dz W`.
 
 use crate::check::Case;
-use crate::device::{Capacity, DeviceOp, DeviceStep, Halves, copy_bytes};
+use crate::device::{Capacity, DeviceOp, DeviceStep, Halves, copy_bytes, layers_refused};
 use crate::growth::{Axis, Growth};
 use crate::op::{Backward, Forward, Matrix, Op, Pack, Reads, Rowset, Saved, activate_f64};
 use crate::reach;
 use crate::shape::{Shape, Space};
 use manygate_core::Batch;
 use manygate_cuda::activation as activate;
-use manygate_cuda::gemm::{self as cuda, Head, Heads};
+use manygate_cuda::gemm::{BiasGradient, Head, Heads, MOST_HEADS};
+use manygate_cuda::gemm_by_scenario::{
+    Layers, column_sums_by_scenario, linear_by_scenario, linear_dw_by_scenario,
+    linear_dw_by_scenario_scratch, linear_dx_by_scenario,
+};
 use manygate_kernels::activation::{self, Activation};
 use manygate_kernels::gemm::{self, Packed};
 use std::ops::Range;
@@ -185,8 +189,7 @@ impl Op for Linear {
     }
 
     fn on_device(&self) -> Option<&dyn DeviceOp> {
-        let plain = self.scenarios.is_none() && self.groups == 1 && self.segments.len() <= cuda::MOST_HEADS;
-        if plain { Some(self) } else { None }
+        if self.segments.len() <= MOST_HEADS { Some(self) } else { None }
     }
 
     fn grow(&self, inputs: &[Shape], growth: &mut Growth<'_>) {
@@ -317,48 +320,65 @@ impl Op for Linear {
     }
 }
 
+impl Linear {
+    fn layers(&self, step: &DeviceStep<'_>) -> Layers {
+        step.layers(self.scenarios, self.groups, true)
+    }
+}
+
 impl DeviceOp for Linear {
     fn halves(&self) -> Halves {
         Halves { inputs: 0b1, output: true }
     }
 
+    fn refuses(&self, inputs: &[Shape]) -> Option<String> {
+        let one_for_all = self.scenarios.is_none() && self.groups == 1;
+        if !one_for_all && inputs[0].space != Space::Batch {
+            return Some("its kernels by scenario, and over groups, are for rows of the batch alone".into());
+        }
+        layers_refused(self.weights() * self.groups)
+    }
+
     fn scratch(&self, capacity: &Capacity, inputs: &[Shape]) -> u64 {
-        let rows = capacity.rows_in(inputs[0].space);
-        let dw = cuda::linear_dw_scratch(rows as u32, inputs[0].cols as u32, self.out() as u32, 1);
-        copy_bytes(rows, self.out()) + 4 * dw as u64
+        let (rows, inner) = (capacity.rows_in(inputs[0].space), inputs[0].cols / self.groups);
+        let layers = Layers::new(0, self.weights(), self.groups, true);
+        let dw = linear_dw_by_scenario_scratch(rows as u32, inner as u32, self.out() as u32, layers);
+        copy_bytes(rows, self.groups * self.out()) + 4 * dw as u64
     }
 
     fn forward(&self, step: &mut DeviceStep<'_>) {
         let head = |s: &Segment| Head { width: s.out as u32, bias: s.bias, activation: s.activation };
         let heads: Vec<Head> = self.segments.iter().map(head).collect();
         let bias = if self.biased() > 0 { step.input(2).address } else { 0 };
-        let (x, y) = (step.input(0), step.output());
+        let (x, y, heads) = (step.input(0), step.output(), Heads::new(bias, &heads));
         let (precision, weight) = (step.precision(x.element), step.weight(1, x.element));
-        step.launch(cuda::linear(precision, x, weight, &Heads::new(bias, &heads), y));
+        step.launch(linear_by_scenario(precision, self.layers(step), x, weight, &heads, y));
     }
 
     fn backward(&self, step: &mut DeviceStep<'_>) {
-        let (x, dy) = (step.input(0), step.output_gradient());
-        let scratch = step.scratch() + copy_bytes(x.rows as usize, self.out());
+        let (x, dy, layers) = (step.input(0), step.output_gradient(), self.layers(step));
+        let scratch = step.scratch() + copy_bytes(x.rows as usize, self.groups * self.out());
         if !step.activation_done() {
             for (columns, segment) in self.columns().filter(|(_, s)| s.activation != Activation::Identity) {
-                let (from, width) = (columns.start as u32, segment.out as u32);
+                let (from, width) = (columns.start as u32, (self.groups * segment.out) as u32);
                 let y = step.output().columns(from, width);
                 step.launch(activate::activation_dx(segment.activation, y, dy.columns(from, width)));
             }
         }
         let db = if self.biased() > 0 { step.take_gradient(2) } else { None };
-        let biased = dy.columns(0, self.biased() as u32);
-        let db = db.map(|db| cuda::BiasGradient { dy: biased, accumulate: db.accumulate, to: db.to.address });
+        let biased = dy.columns(0, (self.groups * self.biased()) as u32);
+        let db = db.map(|db| BiasGradient { dy: biased, accumulate: db.accumulate, to: db.to.address });
         let (precision, dy) = (step.precision(x.element), step.stored_as(x.element, dy));
         if let Some(dw) = step.take_gradient(1) {
-            step.launch_all(cuda::linear_dw(precision, dy, x, dw.accumulate, dw.to, db, scratch));
+            let (add, to) = (dw.accumulate, dw.to);
+            step.launch_all(linear_dw_by_scenario(precision, layers, dy, x, add, to, db, scratch));
         } else if let Some(db) = db {
-            step.launch_all(cuda::column_sums(db.dy, db.accumulate, db.to, scratch));
+            step.launch_all(column_sums_by_scenario(layers, db, scratch));
         }
         if let Some(dx) = step.take_gradient(0) {
             let weight = step.weight(1, x.element);
-            step.launch(cuda::linear_dx(precision, dy, weight, dx.accumulate, dx.mask, dx.to));
+            let (add, to) = (dx.accumulate, dx.to);
+            step.launch(linear_dx_by_scenario(precision, layers, dy, weight, add, dx.mask, to));
         }
     }
 }

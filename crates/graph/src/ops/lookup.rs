@@ -18,6 +18,7 @@ use crate::shape::Shape;
 use manygate_core::{Bag, Batch};
 use manygate_cuda::{DeviceMat, embedding as cuda};
 use manygate_kernels::embedding::{self, Pooling};
+use std::mem::discriminant;
 
 /// A part of the trunk.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -159,7 +160,7 @@ impl Op for LookupTrunk {
     }
 
     fn on_device(&self) -> Option<&dyn DeviceOp> {
-        if self.chooses() { None } else { Some(self) }
+        Some(self)
     }
 
     fn grow(&self, _inputs: &[Shape], growth: &mut Growth<'_>) {
@@ -253,20 +254,34 @@ impl DeviceOp for LookupTrunk {
         Halves { inputs: 0, output: true }
     }
 
+    fn refuses(&self, _inputs: &[Shape]) -> Option<String> {
+        let kind = |piece: &Piece| match piece {
+            Piece::Bag { pooling, .. } => (discriminant(piece), Some(*pooling)),
+            Piece::Field { .. } | Piece::Dense { .. } => (discriminant(piece), None),
+        };
+        let alike = self.pieces.iter().all(|own| own.iter().map(kind).eq(self.pieces[0].iter().map(kind)));
+        (!alike).then(|| "the inputs of scenarios differ in kind, which its kernels do not take".into())
+    }
+
     fn forward(&self, step: &mut DeviceStep<'_>) {
         let pieces = self.pieces_on_device(step, step.output());
         let at = step.constant(&pieces.to_bytes());
-        step.launch(cuda::lookup(&pieces, at, 0));
+        step.launch(cuda::lookup(&pieces, at, self.scenarios(step)));
     }
 
     fn backward(&self, step: &mut DeviceStep<'_>) {
         let means = self.pieces_on_device(step, step.output_gradient()).means(step.output_gradient());
         let at = step.constant(&means.to_bytes());
-        step.launch(cuda::scale_bag_gradient(&means, at, 0));
+        step.launch(cuda::scale_bag_gradient(&means, at, self.scenarios(step)));
     }
 }
 
 impl LookupTrunk {
+    /// Address of the scenario of each row, where pieces are chosen by it.
+    fn scenarios(&self, step: &DeviceStep<'_>) -> u64 {
+        if self.pieces.len() > 1 { step.batch().scenario } else { 0 }
+    }
+
     fn pieces_on_device(&self, step: &DeviceStep<'_>, out: DeviceMat) -> cuda::Pieces {
         let batch = step.batch();
         let piece = |piece: &Piece| match *piece {
@@ -286,8 +301,9 @@ impl LookupTrunk {
                 stride: width as u32,
             }),
         };
-        let pieces: Vec<cuda::Piece> = self.pieces[0].iter().map(piece).collect();
-        cuda::Pieces::new(&pieces, out)
+        let own = |pieces: &Vec<Piece>| pieces.iter().map(piece).collect::<Vec<_>>();
+        let scenarios: Vec<Vec<cuda::Piece>> = self.pieces.iter().map(own).collect();
+        cuda::Pieces::by_scenario(&scenarios.iter().map(Vec::as_slice).collect::<Vec<_>>(), out)
     }
 }
 

@@ -9,7 +9,7 @@
 //! `d_mean = −γ/σ Σ dz`, `d_var = −½ γ/σ² Σ dz x̂`. What flows through the moments is their op's part.
 
 use crate::check::Case;
-use crate::device::{Capacity, DeviceOp, DeviceStep, Halves};
+use crate::device::{Capacity, DeviceOp, DeviceStep, Halves, groups_refused};
 use crate::graph::{Graph, Value};
 use crate::growth::{Axis, Growth};
 use crate::op::{Backward, Forward, Gradient, Matrix, Op, Reads, Rowset, Saved, activate_f64};
@@ -121,7 +121,7 @@ impl Op for Normalise {
     }
 
     fn on_device(&self) -> Option<&dyn DeviceOp> {
-        if self.scenarios.is_none() { Some(self) } else { None }
+        Some(self)
     }
 
     fn grow(&self, inputs: &[Shape], growth: &mut Growth<'_>) {
@@ -219,17 +219,21 @@ impl DeviceOp for Normalise {
     }
 
     fn scratch(&self, capacity: &Capacity, inputs: &[Shape]) -> u64 {
-        cuda::normalise_sums_scratch(capacity.rows as u32, inputs[0].cols as u32)
+        cuda::normalise_sums_scratch(self.groups(), capacity.rows as u32, inputs[0].cols as u32)
+    }
+
+    fn refuses(&self, _inputs: &[Shape]) -> Option<String> {
+        groups_refused(self.groups())
     }
 
     fn forward(&self, step: &mut DeviceStep<'_>) {
         let [moments, gamma, beta] = [1, 2, 3].map(|i| step.input(i).address);
-        let (x, y) = (step.input(0), step.output());
-        step.launch(cuda::normalise(x, moments, gamma, beta, self.epsilon, self.activation, y));
+        let (x, y, groups) = (step.input(0), step.output(), step.groups(self.scenarios));
+        step.launch(cuda::normalise(groups, x, moments, gamma, beta, self.epsilon, self.activation, y));
     }
 
     fn backward(&self, step: &mut DeviceStep<'_>) {
-        let (x, dz) = (step.input(0), step.output_gradient());
+        let (x, dz, groups) = (step.input(0), step.output_gradient(), step.groups(self.scenarios));
         let [moments, gamma] = [1, 2].map(|i| step.input(i).address);
         if self.activation != Activation::Identity {
             step.launch(activate::activation_dx(self.activation, step.output(), dz));
@@ -241,11 +245,11 @@ impl DeviceOp for Normalise {
         let (epsilon, scratch) = (self.epsilon, step.scratch());
         if [d_moments, d_gamma, d_beta].iter().any(Option::is_some) {
             step.launch_all(cuda::normalise_sums(
-                x, moments, gamma, epsilon, dz, d_moments, d_gamma, d_beta, scratch,
+                groups, x, moments, gamma, epsilon, dz, d_moments, d_gamma, d_beta, scratch,
             ));
         }
         if let Some(dx) = step.take_gradient(0) {
-            step.launch(cuda::normalise_dx(x, moments, gamma, epsilon, dz, dx.accumulate, dx.to));
+            step.launch(cuda::normalise_dx(groups, x, moments, gamma, epsilon, dz, dx.accumulate, dx.to));
         }
     }
 }
