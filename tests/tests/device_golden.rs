@@ -26,6 +26,7 @@ models! {
     // Where numbers are no field.
     deepfm: |case| case != "fm_dense_field",
     epnet_dcn: |_| true,
+    escm2: |_| true,
     esmm: |_| true,
     // Without attention.
     interactions: |case| case != "autoint",
@@ -36,6 +37,7 @@ models! {
     ple: |_| true,
     shared_bottom: |_| true,
     stem: |_| true,
+    taml: |_| true,
 }
 
 /// Of one task and one input: what it has, others have.

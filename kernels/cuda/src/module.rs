@@ -119,7 +119,18 @@ pub static INTERACTION: Family = Family {
 pub static LOSS: Family = Family {
     name: "loss",
     ptx: include_str!("../ptx/loss.ptx"),
-    kernels: &["bce_with_logits", "bce_of_product", "add_partials", "losses_finite"],
+    kernels: &[
+        "bce_with_logits",
+        "bce_of_product",
+        "fuse_scores",
+        "fuse_scores_backward",
+        "learner_loss",
+        "counterfactual_risk",
+        "order_penalty",
+        "range_penalty",
+        "add_partials",
+        "losses_finite",
+    ],
 };
 
 /// Batch normalisation.

@@ -60,6 +60,13 @@ fn gates_mix() {
 }
 
 #[test]
+fn slopes_are_learnt_and_scores_fused() {
+    for kernel in ["fuse_scores", "learner_loss", "risk", "order_penalty"] {
+        check(kernel);
+    }
+}
+
+#[test]
 fn adam_moves() {
     check("adam");
 }

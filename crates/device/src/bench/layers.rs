@@ -1,5 +1,6 @@
-//! Kernels of single layers that move more than they multiply: gates over parts of a bank, amplitudes, cross layers with a
-//! vector, interactions of fields, cross-stitch units. Each on its own, a row of the output being one of the input.
+//! Kernels of single layers that move more than they multiply: gates over parts of a bank, vectors that score themselves,
+//! amplitudes, learnt slopes, cross layers with a vector, interactions of fields, cross-stitch units. Each on its own, a row
+//! of the output being one of the input.
 
 use super::Size;
 use super::case::{Case, Prepared, Shape, Work};
@@ -61,25 +62,31 @@ pub(super) fn cases(size: Size) -> Vec<Case> {
 
 /// What the cases have in common.
 #[derive(Clone, Copy)]
-struct Layer {
-    rows: u32,
-    precision: Precision,
-    element: Element,
+pub(super) struct Layer {
+    pub(super) rows: u32,
+    pub(super) precision: Precision,
+    pub(super) element: Element,
 }
 
 /// The launch of a case, what it writes, and what is to be found in a row of that.
-struct Made {
-    launch: Launch,
-    found: DeviceMat,
-    expected: Box<dyn Fn(u32) -> Vec<f64>>,
+pub(super) struct Made {
+    pub(super) launch: Launch,
+    pub(super) found: DeviceMat,
+    pub(super) expected: Box<dyn Fn(u32) -> Vec<f64>>,
 }
 
 /// Makes a case of so many parts of so many columns.
-type Make = fn(Layer, u32, u32, &mut Workbench) -> Result<Made, DeviceError>;
+pub(super) type Make = fn(Layer, u32, u32, &mut Workbench) -> Result<Made, DeviceError>;
 
 impl Layer {
     /// A case with `values` of a row read or written.
-    fn case(self, kernel: &'static str, values: u32, sizes: [(&'static str, u32); 2], make: Make) -> Case {
+    pub(super) fn case(
+        self,
+        kernel: &'static str,
+        values: u32,
+        sizes: [(&'static str, u32); 2],
+        make: Make,
+    ) -> Case {
         let [(_, parts), (_, width)] = sizes;
         let mut shape = vec![("rows", self.rows)];
         shape.extend(sizes.into_iter().filter(|&(name, size)| (name, size) != ("width", 1)));
@@ -105,11 +112,11 @@ impl Layer {
         }
     }
 
-    fn random(self, bench: &mut Workbench, cols: u32) -> Result<Random, DeviceError> {
+    pub(super) fn random(self, bench: &mut Workbench, cols: u32) -> Result<Random, DeviceError> {
         bench.random(self.rows, cols, self.element, 1.0)
     }
 
-    fn mat(self, bench: &mut Workbench, cols: u32) -> Result<DeviceMat, DeviceError> {
+    pub(super) fn mat(self, bench: &mut Workbench, cols: u32) -> Result<DeviceMat, DeviceError> {
         bench.mat(self.rows, cols, self.element)
     }
 }
