@@ -15,7 +15,7 @@ pub struct Family {
 pub static ACTIVATION: Family = Family {
     name: "activation",
     ptx: include_str!("../ptx/activation.ptx"),
-    kernels: &["activate", "activation_dx"],
+    kernels: &["activate", "activation_dx", "dice", "dice_backward"],
 };
 
 /// Units times amplitudes.

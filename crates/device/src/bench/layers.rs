@@ -7,6 +7,7 @@ use super::case::{Case, Prepared, Shape, Work};
 use super::mmoe::{Layers, tolerance};
 use super::reference::{Error, dot, gate, sample};
 use super::workbench::{Random, Workbench};
+use manygate_cuda::activation::{Bend, BendGradients, dice, dice_backward};
 use manygate_cuda::amplitude::{Of, amplify, amplify_backward};
 use manygate_cuda::cross::cross_vector;
 use manygate_cuda::device::DeviceError;
@@ -49,6 +50,8 @@ pub(super) fn cases(size: Size) -> Vec<Case> {
             ),
             layer.case("amplify", 3 * units, of_units, amplitudes),
             layer.case("amplify_backward", 5 * units, of_units, amplitudes_backward),
+            layer.case("dice", 2 * units, of_units, bent),
+            layer.case("dice_backward", 3 * units, of_units, bent_backward),
             layer.case("cross_vector", 4 * units, [("units", 2 * units), ("width", 1)], crossed),
             layer.case("bi_interaction", e + FIELD, of_fields, sums_of_pairs),
             layer.case("bi_interaction_de", 2 * e + FIELD, of_fields, sums_of_pairs_de),
@@ -165,6 +168,42 @@ fn amplitudes_backward(layer: Layer, units: u32, _: u32, bench: &mut Workbench) 
     let expected = move |row| {
         let values = x.row(row).into_iter().zip(r.row(row)).zip(dy.row(row));
         values.map(|((x, r), dy)| dy * x * amplitude(r).1).collect()
+    };
+    Ok(Made { launch, found, expected: Box::new(expected) })
+}
+
+/// Means of 0, variances of 1.
+fn bend(units: u32, bench: &mut Workbench) -> Result<(Bend, Random), DeviceError> {
+    let slopes = bench.random(1, units, Element::F32, 1.0)?;
+    let moments = bench.upload_f32((0..2 * units).map(|i| if i < units { 0.0 } else { 1.0 }))?;
+    Ok((Bend { moments: Some((moments, 0.0)), slopes: slopes.mat.address }, slopes))
+}
+
+fn bent(layer: Layer, units: u32, _: u32, bench: &mut Workbench) -> Result<Made, DeviceError> {
+    let (x, found) = (layer.random(bench, units)?, layer.mat(bench, units)?);
+    let (bend, slopes) = bend(units, bench)?;
+    let expected = move |row| {
+        let y = |(x, a): (f64, f64)| {
+            let p = amplitude(x).0 / 2.0;
+            x * (p + (1.0 - p) * a)
+        };
+        x.row(row).into_iter().zip(slopes.row(0)).map(y).collect()
+    };
+    Ok(Made { launch: dice(x.mat, bend, found), found, expected: Box::new(expected) })
+}
+
+/// Without the sums over rows, which other launches end.
+fn bent_backward(layer: Layer, units: u32, _: u32, bench: &mut Workbench) -> Result<Made, DeviceError> {
+    let (x, dy, found) = (layer.random(bench, units)?, layer.random(bench, units)?, layer.mat(bench, units)?);
+    let (bend, slopes) = bend(units, bench)?;
+    let launches = dice_backward(x.mat, bend, dy.mat, Some((found, false)), BendGradients::default());
+    let Ok([launch]) = <[Launch; 1]>::try_from(launches) else { unreachable!("no sums are asked for") };
+    let expected = move |row| {
+        let dx = |((x, dy), a): ((f64, f64), f64)| {
+            let p = amplitude(x).0 / 2.0;
+            dy * (p + (1.0 - p) * a + x * (1.0 - a) * p * (1.0 - p))
+        };
+        x.row(row).into_iter().zip(dy.row(row)).zip(slopes.row(0)).map(dx).collect()
     };
     Ok(Made { launch, found, expected: Box::new(expected) })
 }
