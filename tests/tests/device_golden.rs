@@ -18,6 +18,7 @@ macro_rules! models {
 }
 
 models! {
+    adasparse: |_| true,
     cgc: |_| true,
     cross_stitch: |_| true,
     dcn: |_| true,

@@ -22,7 +22,15 @@ pub static ACTIVATION: Family = Family {
 pub static AMPLITUDE: Family = Family {
     name: "amplitude",
     ptx: include_str!("../ptx/amplitude.ptx"),
-    kernels: &["amplify", "amplify_backward", "amplify_parts", "amplify_parts_backward"],
+    kernels: &[
+        "amplify",
+        "amplify_backward",
+        "amplify_parts",
+        "amplify_parts_backward",
+        "unpruned",
+        "finish_share",
+        "pruning_dr",
+    ],
 };
 
 /// Cross layers with a vector.

@@ -8,14 +8,14 @@ use super::mmoe::{Layers, tolerance};
 use super::reference::{Error, dot, gate, sample};
 use super::workbench::{Random, Workbench};
 use manygate_cuda::activation::{Bend, BendGradients, dice, dice_backward};
-use manygate_cuda::amplitude::{Of, amplify, amplify_backward};
+use manygate_cuda::amplitude::{Of, amplify, amplify_backward, pruning_dr};
 use manygate_cuda::cross::cross_vector;
 use manygate_cuda::device::DeviceError;
 use manygate_cuda::gate::{DeviceSeen, gate_combine_seen, seen_to_bytes};
 use manygate_cuda::interaction::{bi_interaction, bi_interaction_de, pair_products, pair_products_de};
 use manygate_cuda::stitch::{Weights, stitch};
 use manygate_cuda::{DeviceMat, Element, Launch, Precision};
-use manygate_kernels::amplitude::Amplitude;
+use manygate_kernels::amplitude::{Amplitude, Pruning};
 use manygate_kernels::gate::Seen;
 
 /// Rows that are compared.
@@ -50,6 +50,7 @@ pub(super) fn cases(size: Size) -> Vec<Case> {
             ),
             layer.case("amplify", 3 * units, of_units, amplitudes),
             layer.case("amplify_backward", 5 * units, of_units, amplitudes_backward),
+            layer.case("pruning_dr", 2 * units, of_units, pruned),
             layer.case("dice", 2 * units, of_units, bent),
             layer.case("dice_backward", 3 * units, of_units, bent_backward),
             layer.case("cross_vector", 4 * units, [("units", 2 * units), ("width", 1)], crossed),
@@ -170,6 +171,21 @@ fn amplitudes_backward(layer: Layer, units: u32, _: u32, bench: &mut Workbench) 
         values.map(|((x, r), dy)| dy * x * amplitude(r).1).collect()
     };
     Ok(Made { launch, found, expected: Box::new(expected) })
+}
+
+/// What is half pruned.
+const PRUNING: Pruning = Pruning { scale: 2.0, steepness: 1.0, threshold: 1.0 };
+
+fn pruned(layer: Layer, units: u32, _: u32, bench: &mut Workbench) -> Result<Made, DeviceError> {
+    let (r, found) = (layer.random(bench, units)?, layer.mat(bench, units)?);
+    let values = f64::from(layer.rows) * f64::from(units);
+    let d_share = bench.upload_f32([-values as f32])?;
+    let launch = pruning_dr(PRUNING, r.mat, d_share, false, found);
+    Ok(Made {
+        launch,
+        found,
+        expected: Box::new(move |row| r.row(row).into_iter().map(|r| amplitude(r).1).collect()),
+    })
 }
 
 /// Means of 0, variances of 1.
