@@ -72,7 +72,14 @@ pub static EMBEDDING_UPDATE: Family = Family {
 pub static GATE: Family = Family {
     name: "gate",
     ptx: include_str!("../ptx/gate.ptx"),
-    kernels: &["gate_combine", "gate_combine_dx", "gate_combine_seen", "gate_combine_seen_dx"],
+    kernels: &[
+        "gate_combine",
+        "gate_combine_dx",
+        "gate_combine_seen",
+        "gate_combine_seen_dx",
+        "self_scored",
+        "self_scored_dx",
+    ],
 };
 
 /// Products of linear layers.

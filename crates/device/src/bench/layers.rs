@@ -11,7 +11,7 @@ use manygate_cuda::activation::{Bend, BendGradients, dice, dice_backward};
 use manygate_cuda::amplitude::{Of, amplify, amplify_backward, pruning_dr};
 use manygate_cuda::cross::cross_vector;
 use manygate_cuda::device::DeviceError;
-use manygate_cuda::gate::{DeviceSeen, gate_combine_seen, seen_to_bytes};
+use manygate_cuda::gate::{DeviceSeen, gate_combine_seen, seen_to_bytes, self_scored};
 use manygate_cuda::interaction::{bi_interaction, bi_interaction_de, pair_products, pair_products_de};
 use manygate_cuda::stitch::{Weights, stitch};
 use manygate_cuda::{DeviceMat, Element, Launch, Precision};
@@ -53,6 +53,12 @@ pub(super) fn cases(size: Size) -> Vec<Case> {
             layer.case("pruning_dr", 2 * units, of_units, pruned),
             layer.case("dice", 2 * units, of_units, bent),
             layer.case("dice_backward", 3 * units, of_units, bent_backward),
+            layer.case(
+                "self_scored",
+                7 * units + 2,
+                [("vectors", 2), ("width", units)],
+                scored_by_themselves,
+            ),
             layer.case("cross_vector", 4 * units, [("units", 2 * units), ("width", 1)], crossed),
             layer.case("bi_interaction", e + FIELD, of_fields, sums_of_pairs),
             layer.case("bi_interaction_de", 2 * e + FIELD, of_fields, sums_of_pairs_de),
@@ -220,6 +226,26 @@ fn bent_backward(layer: Layer, units: u32, _: u32, bench: &mut Workbench) -> Res
             dy * (p + (1.0 - p) * a + x * (1.0 - a) * p * (1.0 - p))
         };
         x.row(row).into_iter().zip(dy.row(row)).zip(slopes.row(0)).map(dx).collect()
+    };
+    Ok(Made { launch, found, expected: Box::new(expected) })
+}
+
+fn scored_by_themselves(
+    layer: Layer,
+    vectors: u32,
+    width: u32,
+    bench: &mut Workbench,
+) -> Result<Made, DeviceError> {
+    let (kqv, found) = (layer.random(bench, 3 * vectors * width)?, layer.mat(bench, width)?);
+    let weights = bench.mat(layer.rows, vectors, Element::F32)?;
+    let scale = (width as f32).sqrt().recip();
+    let launch = self_scored(vectors, scale, kqv.mat, weights, found);
+    let expected = move |row| {
+        let kqv = kqv.row(row);
+        let parts: Vec<&[f64]> = kqv.chunks(width as usize).collect();
+        let scores: Vec<f64> = parts.chunks(3).map(|part| f64::from(scale) * dot(part[0], part[1])).collect();
+        let values: Vec<f64> = parts.chunks(3).flat_map(|part| part[2].to_vec()).collect();
+        gate(1, &scores, &values).1
     };
     Ok(Made { launch, found, expected: Box::new(expected) })
 }
