@@ -4,6 +4,7 @@
 // Floor: the bytes, x, r and y once forward, x, r, dy, dx and dr once backward; 65,536 rows of 512 units in f32 and a gate
 // for each: 403 MB and 671 MB, 94 and 156 us on an H200 (4.3 TB/s). An exponential for each amplitude hides behind them.
 #include "activation.cuh"
+#include "block_sum.cuh"
 #include "share.cuh"
 
 #define THREADS 256
@@ -47,7 +48,7 @@ DEVICE Sloped amplitude_of(const Amplitude& of, float r) {
   }
 }
 
-// y = x * a(r), element by element.
+// y = x * a(r), element by element. `x` may be `y`.
 KERNEL(THREADS) amplify(Amplitude amplitude, Mat x, Mat r, Mat y) {
   const Share share = share_of_thread(y);
   if (is_empty(share)) return;
@@ -166,4 +167,40 @@ amplify_parts_backward(Amplitude amplitude, const Part* parts, u32 count, u32 se
   if (accumulate_r) load_columns(dr, one, to_r);
   to_r[0] += __fmul_rn(sum, a.slope);
   store_columns(dr, one, to_r);
+}
+
+// How many units of `r` are not pruned: the sum over each block goes to `partials`.
+KERNEL(THREADS) unpruned(Amplitude amplitude, Mat r, double* partials) {
+  const Share share = share_of_thread(r);
+  float arguments[8];
+  load_share(r, share, arguments);
+  float open = 0.0f;
+#pragma unroll
+  for (u32 i = 0; i < 8; i++) {
+    if (i % 4 < share.of[i / 4].count) open += only(amplitude, weight_of(amplitude, arguments[i]).value, 1.0f);
+  }
+  SHARED double sums[THREADS];
+  const double sum = block_sum((double)open, sums);
+  if (threadIdx.x == 0) partials[blockIdx.x] = sum;
+}
+
+// The share of the units of `r` that is pruned, of `count` partial sums of those that are not. One block.
+KERNEL(THREADS) finish_share(const double* partials, u32 count, Mat r, float* pruned) {
+  SHARED double sums[THREADS];
+  double mine = 0.0;
+  for (u32 i = threadIdx.x; i < count; i += THREADS) mine += partials[i];
+  const double open = block_sum(mine, sums);
+  if (threadIdx.x == 0) *pruned = (float)(1.0 - open / ((double)rows_of(r) * r.cols));
+}
+
+// dr, written or added, of the gradient at the share of pruned units, straight through the step: minus the mean of weights.
+KERNEL(THREADS) pruning_dr(Amplitude amplitude, Mat r, const float* d_pruned, u32 accumulate, Mat dr) {
+  const Share share = share_of_thread(r);
+  if (is_empty(share)) return;
+  float values[8];
+  load_share(r, share, values);
+  const float factor = -*d_pruned / ((float)rows_of(r) * (float)r.cols);
+#pragma unroll
+  for (u32 i = 0; i < 8; i++) values[i] = __fmul_rn(factor, weight_of(amplitude, values[i]).slope);
+  put_share(dr, share, accumulate, values);
 }

@@ -16,13 +16,12 @@
 // lines meanwhile.
 #include "activation.cuh"
 #include "gate.cuh"
+#include "self_scored.cuh"
 
 // Gates that are served together.
 constexpr u32 GATES = 4;
 // Experts whose columns are on their way at once, and that are worked on together.
 constexpr u32 AHEAD = 8, TOGETHER = 4;
-// Columns that a warp takes at a time.
-constexpr u32 COLUMNS = 4 * 32;
 
 // Experts, with those that are not there of the last ones that are worked on together.
 DEVICE u32 padded(u32 experts) { return (experts + TOGETHER - 1) / TOGETHER * TOGETHER; }
@@ -403,4 +402,67 @@ gate_combine_seen_dx(const u32* table, u32 gates, u32 experts, u32 bits, Mat wei
     __syncwarp();
   }
   logit_gradients(seen, bits, row, own, dots, accumulate_logits, d_logits);
+}
+
+// y = the sum of the values of `sources` vectors of `kqv`, by the softmax of `scale` times the products of their keys and
+// queries, which `weights` becomes.
+KERNEL(256) self_scored(u32 sources, float scale, Mat kqv, Mat weights, Mat y) {
+  const u32 row = row_of_warp(), width = y.cols;
+  if (row >= rows_of(y)) return;
+  float w[MOST_SOURCES], largest = MINUS_INFINITY, sum = 0.0f;
+#pragma unroll
+  for (u32 u = 0; u < MOST_SOURCES; u++) {
+    if (u >= sources) continue;
+    w[u] = __fmul_rn(scale, product_of_parts(kqv, 3 * u, kqv, 3 * u + 1, row, width));
+    largest = math::larger(w[u], largest);
+  }
+#pragma unroll
+  for (u32 u = 0; u < MOST_SOURCES; u++) {
+    if (u < sources) w[u] = math::exp(w[u] - largest), sum += w[u];
+  }
+#pragma unroll
+  for (u32 u = 0; u < MOST_SOURCES; u++) {
+    if (u >= sources) continue;
+    w[u] *= 1.0f / sum;
+    if (threadIdx.x % 32 == 0) store_value(weights, row, u, w[u]);
+  }
+  for (u32 col = threadIdx.x % 32 * 4; col < width; col += COLUMNS) {
+    float mixed[4] = {};
+#pragma unroll
+    for (u32 u = 0; u < MOST_SOURCES; u++) {
+      if (u >= sources) continue;
+      float values[4];
+      load_columns(kqv, columns_of_part(row, 3 * u + 2, width, col), values);
+#pragma unroll
+      for (u32 i = 0; i < 4; i++) mixed[i] = fmaf(w[u], values[i], mixed[i]);
+    }
+    store_columns(y, columns_of_part(row, 0, width, col), mixed);
+  }
+}
+
+// The gradients of self_scored at keys, queries and values, written or added.
+KERNEL(256)
+self_scored_dx(u32 sources, float scale, Mat kqv, Mat weights, Mat dy, u32 accumulate, Mat d_kqv) {
+  const u32 row = row_of_warp(), width = dy.cols;
+  if (row >= rows_of(dy)) return;
+  float w[MOST_SOURCES], dw[MOST_SOURCES], mean = 0.0f;
+#pragma unroll
+  for (u32 u = 0; u < MOST_SOURCES; u++) {
+    if (u >= sources) continue;
+    w[u] = load_value(weights, row, u);
+    dw[u] = product_of_parts(dy, 0, kqv, 3 * u + 2, row, width);
+    mean = fmaf(w[u], dw[u], mean);
+  }
+#pragma unroll
+  for (u32 u = 0; u < MOST_SOURCES; u++) {
+    if (u >= sources) continue;
+    const float factor = scale * w[u] * (dw[u] - mean);
+    for (u32 col = threadIdx.x % 32 * 4; col < width; col += COLUMNS) {
+      const Columns k = columns_of_part(row, 3 * u, width, col), q = columns_of_part(row, 3 * u + 1, width, col);
+      put_scaled(kqv, q, factor, accumulate, d_kqv, k);
+      put_scaled(kqv, k, factor, accumulate, d_kqv, q);
+      put_scaled(dy, columns_of_part(row, 0, width, col), w[u], accumulate, d_kqv,
+                 columns_of_part(row, 3 * u + 2, width, col));
+    }
+  }
 }

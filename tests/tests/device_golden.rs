@@ -18,6 +18,7 @@ macro_rules! models {
 }
 
 models! {
+    adasparse: |_| true,
     cgc: |_| true,
     cross_stitch: |_| true,
     dcn: |_| true,
@@ -26,6 +27,7 @@ models! {
     // Where numbers are no field.
     deepfm: |case| case != "fm_dense_field",
     epnet_dcn: |_| true,
+    escm2: |_| true,
     esmm: |_| true,
     // Without attention.
     interactions: |case| case != "autoint",
@@ -37,10 +39,12 @@ models! {
     shared_bottom: |_| true,
     star: |_| true,
     stem: |_| true,
+    taml: |_| true,
 }
 
-/// Networks of their own: what they have, others have.
-const WITHOUT_CASES: &[&str] = &["single_scenario", "single_task"];
+/// Networks of their own: what they have, others have. And attention, which trains without behaviours, while all its cases
+/// have some.
+const WITHOUT_CASES: &[&str] = &["attention", "single_scenario", "single_task"];
 
 #[test]
 fn every_model_that_trains_there_has_its_cases_and_is_named_in_the_readme() {

@@ -133,3 +133,30 @@ pub fn amplify_backward(
     };
     parts.launch("amplify_parts_backward", x, r.values, operands(parts.arguments(amplitude)))
 }
+
+/// Bytes of scratch that [`pruned_share`] works in.
+pub fn pruned_share_scratch(rows: u32, cols: u32) -> u64 {
+    8 * u64::from(share::blocks_of("unpruned", rows, cols))
+}
+
+/// The share of the units of `r` `[rows, units]` that are pruned: an f32 at `share`. `scratch` is the address of
+/// [`pruned_share_scratch`] bytes, a multiple of 8.
+pub fn pruned_share(pruning: Pruning, r: DeviceMat, share: u64, scratch: u64) -> Vec<Launch> {
+    let amplitude = to_bytes(Amplitude::Pruned(pruning));
+    let arguments = Arguments::new().with_bytes(&amplitude, 4).with_mat(r).with_u64(scratch);
+    let sums = share::launch(&AMPLITUDE, "unpruned", r, arguments);
+    let arguments = Arguments::new().with_u64(scratch).with_u32(sums.grid[0]).with_mat(r).with_u64(share);
+    vec![sums, Launch::new(&AMPLITUDE, "finish_share", 1, THREADS, arguments)]
+}
+
+/// The gradient of [`pruned_share`] straight through the step, as of 1 less the mean weight, written to `dr` or added;
+/// `d_share` is the address of that at the share, an f32. The rows that are there are those of `r`.
+///
+/// # Panics
+/// When the shapes differ.
+pub fn pruning_dr(pruning: Pruning, r: DeviceMat, d_share: u64, accumulate: bool, dr: DeviceMat) -> Launch {
+    share::assert_alike("pruning_dr", &[r, dr]);
+    let arguments = Arguments::new().with_bytes(&to_bytes(Amplitude::Pruned(pruning)), 4).with_mat(r);
+    let arguments = arguments.with_u64(d_share).with_u32(accumulate.into()).with_mat(dr);
+    share::launch(&AMPLITUDE, "pruning_dr", r, arguments)
+}

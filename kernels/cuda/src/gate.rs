@@ -6,7 +6,7 @@ use crate::launch::{Arguments, Launch, blocks};
 use crate::module::GATE;
 use crate::view::DeviceMat;
 use manygate_kernels::activation::Activation;
-use manygate_kernels::gate::Seen;
+use manygate_kernels::gate::{MAX_SOURCES, Seen};
 
 /// Threads of a warp, which takes a row.
 const WARP: u32 = 32;
@@ -273,4 +273,45 @@ fn launch_in_turns(
     let launch = launch(kernel, rows, values, arguments);
     let [blocks, y, z] = launch.grid;
     Launch { grid: [blocks.min(sharing * MULTIPROCESSORS), y, z], ..launch }
+}
+
+/// `y = sum_u w_u v_u` with `w = softmax(scale <k_u, q_u>)` over the vectors of a row.
+///
+/// `kqv` `[rows, sources * 3 * width]` holds `k_u`, `q_u` and `v_u` of one vector after the other, `weights`
+/// `[rows, sources]` becomes w, `y` is `[rows, width]`. The rows that are there are those of `y`.
+///
+/// # Panics
+/// When the shapes do not fit together.
+pub fn self_scored(sources: u32, scale: f32, kqv: DeviceMat, weights: DeviceMat, y: DeviceMat) -> Launch {
+    assert_sources("self_scored", sources, &[kqv], weights, y);
+    let arguments = Arguments::new().with_u32(sources).with_f32(scale).with_mat(kqv).with_mat(weights);
+    Launch::new(&GATE, "self_scored", y.rows.div_ceil(MOST_ROWS), MOST_ROWS * WARP, arguments.with_mat(y))
+}
+
+/// The gradient of [`self_scored`] at `kqv`, of that at `y`: written to `d_kqv`, or added. The rows that are there are those
+/// of `dy`.
+///
+/// # Panics
+/// When the shapes do not fit together.
+pub fn self_scored_dx(
+    sources: u32,
+    scale: f32,
+    kqv: DeviceMat,
+    weights: DeviceMat,
+    dy: DeviceMat,
+    accumulate: bool,
+    d_kqv: DeviceMat,
+) -> Launch {
+    assert_sources("self_scored_dx", sources, &[kqv, d_kqv], weights, dy);
+    let arguments = Arguments::new().with_u32(sources).with_f32(scale).with_mat(kqv).with_mat(weights);
+    let arguments = arguments.with_mat(dy).with_u32(accumulate.into()).with_mat(d_kqv);
+    Launch::new(&GATE, "self_scored_dx", dy.rows.div_ceil(MOST_ROWS), MOST_ROWS * WARP, arguments)
+}
+
+fn assert_sources(kernel: &str, sources: u32, of_vectors: &[DeviceMat], weights: DeviceMat, y: DeviceMat) {
+    let few = (1..=MAX_SOURCES as u32).contains(&sources) && weights.cols == sources;
+    assert!(few, "{kernel}: {} weights of {sources} vectors", weights.cols);
+    let fits = |mat: &DeviceMat| (mat.rows, mat.cols) == (y.rows, 3 * sources * y.cols);
+    let all_fit = of_vectors.iter().all(fits) && weights.rows == y.rows;
+    assert!(all_fit, "{kernel}: [{}, {}] of {sources} vectors, and {of_vectors:?}", y.rows, y.cols);
 }

@@ -15,14 +15,22 @@ pub struct Family {
 pub static ACTIVATION: Family = Family {
     name: "activation",
     ptx: include_str!("../ptx/activation.ptx"),
-    kernels: &["activate", "activation_dx"],
+    kernels: &["activate", "activation_dx", "dice", "dice_backward"],
 };
 
 /// Units times amplitudes.
 pub static AMPLITUDE: Family = Family {
     name: "amplitude",
     ptx: include_str!("../ptx/amplitude.ptx"),
-    kernels: &["amplify", "amplify_backward", "amplify_parts", "amplify_parts_backward"],
+    kernels: &[
+        "amplify",
+        "amplify_backward",
+        "amplify_parts",
+        "amplify_parts_backward",
+        "unpruned",
+        "finish_share",
+        "pruning_dr",
+    ],
 };
 
 /// Cross layers with a vector.
@@ -64,7 +72,14 @@ pub static EMBEDDING_UPDATE: Family = Family {
 pub static GATE: Family = Family {
     name: "gate",
     ptx: include_str!("../ptx/gate.ptx"),
-    kernels: &["gate_combine", "gate_combine_dx", "gate_combine_seen", "gate_combine_seen_dx"],
+    kernels: &[
+        "gate_combine",
+        "gate_combine_dx",
+        "gate_combine_seen",
+        "gate_combine_seen_dx",
+        "self_scored",
+        "self_scored_dx",
+    ],
 };
 
 /// Products of linear layers.
@@ -138,7 +153,18 @@ pub static INTERACTION: Family = Family {
 pub static LOSS: Family = Family {
     name: "loss",
     ptx: include_str!("../ptx/loss.ptx"),
-    kernels: &["bce_with_logits", "bce_of_product", "add_partials", "losses_finite"],
+    kernels: &[
+        "bce_with_logits",
+        "bce_of_product",
+        "fuse_scores",
+        "fuse_scores_backward",
+        "learner_loss",
+        "counterfactual_risk",
+        "order_penalty",
+        "range_penalty",
+        "add_partials",
+        "losses_finite",
+    ],
 };
 
 /// Batch normalisation.

@@ -17,6 +17,13 @@ pub(crate) fn assert_alike(kernel: &str, mats: &[DeviceMat]) {
     );
 }
 
+/// Blocks that take all of `[rows, cols]`.
+pub(crate) fn blocks_of(kernel: &str, rows: u32, cols: u32) -> u32 {
+    let quads = u64::from(rows) * u64::from(cols.div_ceil(4));
+    assert!(quads <= u64::from(u32::MAX / 2), "{kernel}: [{rows}, {cols}] is too large");
+    blocks(quads, 2 * THREADS)
+}
+
 /// A launch of `kernel` on all of `mat`, whose rows are those that count.
 pub(crate) fn launch(
     family: &'static Family,
@@ -24,7 +31,5 @@ pub(crate) fn launch(
     mat: DeviceMat,
     arguments: Arguments,
 ) -> Launch {
-    let quads = u64::from(mat.rows) * u64::from(mat.cols.div_ceil(4));
-    assert!(quads <= u64::from(u32::MAX / 2), "{kernel}: [{}, {}] is too large", mat.rows, mat.cols);
-    Launch::new(family, kernel, blocks(quads, 2 * THREADS), THREADS, arguments)
+    Launch::new(family, kernel, blocks_of(kernel, mat.rows, mat.cols), THREADS, arguments)
 }

@@ -4,7 +4,9 @@ use manygate_cuda::Element;
 use manygate_cuda::amplitude::{self as cuda, DeviceParts, Of, parts_to_bytes};
 use manygate_cuda_tests::{Gpu, Window, first_difference};
 use manygate_kernels::activation::Activation;
-use manygate_kernels::amplitude::{Amplitude, Arguments, Pruning, Target, amplify, amplify_backward};
+use manygate_kernels::amplitude::{
+    Amplitude, Arguments, Pruning, Target, amplify, amplify_backward, pruning_dr, unpruned,
+};
 use manygate_kernels::{Isa, Mat, MatMut};
 use proptest::prelude::*;
 
@@ -148,6 +150,42 @@ proptest! {
             };
             prop_assert_eq!(difference, None, "gradient {}", i);
         }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    #[test]
+    fn pruned_shares_and_their_gradients_are_those_of_the_cpu(
+        r in Window::any(), many: bool, out: bool, accumulate: bool, seed: u64,
+    ) {
+        // At times of several blocks; there is always a row and a unit.
+        let rows = if many && r.cols < 20 { 700 } else { r.rows.max(1) };
+        let r = Window { rows, live: (rows - (r.rows - r.live).min(rows - 1)), cols: r.cols.max(1), ..r };
+        let element = if out { Element::Bf16 } else { Element::F32 };
+        let dr = Window { before: r.behind, element, ..r };
+        let (all, before) = (r.values(seed, 2.0), dr.values(seed ^ 1, 1.0));
+        let (live, d_share) = (r.live_values(&all), 3.0f32);
+        let view = Mat::new(&live, r.live, r.cols);
+        let open = unpruned(Isa::best(), PRUNING, view);
+        let mut expected = if accumulate { dr.live_values(&before) } else { vec![0.0; live.len()] };
+        let factor = -d_share / (r.live as f32 * r.cols as f32);
+        let target = Target { to: MatMut::new(&mut expected, r.live, r.cols), accumulate: true };
+        pruning_dr(Isa::best(), PRUNING, view, factor, target);
+
+        let mut gpu = Gpu::with_order(seed);
+        let (from, to) = (r.upload(&mut gpu, &all), dr.upload(&mut gpu, &before));
+        let scratch = gpu.allocate::<u8>(cuda::pruned_share_scratch(r.rows as u32, r.cols as u32) as usize);
+        let (share, at) = (gpu.allocate::<f32>(1), gpu.upload(&[d_share]));
+        for launch in cuda::pruned_share(PRUNING, from, share, scratch) {
+            gpu.launch(&launch);
+        }
+        gpu.launch(&cuda::pruning_dr(PRUNING, from, at, accumulate, to));
+        let pruned = (1.0 - open / live.len() as f64) as f32;
+        prop_assert_eq!(gpu.download::<f32>(share, 1), [pruned]);
+        let found = dr.download(&mut gpu, to);
+        prop_assert_eq!(dr.difference(&before, &found, &expected, &vec![1.0; live.len()], TOLERANCE), None);
     }
 }
 

@@ -60,6 +60,15 @@ fn gates_mix() {
 }
 
 #[test]
+fn slopes_are_learnt_and_scores_fused() {
+    for kernel in
+        ["dice", "pruning_dr", "self_scored", "fuse_scores", "learner_loss", "risk", "order_penalty"]
+    {
+        check(kernel);
+    }
+}
+
+#[test]
 fn adam_moves() {
     check("adam");
 }

@@ -4,7 +4,10 @@ use manygate_cuda::gate::{self as cuda, DeviceSeen, seen_to_bytes};
 use manygate_cuda::{Element, Launch};
 use manygate_cuda_tests::{Gpu, Window, first_difference};
 use manygate_kernels::activation::{Activation, activation_dx};
-use manygate_kernels::gate::{Seen, gate_combine, gate_combine_dx, gate_combine_seen, gate_combine_seen_dx};
+use manygate_kernels::gate::{
+    MAX_SOURCES, Seen, gate_combine, gate_combine_dx, gate_combine_seen, gate_combine_seen_dx, self_scored,
+    self_scored_dx,
+};
 use manygate_kernels::{Isa, Mat, MatMut};
 use proptest::prelude::*;
 
@@ -414,4 +417,71 @@ fn more_logits_than_shared_memory_holds_are_refused() {
     let logits = gpu.upload_mat(&vec![0.0; 13000], 1, 13000, 13000);
     let none = gpu.upload_mat(&[], 1, 0, 0);
     cuda::gate_combine(1, logits, none, logits, none);
+}
+
+/// Vectors of a row that score themselves.
+#[derive(Clone, Debug)]
+struct Sources {
+    kqv: Window,
+    /// Of what is mixed.
+    y: Window,
+    count: usize,
+}
+
+impl Sources {
+    fn any() -> impl Strategy<Value = Sources> {
+        let width = prop_oneof![1usize..9, Just(16), Just(130)];
+        (Window::any(), 1usize..=MAX_SOURCES, width, any::<bool>()).prop_map(
+            |(window, count, width, halves)| {
+                let element = if halves { Element::Bf16 } else { Element::F32 };
+                let y = Window { cols: width, before: window.behind, element, ..window };
+                Sources { kqv: Window { cols: 3 * count * width, ..window }, y, count }
+            },
+        )
+    }
+
+    fn scale(&self) -> f32 {
+        1.0 / (self.y.cols as f32).sqrt()
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    #[test]
+    fn vectors_that_score_themselves_are_those_of_the_cpu(sources in Sources::any(), accumulate: bool, seed: u64) {
+        let (Sources { kqv, y, count }, scale) = (&sources, sources.scale());
+        let d_kqv = Window { before: kqv.behind, ..*kqv };
+        let (all, all_dy) = (kqv.values(seed, 1.5), y.values(seed ^ 1, 1.0));
+        let (before_y, before_d) = (y.values(seed ^ 2, 1.0), d_kqv.values(seed ^ 3, 1.0));
+        let (rows, cols, width) = (kqv.live, kqv.cols, y.cols);
+        let (live, dy) = (kqv.live_values(&all), y.live_values(&all_dy));
+        let (mut weights, mut mixed) = (vec![0.0; rows * count], vec![0.0; rows * width]);
+        let mut d = if accumulate { d_kqv.live_values(&before_d) } else { vec![0.0; rows * cols] };
+        let view = Mat::new(&live, rows, cols);
+        let (to_weights, to_y) = (MatMut::new(&mut weights, rows, *count), MatMut::new(&mut mixed, rows, width));
+        self_scored(Isa::best(), *count, scale, view, to_weights, to_y);
+        let (own, dy) = (Mat::new(&weights, rows, *count), Mat::new(&dy, rows, width));
+        self_scored_dx(Isa::best(), *count, scale, view, own, dy, true, MatMut::new(&mut d, rows, cols));
+
+        let mut gpu = Gpu::with_order(seed);
+        let of_weights = Window { cols: *count, before: 0, element: Element::F32, ..*y };
+        let before_weights = of_weights.values(seed ^ 4, 1.0);
+        let [at_kqv, at_d] = [(kqv, &all), (&d_kqv, &before_d)].map(|(window, all)| window.upload(&mut gpu, all));
+        let [at_y, at_dy] = [&before_y, &all_dy].map(|all| y.upload(&mut gpu, all));
+        let at_weights = of_weights.upload(&mut gpu, &before_weights);
+        gpu.launch(&cuda::self_scored(*count as u32, scale, at_kqv, at_weights, at_y));
+        gpu.launch(&cuda::self_scored_dx(*count as u32, scale, at_kqv, at_weights, at_dy, accumulate, at_d));
+        let found = [
+            (of_weights, before_weights, at_weights, weights),
+            (*y, before_y, at_y, mixed),
+            (d_kqv, before_d, at_d, d),
+        ];
+        for (window, before, at, expected) in found {
+            let found = window.download(&mut gpu, at);
+            // Scores are sums, in another order.
+            let scale = vec![8.0; expected.len()];
+            prop_assert_eq!(window.difference(&before, &found, &expected, &scale, TOLERANCE), None);
+        }
+    }
 }

@@ -82,7 +82,7 @@ impl Run<'_> {
     fn step(&mut self, computed: &mut Computed) -> Result<Parameters> {
         let seeds = vec![1.0; self.model.plan().losses().len()];
         let losses = self.run(self.contents, &seeds)?;
-        losses_of(self.model.plan(), &losses, &mut computed.values);
+        losses_of(self.model.plan(), &losses, self.contents, &mut computed.values);
         self.outputs("out", &mut computed.values)?;
         computed.values.extend(self.gradients()?);
         let (mut params, mut state) = (self.contents.params.clone(), self.contents.state.clone());

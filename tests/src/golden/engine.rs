@@ -114,13 +114,7 @@ impl Run<'_> {
         let parts = training.losses().len();
         run(training, &mut ws, state, &vec![1.0; parts])?;
         outputs(training, &ws, &order, "out", &mut computed.values)?;
-        losses(training, &ws, &mut computed.values);
-        if self.contents.expected.contains_key(TASKS_TOGETHER) {
-            let is_task = |(part, _): &(&LossPart, _)| training.output_names().any(|task| task == part.name);
-            let tasks = training.losses().iter().zip(ws.part_losses()).filter(is_task);
-            let sum = tasks.map(|(part, loss)| f64::from(part.weight) * loss).sum();
-            computed.values.insert(TASKS_TOGETHER.into(), vec![sum]);
-        }
+        losses_of(training, ws.part_losses(), self.contents, &mut computed.values);
         gradients(exec, training, &ws, &batch, &mut computed.values)?;
         let mut after = state.clone();
         training.update_state(&ws, &mut after);
@@ -290,15 +284,15 @@ fn outputs(
     Ok(())
 }
 
-fn losses(plan: &Plan, ws: &Workspace, into: &mut Named) {
-    losses_of(plan, ws.part_losses(), into);
-}
-
-/// The loss of each part, of parts with one beginning, and all together.
-pub(crate) fn losses_of(plan: &Plan, parts: &[f64], into: &mut Named) {
+/// The loss of each part, of parts with one beginning, all together, and the tasks' where the case states that.
+pub(crate) fn losses_of(plan: &Plan, parts: &[f64], contents: &Contents, into: &mut Named) {
     let parts = plan.losses().iter().zip(parts);
-    let total = parts.clone().map(|(part, loss)| f64::from(part.weight) * loss).sum();
-    into.insert("loss".into(), vec![total]);
+    let weighed = |(part, loss): (&LossPart, &f64)| f64::from(part.weight) * loss;
+    into.insert("loss".into(), vec![parts.clone().map(weighed).sum()]);
+    if contents.expected.contains_key(TASKS_TOGETHER) {
+        let is_task = |(part, _): &(&LossPart, _)| plan.output_names().any(|task| task == part.name);
+        into.insert(TASKS_TOGETHER.into(), vec![parts.clone().filter(is_task).map(weighed).sum()]);
+    }
     for (part, loss) in parts.clone() {
         if let Some(family) = family_of(&part.name) {
             into.entry(format!("loss.{family}")).or_insert_with(|| vec![0.0])[0] += loss;

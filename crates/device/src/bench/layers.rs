@@ -1,19 +1,21 @@
-//! Kernels of single layers that move more than they multiply: gates over parts of a bank, amplitudes, cross layers with a
-//! vector, interactions of fields, cross-stitch units. Each on its own, a row of the output being one of the input.
+//! Kernels of single layers that move more than they multiply: gates over parts of a bank, vectors that score themselves,
+//! amplitudes, learnt slopes, cross layers with a vector, interactions of fields, cross-stitch units. Each on its own, a row
+//! of the output being one of the input.
 
 use super::Size;
 use super::case::{Case, Prepared, Shape, Work};
 use super::mmoe::{Layers, tolerance};
 use super::reference::{Error, dot, gate, sample};
 use super::workbench::{Random, Workbench};
-use manygate_cuda::amplitude::{Of, amplify, amplify_backward};
+use manygate_cuda::activation::{Bend, BendGradients, dice, dice_backward};
+use manygate_cuda::amplitude::{Of, amplify, amplify_backward, pruning_dr};
 use manygate_cuda::cross::cross_vector;
 use manygate_cuda::device::DeviceError;
-use manygate_cuda::gate::{DeviceSeen, gate_combine_seen, seen_to_bytes};
+use manygate_cuda::gate::{DeviceSeen, gate_combine_seen, seen_to_bytes, self_scored};
 use manygate_cuda::interaction::{bi_interaction, bi_interaction_de, pair_products, pair_products_de};
 use manygate_cuda::stitch::{Weights, stitch};
 use manygate_cuda::{DeviceMat, Element, Launch, Precision};
-use manygate_kernels::amplitude::Amplitude;
+use manygate_kernels::amplitude::{Amplitude, Pruning};
 use manygate_kernels::gate::Seen;
 
 /// Rows that are compared.
@@ -48,6 +50,15 @@ pub(super) fn cases(size: Size) -> Vec<Case> {
             ),
             layer.case("amplify", 3 * units, of_units, amplitudes),
             layer.case("amplify_backward", 5 * units, of_units, amplitudes_backward),
+            layer.case("pruning_dr", 2 * units, of_units, pruned),
+            layer.case("dice", 2 * units, of_units, bent),
+            layer.case("dice_backward", 3 * units, of_units, bent_backward),
+            layer.case(
+                "self_scored",
+                7 * units + 2,
+                [("vectors", 2), ("width", units)],
+                scored_by_themselves,
+            ),
             layer.case("cross_vector", 4 * units, [("units", 2 * units), ("width", 1)], crossed),
             layer.case("bi_interaction", e + FIELD, of_fields, sums_of_pairs),
             layer.case("bi_interaction_de", 2 * e + FIELD, of_fields, sums_of_pairs_de),
@@ -61,25 +72,31 @@ pub(super) fn cases(size: Size) -> Vec<Case> {
 
 /// What the cases have in common.
 #[derive(Clone, Copy)]
-struct Layer {
-    rows: u32,
-    precision: Precision,
-    element: Element,
+pub(super) struct Layer {
+    pub(super) rows: u32,
+    pub(super) precision: Precision,
+    pub(super) element: Element,
 }
 
 /// The launch of a case, what it writes, and what is to be found in a row of that.
-struct Made {
-    launch: Launch,
-    found: DeviceMat,
-    expected: Box<dyn Fn(u32) -> Vec<f64>>,
+pub(super) struct Made {
+    pub(super) launch: Launch,
+    pub(super) found: DeviceMat,
+    pub(super) expected: Box<dyn Fn(u32) -> Vec<f64>>,
 }
 
 /// Makes a case of so many parts of so many columns.
-type Make = fn(Layer, u32, u32, &mut Workbench) -> Result<Made, DeviceError>;
+pub(super) type Make = fn(Layer, u32, u32, &mut Workbench) -> Result<Made, DeviceError>;
 
 impl Layer {
     /// A case with `values` of a row read or written.
-    fn case(self, kernel: &'static str, values: u32, sizes: [(&'static str, u32); 2], make: Make) -> Case {
+    pub(super) fn case(
+        self,
+        kernel: &'static str,
+        values: u32,
+        sizes: [(&'static str, u32); 2],
+        make: Make,
+    ) -> Case {
         let [(_, parts), (_, width)] = sizes;
         let mut shape = vec![("rows", self.rows)];
         shape.extend(sizes.into_iter().filter(|&(name, size)| (name, size) != ("width", 1)));
@@ -105,11 +122,11 @@ impl Layer {
         }
     }
 
-    fn random(self, bench: &mut Workbench, cols: u32) -> Result<Random, DeviceError> {
+    pub(super) fn random(self, bench: &mut Workbench, cols: u32) -> Result<Random, DeviceError> {
         bench.random(self.rows, cols, self.element, 1.0)
     }
 
-    fn mat(self, bench: &mut Workbench, cols: u32) -> Result<DeviceMat, DeviceError> {
+    pub(super) fn mat(self, bench: &mut Workbench, cols: u32) -> Result<DeviceMat, DeviceError> {
         bench.mat(self.rows, cols, self.element)
     }
 }
@@ -158,6 +175,77 @@ fn amplitudes_backward(layer: Layer, units: u32, _: u32, bench: &mut Workbench) 
     let expected = move |row| {
         let values = x.row(row).into_iter().zip(r.row(row)).zip(dy.row(row));
         values.map(|((x, r), dy)| dy * x * amplitude(r).1).collect()
+    };
+    Ok(Made { launch, found, expected: Box::new(expected) })
+}
+
+/// What is half pruned.
+const PRUNING: Pruning = Pruning { scale: 2.0, steepness: 1.0, threshold: 1.0 };
+
+fn pruned(layer: Layer, units: u32, _: u32, bench: &mut Workbench) -> Result<Made, DeviceError> {
+    let (r, found) = (layer.random(bench, units)?, layer.mat(bench, units)?);
+    let values = f64::from(layer.rows) * f64::from(units);
+    let d_share = bench.upload_f32([-values as f32])?;
+    let launch = pruning_dr(PRUNING, r.mat, d_share, false, found);
+    Ok(Made {
+        launch,
+        found,
+        expected: Box::new(move |row| r.row(row).into_iter().map(|r| amplitude(r).1).collect()),
+    })
+}
+
+/// Means of 0, variances of 1.
+fn bend(units: u32, bench: &mut Workbench) -> Result<(Bend, Random), DeviceError> {
+    let slopes = bench.random(1, units, Element::F32, 1.0)?;
+    let moments = bench.upload_f32((0..2 * units).map(|i| if i < units { 0.0 } else { 1.0 }))?;
+    Ok((Bend { moments: Some((moments, 0.0)), slopes: slopes.mat.address }, slopes))
+}
+
+fn bent(layer: Layer, units: u32, _: u32, bench: &mut Workbench) -> Result<Made, DeviceError> {
+    let (x, found) = (layer.random(bench, units)?, layer.mat(bench, units)?);
+    let (bend, slopes) = bend(units, bench)?;
+    let expected = move |row| {
+        let y = |(x, a): (f64, f64)| {
+            let p = amplitude(x).0 / 2.0;
+            x * (p + (1.0 - p) * a)
+        };
+        x.row(row).into_iter().zip(slopes.row(0)).map(y).collect()
+    };
+    Ok(Made { launch: dice(x.mat, bend, found), found, expected: Box::new(expected) })
+}
+
+/// Without the sums over rows, which other launches end.
+fn bent_backward(layer: Layer, units: u32, _: u32, bench: &mut Workbench) -> Result<Made, DeviceError> {
+    let (x, dy, found) = (layer.random(bench, units)?, layer.random(bench, units)?, layer.mat(bench, units)?);
+    let (bend, slopes) = bend(units, bench)?;
+    let launches = dice_backward(x.mat, bend, dy.mat, Some((found, false)), BendGradients::default());
+    let Ok([launch]) = <[Launch; 1]>::try_from(launches) else { unreachable!("no sums are asked for") };
+    let expected = move |row| {
+        let dx = |((x, dy), a): ((f64, f64), f64)| {
+            let p = amplitude(x).0 / 2.0;
+            dy * (p + (1.0 - p) * a + x * (1.0 - a) * p * (1.0 - p))
+        };
+        x.row(row).into_iter().zip(dy.row(row)).zip(slopes.row(0)).map(dx).collect()
+    };
+    Ok(Made { launch, found, expected: Box::new(expected) })
+}
+
+fn scored_by_themselves(
+    layer: Layer,
+    vectors: u32,
+    width: u32,
+    bench: &mut Workbench,
+) -> Result<Made, DeviceError> {
+    let (kqv, found) = (layer.random(bench, 3 * vectors * width)?, layer.mat(bench, width)?);
+    let weights = bench.mat(layer.rows, vectors, Element::F32)?;
+    let scale = (width as f32).sqrt().recip();
+    let launch = self_scored(vectors, scale, kqv.mat, weights, found);
+    let expected = move |row| {
+        let kqv = kqv.row(row);
+        let parts: Vec<&[f64]> = kqv.chunks(width as usize).collect();
+        let scores: Vec<f64> = parts.chunks(3).map(|part| f64::from(scale) * dot(part[0], part[1])).collect();
+        let values: Vec<f64> = parts.chunks(3).flat_map(|part| part[2].to_vec()).collect();
+        gate(1, &scores, &values).1
     };
     Ok(Made { launch, found, expected: Box::new(expected) })
 }

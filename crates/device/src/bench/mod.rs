@@ -12,6 +12,7 @@ mod case;
 mod ceilings;
 mod embedding;
 mod layers;
+mod losses;
 mod mmoe;
 mod others;
 mod products;
@@ -145,6 +146,7 @@ pub fn cases(device: &Device, size: Size) -> std::result::Result<Vec<Case>, Devi
     cases.extend(products::cases(size));
     cases.extend(others::cases(size));
     cases.extend(layers::cases(size));
+    cases.extend(losses::cases(size));
     Ok(cases)
 }
 

@@ -20,10 +20,12 @@
 use super::bce_of_product::log_sigmoid;
 use super::link::Link;
 use crate::check::Case;
+use crate::device::{Capacity, DeviceOp, DeviceStep};
 use crate::graph::{Graph, LossId, LossPart, Over, Value};
 use crate::op::{Backward, Forward, Matrix, Op, Reads, Saved};
 use crate::shape::Shape;
 use manygate_core::Batch;
+use manygate_cuda::loss::{self as cuda, Event, LossSum};
 
 /// The imputed error, of the logit of its network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -123,6 +125,10 @@ impl Op for CounterfactualRisk {
         Some(self.loss)
     }
 
+    fn on_device(&self) -> Option<&dyn DeviceOp> {
+        Some(self)
+    }
+
     fn forward(&self, tile: &mut Forward<'_>) {
         let (at, sum) = (tile.at, tile.take_loss(self.loss.index()));
         for r in 0..at.rows {
@@ -163,6 +169,49 @@ impl Op for CounterfactualRisk {
             terms.set(row, 0, term);
         }
         terms
+    }
+}
+
+impl DeviceOp for CounterfactualRisk {
+    fn scratch(&self, capacity: &Capacity, _inputs: &[Shape]) -> u64 {
+        8 * u64::from(cuda::partials_of(capacity.rows as u32))
+    }
+
+    fn forward(&self, step: &mut DeviceStep<'_>) {
+        let sum = LossSum { sum: step.loss_sum(self.loss), partials: step.scratch() };
+        let events: Vec<Event> = (0..self.inputs()).map(|i| self.event(step, i)).collect();
+        self.launch(step, &events, Some(sum));
+    }
+
+    fn backward(&self, step: &mut DeviceStep<'_>) {
+        let with_gradient = |i: usize| {
+            let gradient = step.take_gradient(i).map(|gradient| (gradient.to, gradient.accumulate));
+            Event { gradient, ..self.event(step, i) }
+        };
+        let events: Vec<Event> = (0..self.inputs()).map(with_gradient).collect();
+        self.launch(step, &events, None);
+    }
+}
+
+impl CounterfactualRisk {
+    /// Input `i` on a device, without its gradient.
+    fn event(&self, step: &DeviceStep<'_>, i: usize) -> Event {
+        let labels = self.labels.get(i).map_or(0, |&task| step.batch().labels[task]);
+        Event { logits: step.input(i), labels, gradient: None }
+    }
+
+    fn launch(&self, step: &mut DeviceStep<'_>, events: &[Event], sum: Option<LossSum>) {
+        let imputed = |kind: Imputed| match kind {
+            Imputed::Softplus => cuda::Imputed::Softplus,
+            Imputed::Sigmoid => cuda::Imputed::Sigmoid,
+        };
+        let risk = match self.risk {
+            Risk::Inverse => cuda::Risk::Inverse,
+            Risk::Error(kind) => cuda::Risk::Error(imputed(kind)),
+            Risk::Imputation(kind) => cuda::Risk::Imputation(imputed(kind)),
+        };
+        let scale = step.scale(self.loss);
+        step.launch_all(cuda::counterfactual_risk(risk, self.least as f32, events, scale, sum));
     }
 }
 

@@ -8,11 +8,13 @@
 //! through the moments is their op's part.
 
 use crate::check::Case;
+use crate::device::{Capacity, DeviceOp, DeviceStep, Halves};
 use crate::growth::{Axis, Growth};
 use crate::op::{Backward, Forward, Gradient, Matrix, Op, Saved};
 use crate::reach;
 use crate::shape::{Shape, Space};
 use manygate_core::Batch;
+use manygate_cuda::activation::{self as cuda, Bend, BendGradients};
 
 /// Dice, see the [module](self). Inputs: x, moments, a.
 #[derive(Clone, Debug)]
@@ -104,6 +106,10 @@ impl Op for Dice {
         growth.tie((Axis::Rows(2), 0), (Axis::OutColumns, 0), n);
     }
 
+    fn on_device(&self) -> Option<&dyn DeviceOp> {
+        Some(self)
+    }
+
     fn forward(&self, tile: &mut Forward<'_>) {
         let (x, mut y) = (tile.input(0), tile.take_output());
         let (moments, slopes) = (tile.input(1).contiguous(), tile.input(2).contiguous());
@@ -156,6 +162,36 @@ impl Op for Dice {
             *v *= p + (1.0 - p) * slope;
         }
         y
+    }
+}
+
+impl DeviceOp for Dice {
+    fn halves(&self) -> Halves {
+        Halves { inputs: 0b1, output: true }
+    }
+
+    fn scratch(&self, capacity: &Capacity, inputs: &[Shape]) -> u64 {
+        cuda::dice_scratch(capacity.rows_in(inputs[0].space) as u32, inputs[0].cols as u32)
+    }
+
+    fn forward(&self, step: &mut DeviceStep<'_>) {
+        step.launch(cuda::dice(step.input(0), self.bend(step), step.output()));
+    }
+
+    fn backward(&self, step: &mut DeviceStep<'_>) {
+        let (x, bend, dy) = (step.input(0), self.bend(step), step.output_gradient());
+        let dx = step.take_gradient(0).map(|dx| (dx.to, dx.accumulate));
+        let [moments, slopes] =
+            [1, 2].map(|i| step.take_gradient(i).map(|sum| (sum.to.address, sum.accumulate)));
+        let sums = BendGradients { moments, slopes, scratch: step.scratch() };
+        step.launch_all(cuda::dice_backward(x, bend, dy, dx, sums));
+    }
+}
+
+impl Dice {
+    fn bend(&self, step: &DeviceStep<'_>) -> Bend {
+        let [moments, slopes] = [1, 2].map(|i| step.input(i).address);
+        Bend { moments: Some((moments, self.epsilon)), slopes }
     }
 }
 

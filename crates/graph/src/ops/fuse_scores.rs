@@ -15,11 +15,13 @@
 use super::bce_of_product::log_sigmoid;
 use super::link::{Link, log_sum_exp};
 use crate::check::Case;
+use crate::device::{DeviceOp, DeviceStep};
 use crate::graph::{Graph, Value};
 use crate::op::{Backward, Forward, Matrix, Op, Saved};
 use crate::reach;
 use crate::shape::{Shape, Space};
 use manygate_core::Batch;
+use manygate_cuda::loss as cuda;
 
 /// One score of several, see the [module](self). Inputs: z_m and, where they are weighed, the gate's logits.
 #[derive(Clone, Debug)]
@@ -126,6 +128,10 @@ impl Op for FuseScores {
         reach::by_group(output, reached, 1);
     }
 
+    fn on_device(&self) -> Option<&dyn DeviceOp> {
+        Some(self)
+    }
+
     fn forward(&self, tile: &mut Forward<'_>) {
         let (z, gate, mut out) = (tile.input(0), self.gated.then(|| tile.input(1)), tile.take_output());
         for r in 0..z.rows() {
@@ -162,6 +168,20 @@ impl Op for FuseScores {
             fused.set(r, 0, value);
         }
         fused
+    }
+}
+
+impl DeviceOp for FuseScores {
+    fn forward(&self, step: &mut DeviceStep<'_>) {
+        let gate = self.gated.then(|| step.input(1));
+        step.launch(cuda::fuse_scores(self.link.on_device(), step.input(0), gate, step.output()));
+    }
+
+    fn backward(&self, step: &mut DeviceStep<'_>) {
+        let (z, gate, d) = (step.input(0), self.gated.then(|| step.input(1)), step.output_gradient());
+        let mut take = |i: usize| step.take_gradient(i).map(|gradient| (gradient.to, gradient.accumulate));
+        let (dz, d_gate) = (take(0), if self.gated { take(1) } else { None });
+        step.launch(cuda::fuse_scores_backward(self.link.on_device(), z, gate, d, dz, d_gate));
     }
 }
 

@@ -10,10 +10,12 @@
 
 use super::link::Link;
 use crate::check::Case;
+use crate::device::{Capacity, DeviceOp, DeviceStep};
 use crate::graph::{Graph, LossId, LossPart, Over, Value};
 use crate::op::{Backward, Forward, Matrix, Op, Reads, Saved};
 use crate::shape::{Shape, Space};
 use manygate_core::Batch;
+use manygate_cuda::loss::{self as cuda, LossSum};
 
 /// How far a learner is from its teacher.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -117,6 +119,10 @@ impl Op for LearnerLoss {
         Some(self.loss)
     }
 
+    fn on_device(&self) -> Option<&dyn DeviceOp> {
+        Some(self)
+    }
+
     fn forward(&self, tile: &mut Forward<'_>) {
         let (at, z, sum) = (tile.at, tile.input(0), tile.take_loss(self.loss.index()));
         for r in 0..at.rows {
@@ -168,6 +174,39 @@ impl Op for LearnerLoss {
             }
         }
         terms
+    }
+}
+
+impl DeviceOp for LearnerLoss {
+    fn scratch(&self, capacity: &Capacity, _inputs: &[Shape]) -> u64 {
+        8 * u64::from(cuda::partials_of(capacity.rows as u32))
+    }
+
+    fn forward(&self, step: &mut DeviceStep<'_>) {
+        let sum = LossSum { sum: step.loss_sum(self.loss), partials: step.scratch() };
+        let (link, target, scale) = (self.link.on_device(), self.target_on(step), step.scale(self.loss));
+        step.launch_all(cuda::learner_loss(link, target, step.input(0), scale, None, None, Some(sum)));
+    }
+
+    fn backward(&self, step: &mut DeviceStep<'_>) {
+        let (link, target, scale) = (self.link.on_device(), self.target_on(step), step.scale(self.loss));
+        let mut take = |i: usize| step.take_gradient(i).map(|gradient| (gradient.to, gradient.accumulate));
+        let (dz, d_teacher) = (take(0), if self.has_teacher() { take(1) } else { None });
+        step.launch_all(cuda::learner_loss(link, target, step.input(0), scale, dz, d_teacher, None));
+    }
+}
+
+impl LearnerLoss {
+    /// What learners are compared with on a device.
+    fn target_on(&self, step: &DeviceStep<'_>) -> cuda::Target {
+        let labels = &step.batch().labels;
+        match self.target {
+            Target::Label { task, counted } => {
+                cuda::Target::Label { labels: labels[task], counted: counted.map(|task| labels[task]) }
+            }
+            Target::Teacher(Distance::Divergence) => cuda::Target::Divergence(step.input(1)),
+            Target::Teacher(Distance::Square) => cuda::Target::Square(step.input(1)),
+        }
     }
 }
 

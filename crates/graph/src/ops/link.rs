@@ -8,6 +8,7 @@
 //! | value | z | (z − y)² | (z' − z)² |
 
 use super::bce_of_product::log_sigmoid;
+use manygate_cuda::loss as cuda;
 
 /// How z gives the mean of a label.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,6 +22,15 @@ pub enum Link {
 }
 
 impl Link {
+    /// The same for kernels.
+    pub(super) fn on_device(self) -> cuda::Link {
+        match self {
+            Link::Probability => cuda::Link::Probability,
+            Link::Rate => cuda::Link::Rate,
+            Link::Value => cuda::Link::Value,
+        }
+    }
+
     /// μ(z).
     pub(super) fn mean(self, z: f64) -> f64 {
         match self {

@@ -7,10 +7,12 @@
 
 use super::link::Link;
 use crate::check::Case;
+use crate::device::{Capacity, DeviceOp, DeviceStep};
 use crate::graph::{Graph, LossId, LossPart, Over, Value};
 use crate::op::{Backward, Forward, Matrix, Op, Saved};
 use crate::shape::Shape;
 use manygate_core::Batch;
+use manygate_cuda::loss::{self as cuda, Event, LossSum};
 
 /// The penalty on events out of order, see the [module](self). Inputs: the logits, in order.
 #[derive(Clone, Debug)]
@@ -52,6 +54,10 @@ impl Op for OrderPenalty {
         Some(self.loss)
     }
 
+    fn on_device(&self) -> Option<&dyn DeviceOp> {
+        if self.events <= cuda::MOST_EVENTS { Some(self) } else { None }
+    }
+
     fn forward(&self, tile: &mut Forward<'_>) {
         let sum = tile.take_loss(self.loss.index());
         for r in 0..tile.at.rows {
@@ -81,6 +87,28 @@ impl Op for OrderPenalty {
             terms.set(r, 0, (1..self.events).map(|t| above(probability(t), probability(t - 1))).sum());
         }
         terms
+    }
+}
+
+impl DeviceOp for OrderPenalty {
+    fn scratch(&self, capacity: &Capacity, _inputs: &[Shape]) -> u64 {
+        8 * u64::from(cuda::partials_of(capacity.rows as u32))
+    }
+
+    fn forward(&self, step: &mut DeviceStep<'_>) {
+        let sum = LossSum { sum: step.loss_sum(self.loss), partials: step.scratch() };
+        let event = |t: usize| Event { logits: step.input(t), labels: 0, gradient: None };
+        let events: Vec<Event> = (0..self.events).map(event).collect();
+        step.launch_all(cuda::order_penalty(&events, step.scale(self.loss), Some(sum)));
+    }
+
+    fn backward(&self, step: &mut DeviceStep<'_>) {
+        let event = |t: usize| {
+            let gradient = step.take_gradient(t).map(|gradient| (gradient.to, gradient.accumulate));
+            Event { logits: step.input(t), labels: 0, gradient }
+        };
+        let events: Vec<Event> = (0..self.events).map(event).collect();
+        step.launch_all(cuda::order_penalty(&events, step.scale(self.loss), None));
     }
 }
 

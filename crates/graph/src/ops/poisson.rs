@@ -4,11 +4,16 @@
 //! z `[batch, 1]`. Backward of the loss: `dz = scale (λ − y)`, 0 for rows that do not count; of the rate: `dz = dλ λ`.
 
 use crate::check::Case;
+use crate::device::{Capacity, DeviceOp, DeviceStep};
 use crate::graph::{Graph, LossId, LossPart, Value};
 use crate::op::{Backward, Forward, Matrix, Op, Reads, Saved};
 use crate::reach;
 use crate::shape::{Shape, Space};
 use manygate_core::Batch;
+use manygate_cuda::amplitude::{Of, amplify};
+use manygate_cuda::loss::{self as cuda, Link, LossSum, Target};
+use manygate_cuda::{DeviceMat, elementwise};
+use manygate_kernels::amplitude::Amplitude;
 
 /// The rate, see the [module](self). Input: z, of any width.
 #[derive(Clone, Debug)]
@@ -34,6 +39,10 @@ impl Op for Rate {
         reach::same(output, reached);
     }
 
+    fn on_device(&self) -> Option<&dyn DeviceOp> {
+        Some(self)
+    }
+
     fn forward(&self, tile: &mut Forward<'_>) {
         let (z, mut y) = (tile.input(0), tile.take_output());
         (0..z.rows()).for_each(|r| y.row_mut(r).iter_mut().zip(z.row(r)).for_each(|(y, z)| *y = z.exp()));
@@ -49,6 +58,21 @@ impl Op for Rate {
         let mut y = inputs[0].clone();
         y.data.iter_mut().for_each(|v| *v = v.exp());
         y
+    }
+}
+
+impl DeviceOp for Rate {
+    fn forward(&self, step: &mut DeviceStep<'_>) {
+        let (z, y) = (step.input(0), step.output());
+        step.launch(elementwise::fill(1.0, y));
+        step.launch(amplify(Amplitude::Exp, y, Of { values: z, parts: None }, y));
+    }
+
+    fn backward(&self, step: &mut DeviceStep<'_>) {
+        let (y, dy) = (step.output(), step.output_gradient());
+        if let Some(dz) = step.take_gradient(0) {
+            step.launch(elementwise::multiply(y, dy, dz.accumulate, dz.to));
+        }
     }
 }
 
@@ -95,6 +119,10 @@ impl Op for PoissonLoss {
         Some(self.loss)
     }
 
+    fn on_device(&self) -> Option<&dyn DeviceOp> {
+        Some(self)
+    }
+
     fn forward(&self, tile: &mut Forward<'_>) {
         let (z, at) = (tile.input(0), tile.at);
         let loss = tile.take_loss(self.loss.index());
@@ -120,6 +148,34 @@ impl Op for PoissonLoss {
             terms.set(r, 0, z.exp() - f64::from(batch.labels[self.task][r]) * z);
         }
         terms
+    }
+}
+
+impl DeviceOp for PoissonLoss {
+    fn scratch(&self, capacity: &Capacity, _inputs: &[Shape]) -> u64 {
+        8 * u64::from(cuda::partials_of(capacity.rows as u32))
+    }
+
+    fn forward(&self, step: &mut DeviceStep<'_>) {
+        let sum = LossSum { sum: step.loss_sum(self.loss), partials: step.scratch() };
+        self.launch(step, None, Some(sum));
+    }
+
+    fn backward(&self, step: &mut DeviceStep<'_>) {
+        if let Some(gradient) = step.take_gradient(0) {
+            self.launch(step, Some((gradient.to, gradient.accumulate)), None);
+        }
+    }
+}
+
+impl PoissonLoss {
+    /// The loss of one learner.
+    fn launch(&self, step: &mut DeviceStep<'_>, gradient: Option<(DeviceMat, bool)>, sum: Option<LossSum>) {
+        let labels = &step.batch().labels;
+        let target =
+            Target::Label { labels: labels[self.task], counted: self.counted.map(|task| labels[task]) };
+        let (z, scale) = (step.input(0), step.scale(self.loss));
+        step.launch_all(cuda::learner_loss(Link::Rate, target, z, scale, gradient, None, sum));
     }
 }
 

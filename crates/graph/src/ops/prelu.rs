@@ -4,11 +4,13 @@
 //! Rectifiers*, ICCV 2015. Backward: `dx = dy` where x > 0, else `a dy`; `da = Σ dy min(x, 0)`.
 
 use crate::check::Case;
+use crate::device::{Capacity, DeviceOp, DeviceStep, Halves};
 use crate::growth::{Axis, Growth};
 use crate::op::{Backward, Forward, Matrix, Op, Saved};
 use crate::reach;
 use crate::shape::{Shape, Space};
 use manygate_core::Batch;
+use manygate_cuda::activation::{self as cuda, Bend, BendGradients};
 
 /// A rectifier with learnt slopes, see the [module](self). Inputs: x, a.
 #[derive(Clone, Debug)]
@@ -37,6 +39,10 @@ impl Op for Prelu {
     fn grow(&self, inputs: &[Shape], growth: &mut Growth<'_>) {
         growth.same_columns(inputs, [0]);
         growth.tie((Axis::Rows(1), 0), (Axis::OutColumns, 0), inputs[0].cols);
+    }
+
+    fn on_device(&self) -> Option<&dyn DeviceOp> {
+        Some(self)
     }
 
     fn forward(&self, tile: &mut Forward<'_>) {
@@ -75,6 +81,30 @@ impl Op for Prelu {
             *v = v.max(0.0) + inputs[1].data[i % cols] * v.min(0.0);
         }
         y
+    }
+}
+
+impl DeviceOp for Prelu {
+    fn halves(&self) -> Halves {
+        Halves { inputs: 0b1, output: true }
+    }
+
+    fn scratch(&self, capacity: &Capacity, inputs: &[Shape]) -> u64 {
+        cuda::dice_scratch(capacity.rows_in(inputs[0].space) as u32, inputs[0].cols as u32)
+    }
+
+    fn forward(&self, step: &mut DeviceStep<'_>) {
+        let bend = Bend { moments: None, slopes: step.input(1).address };
+        step.launch(cuda::dice(step.input(0), bend, step.output()));
+    }
+
+    fn backward(&self, step: &mut DeviceStep<'_>) {
+        let (x, dy) = (step.input(0), step.output_gradient());
+        let bend = Bend { moments: None, slopes: step.input(1).address };
+        let dx = step.take_gradient(0).map(|dx| (dx.to, dx.accumulate));
+        let slopes = step.take_gradient(1).map(|sum| (sum.to.address, sum.accumulate));
+        let sums = BendGradients { slopes, scratch: step.scratch(), ..BendGradients::default() };
+        step.launch_all(cuda::dice_backward(x, bend, dy, dx, sums));
     }
 }
 

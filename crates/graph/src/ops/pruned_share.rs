@@ -7,9 +7,11 @@
 
 use super::amplify::weight_f64;
 use crate::check::Case;
+use crate::device::{Capacity, DeviceOp, DeviceStep, Halves};
 use crate::op::{Backward, Facts, Forward, Matrix, Op, Reduction, Saved};
 use crate::shape::{Shape, Space};
 use manygate_core::Batch;
+use manygate_cuda::{amplitude as cuda, elementwise};
 use manygate_kernels::amplitude::{self, Pruning, Target};
 
 /// Shares of pruned units, see the [module](self). Inputs: r_1 … r_L.
@@ -53,6 +55,10 @@ impl Op for PrunedShare {
         reached.fill(output[i] && self.straight_through);
     }
 
+    fn on_device(&self) -> Option<&dyn DeviceOp> {
+        Some(self)
+    }
+
     fn forward(&self, _tile: &mut Forward<'_>) {}
 
     fn backward(&self, tile: &mut Backward<'_>) {
@@ -89,6 +95,38 @@ impl Reduction for PrunedShare {
     fn finish(&self, facts: &Facts, sums: &[f64], output: &mut [f32]) {
         for ((share, sum), &units) in output.iter_mut().zip(sums).zip(&self.units) {
             *share = (1.0 - sum / (facts.rows * units) as f64) as f32;
+        }
+    }
+}
+
+impl DeviceOp for PrunedShare {
+    fn halves(&self) -> Halves {
+        Halves { output: false, ..Halves::ALL }
+    }
+
+    fn scratch(&self, capacity: &Capacity, _inputs: &[Shape]) -> u64 {
+        let bytes = |&units: &usize| cuda::pruned_share_scratch(capacity.rows as u32, units as u32);
+        self.units.iter().map(bytes).max().unwrap_or(0)
+    }
+
+    fn forward(&self, step: &mut DeviceStep<'_>) {
+        let shares = step.output().address;
+        for i in 0..self.units.len() {
+            let share = shares + 4 * i as u64;
+            step.launch_all(cuda::pruned_share(self.pruning, step.input(i), share, step.scratch()));
+        }
+    }
+
+    fn backward(&self, step: &mut DeviceStep<'_>) {
+        let d_shares = step.output_gradient().address;
+        for i in 0..self.units.len() {
+            let (r, Some(dr)) = (step.input(i), step.take_gradient(i)) else { continue };
+            if self.straight_through {
+                let d_share = d_shares + 4 * i as u64;
+                step.launch(cuda::pruning_dr(self.pruning, r, d_share, dr.accumulate, dr.to));
+            } else if !dr.accumulate {
+                step.launch(elementwise::fill(0.0, dr.to));
+            }
         }
     }
 }

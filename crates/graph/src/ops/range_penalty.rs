@@ -6,10 +6,12 @@
 //! Backward: `ds_l = scale λ(f_l) sign(s_l − m) / L`, `df_l = scale λ'(f_l) |s_l − m| / L`.
 
 use crate::check::Case;
+use crate::device::{DeviceOp, DeviceStep};
 use crate::graph::{Graph, LossId, LossPart, Over, Value};
 use crate::op::{Backward, Forward, Matrix, Op, Saved};
 use crate::shape::{Shape, Space};
 use manygate_core::Batch;
+use manygate_cuda::loss as cuda;
 
 /// The penalty of a range, see the [module](self). Inputs: s, f.
 #[derive(Clone, Debug)]
@@ -62,6 +64,10 @@ impl Op for RangePenalty {
         Some(self.loss)
     }
 
+    fn on_device(&self) -> Option<&dyn DeviceOp> {
+        Some(self)
+    }
+
     fn forward(&self, tile: &mut Forward<'_>) {
         let (s, f) = (tile.input(0).contiguous(), tile.input(1).contiguous());
         let distance = |s: f32| (f64::from(s) - self.middle()).abs();
@@ -92,6 +98,29 @@ impl Op for RangePenalty {
         let sum: f64 = pairs.map(|(s, &f)| self.coefficient(f).0 * (s - self.middle()).abs()).sum();
         terms.data[0] = sum / inputs[0].data.len() as f64;
         terms
+    }
+}
+
+impl DeviceOp for RangePenalty {
+    fn forward(&self, step: &mut DeviceStep<'_>) {
+        let (s, f, sum) = (step.input(0), step.input(1), step.loss_sum(self.loss));
+        let (range, scale) = (self.range(), step.scale(self.loss));
+        step.launch(cuda::range_penalty(range, s.address, f.address, s.rows, scale, None, None, Some(sum)));
+    }
+
+    fn backward(&self, step: &mut DeviceStep<'_>) {
+        let (s, f, scale) = (step.input(0), step.input(1), step.scale(self.loss));
+        let [ds, df] = [0, 1].map(|i| {
+            let gradient = step.take_gradient(i);
+            gradient.map(|gradient| (gradient.to.address, gradient.accumulate))
+        });
+        step.launch(cuda::range_penalty(self.range(), s.address, f.address, s.rows, scale, ds, df, None));
+    }
+}
+
+impl RangePenalty {
+    fn range(&self) -> cuda::Range {
+        cuda::Range { low: self.low, high: self.high, factor: self.factor }
     }
 }
 

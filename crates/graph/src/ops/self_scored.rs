@@ -9,10 +9,12 @@
 //! Backward: `dv_u = w_u dy`, `ds_u = w_u (<dy, v_u> − Σ w <dy, v>)`, `dk_u = scale ds_u q_u`, `dq_u = scale ds_u k_u`.
 
 use crate::check::Case;
+use crate::device::{DeviceOp, DeviceStep, Halves};
 use crate::graph::{Graph, Value};
 use crate::op::{Backward, Forward, Matrix, Op, Saved};
 use crate::shape::{Shape, Space};
 use manygate_core::Batch;
+use manygate_cuda::gate as cuda;
 use manygate_kernels::gate::{self, MAX_SOURCES};
 
 /// Vectors that score themselves, see the [module](self). Input: keys, queries and values.
@@ -58,6 +60,10 @@ impl Op for SelfScored {
         inputs[0].cols / 3 * 2
     }
 
+    fn on_device(&self) -> Option<&dyn DeviceOp> {
+        Some(self)
+    }
+
     fn forward(&self, tile: &mut Forward<'_>) {
         let (x, weights, y) = (tile.input(0), tile.take_extra(), tile.take_output());
         gate::self_scored(tile.at.isa, self.sources, self.scale, x, weights, y);
@@ -85,6 +91,24 @@ impl Op for SelfScored {
             }
         }
         y
+    }
+}
+
+impl DeviceOp for SelfScored {
+    fn halves(&self) -> Halves {
+        Halves::ALL
+    }
+
+    fn forward(&self, step: &mut DeviceStep<'_>) {
+        let (x, weights, y) = (step.input(0), step.extra(), step.output());
+        step.launch(cuda::self_scored(self.sources as u32, self.scale, x, weights, y));
+    }
+
+    fn backward(&self, step: &mut DeviceStep<'_>) {
+        let (x, weights, dy) = (step.input(0), step.extra(), step.output_gradient());
+        let Some(dx) = step.take_gradient(0) else { return };
+        let (sources, accumulate) = (self.sources as u32, dx.accumulate);
+        step.launch(cuda::self_scored_dx(sources, self.scale, x, weights, dy, accumulate, dx.to));
     }
 }
 

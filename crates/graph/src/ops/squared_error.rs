@@ -5,10 +5,13 @@
 //! Backward: `dp = 2 scale (p − y)`, 0 for rows that do not count.
 
 use crate::check::Case;
+use crate::device::{Capacity, DeviceOp, DeviceStep};
 use crate::graph::{Graph, LossId, LossPart, Value};
 use crate::op::{Backward, Forward, Matrix, Op, Reads, Saved};
 use crate::shape::Shape;
 use manygate_core::Batch;
+use manygate_cuda::DeviceMat;
+use manygate_cuda::loss::{self as cuda, Link, LossSum, Target};
 
 /// The loss of a regression task, see the [module](self). Input: the prediction.
 #[derive(Clone, Debug)]
@@ -53,6 +56,10 @@ impl Op for SquaredError {
         Some(self.loss)
     }
 
+    fn on_device(&self) -> Option<&dyn DeviceOp> {
+        Some(self)
+    }
+
     fn forward(&self, tile: &mut Forward<'_>) {
         let (p, at) = (tile.input(0), tile.at);
         let loss = tile.take_loss(self.loss.index());
@@ -76,6 +83,34 @@ impl Op for SquaredError {
             terms.set(r, 0, (inputs[0].at(r, 0) - f64::from(batch.labels[self.task][r])).powi(2));
         }
         terms
+    }
+}
+
+impl DeviceOp for SquaredError {
+    fn scratch(&self, capacity: &Capacity, _inputs: &[Shape]) -> u64 {
+        8 * u64::from(cuda::partials_of(capacity.rows as u32))
+    }
+
+    fn forward(&self, step: &mut DeviceStep<'_>) {
+        let sum = LossSum { sum: step.loss_sum(self.loss), partials: step.scratch() };
+        self.launch(step, None, Some(sum));
+    }
+
+    fn backward(&self, step: &mut DeviceStep<'_>) {
+        if let Some(gradient) = step.take_gradient(0) {
+            self.launch(step, Some((gradient.to, gradient.accumulate)), None);
+        }
+    }
+}
+
+impl SquaredError {
+    /// The loss of one learner.
+    fn launch(&self, step: &mut DeviceStep<'_>, gradient: Option<(DeviceMat, bool)>, sum: Option<LossSum>) {
+        let labels = &step.batch().labels;
+        let target =
+            Target::Label { labels: labels[self.task], counted: self.counted.map(|task| labels[task]) };
+        let (z, scale) = (step.input(0), step.scale(self.loss));
+        step.launch_all(cuda::learner_loss(Link::Value, target, z, scale, gradient, None, sum));
     }
 }
 

@@ -1,4 +1,4 @@
-//! Losses on the device: gradients have the bits of the CPU's fused instruction sets, sums have another order.
+//! Losses of logits: gradients have the bits of the CPU's fused instruction sets, sums have another order. And the guard.
 
 use manygate_cuda::loss::{self, Event, LossSum};
 use manygate_cuda_tests::{Gpu, Window, first_difference, values};

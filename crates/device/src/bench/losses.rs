@@ -1,0 +1,107 @@
+//! Losses of a few numbers a row, by their gradients, and what scores are fused to. All in f32.
+
+use super::Size;
+use super::case::Case;
+use super::layers::{Layer, Made};
+use super::mmoe::Layers;
+use super::workbench::{Random, Workbench};
+use manygate_cuda::device::DeviceError;
+use manygate_cuda::loss::{
+    Event, Link, Risk, Target, counterfactual_risk, fuse_scores, learner_loss, order_penalty,
+};
+use manygate_cuda::peak::Stream;
+use manygate_cuda::{Element, Launch, Precision};
+
+/// Learners of a task.
+const LEARNERS: u32 = 3;
+/// Events in a row.
+const EVENTS: u32 = 4;
+
+/// All cases.
+pub(super) fn cases(size: Size) -> Vec<Case> {
+    let [Layers { batch: rows, .. }, _] = Layers::all(size);
+    let layer = Layer { rows, precision: Precision::F32, element: Element::F32 };
+    let learners = [("learners", LEARNERS), ("width", 1)];
+    vec![
+        layer.case("fuse_scores", LEARNERS + 1, learners, fused),
+        layer.case("learner_loss", 2 * LEARNERS + 1, learners, learnt),
+        layer.case("counterfactual_risk", 5, [("events", 2), ("width", 1)], risked),
+        layer.case("order_penalty", EVENTS + 1, [("events", EVENTS), ("width", 1)], ordered),
+    ]
+}
+
+fn sigmoid(x: f64) -> f64 {
+    1.0 / (1.0 + (-x).exp())
+}
+
+/// A label of 0 or 1 for each row: column `column`.
+fn label(column: u32, row: u32) -> f32 {
+    Stream((1 << 16) + column).id(row.into(), 2) as f32
+}
+
+fn labels(layer: Layer, column: u32, bench: &mut Workbench) -> Result<u64, DeviceError> {
+    bench.upload_f32((0..layer.rows).map(|row| label(column, row)))
+}
+
+/// The only launch of a loss that adds nothing up.
+fn only(launches: Vec<Launch>) -> Launch {
+    let Ok([launch]) = <[Launch; 1]>::try_from(launches) else { unreachable!("no sum is asked for") };
+    launch
+}
+
+fn fused(layer: Layer, learners: u32, _: u32, bench: &mut Workbench) -> Result<Made, DeviceError> {
+    let (z, found) = (layer.random(bench, learners)?, layer.mat(bench, 1)?);
+    let launch = fuse_scores(Link::Probability, z.mat, None, found);
+    let expected = move |row| {
+        let sum = |sign: f64| z.row(row).into_iter().map(|z| sigmoid(sign * z)).sum::<f64>();
+        vec![(sum(1.0) / sum(-1.0)).ln()]
+    };
+    Ok(Made { launch, found, expected: Box::new(expected) })
+}
+
+fn learnt(layer: Layer, learners: u32, _: u32, bench: &mut Workbench) -> Result<Made, DeviceError> {
+    let (z, found) = (layer.random(bench, learners)?, layer.mat(bench, learners)?);
+    let target = Target::Label { labels: labels(layer, 0, bench)?, counted: None };
+    let scale = bench.upload_f32([learners as f32])?;
+    let gradient = Some((found, false));
+    let launch = only(learner_loss(Link::Probability, target, z.mat, scale, gradient, None, None));
+    let expected = move |row| z.row(row).into_iter().map(|z| sigmoid(z) - f64::from(label(0, row))).collect();
+    Ok(Made { launch, found, expected: Box::new(expected) })
+}
+
+/// By inverse propensity; the gradient at the conversion.
+fn risked(layer: Layer, _: u32, _: u32, bench: &mut Workbench) -> Result<Made, DeviceError> {
+    let (c, u, found) = (layer.random(bench, 1)?, layer.random(bench, 1)?, layer.mat(bench, 1)?);
+    let click = Event { logits: c.mat, labels: labels(layer, 0, bench)?, gradient: None };
+    let conversion =
+        Event { logits: u.mat, labels: labels(layer, 1, bench)?, gradient: Some((found, false)) };
+    let scale = bench.upload_f32([1.0])?;
+    let launch = only(counterfactual_risk(Risk::Inverse, 1e-6, &[click, conversion], scale, None));
+    let expected = move |row| {
+        let [clicked, converted] = [0, 1].map(|column| f64::from(label(column, row)));
+        vec![clicked * (sigmoid(u.row(row)[0]) - converted) / sigmoid(c.row(row)[0])]
+    };
+    Ok(Made { launch, found, expected: Box::new(expected) })
+}
+
+/// The gradient at the second event.
+fn ordered(layer: Layer, events: u32, _: u32, bench: &mut Workbench) -> Result<Made, DeviceError> {
+    let found = layer.mat(bench, 1)?;
+    let mut logits = Vec::new();
+    for _ in 0..events {
+        logits.push(layer.random(bench, 1)?);
+    }
+    let event = |(t, z): (usize, &Random)| Event {
+        logits: z.mat,
+        labels: 0,
+        gradient: (t == 1).then_some((found, false)),
+    };
+    let all: Vec<Event> = logits.iter().enumerate().map(event).collect();
+    let launch = only(order_penalty(&all, bench.upload_f32([1.0])?, None));
+    let expected = move |row| {
+        let [before, z, next] = [0, 1, 2].map(|t: usize| logits[t].row(row)[0]);
+        let slope = sigmoid(z) * sigmoid(-z);
+        vec![slope * (f64::from(z > before) - f64::from(next > z))]
+    };
+    Ok(Made { launch, found, expected: Box::new(expected) })
+}

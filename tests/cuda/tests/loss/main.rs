@@ -1,0 +1,4 @@
+//! Losses on the device.
+
+mod learners;
+mod logits;
