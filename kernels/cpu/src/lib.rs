@@ -24,8 +24,6 @@ pub mod row_product;
 pub mod sequence;
 pub mod simd;
 pub mod stitch;
-#[cfg(test)]
-mod testing;
 pub mod view;
 
 pub use isa::Isa;

@@ -54,8 +54,6 @@ mod pack;
 mod product;
 pub mod reference;
 mod skipping;
-#[cfg(test)]
-mod tests;
 
 pub use grouped::{grouped_linear, grouped_linear_dw, grouped_linear_dx};
 pub use pack::{

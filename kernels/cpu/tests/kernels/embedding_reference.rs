@@ -1,9 +1,9 @@
 //! Plain loops in f64 that the tests of this folder compare with.
 
-use super::{GradientSources, RowOptimizer};
+use manygate_kernels::embedding::{GradientSources, RowOptimizer};
 
 /// Sorted keys of look-ups whose gradient rows go round `sources` sources of `rows` rows.
-pub(super) fn keys(ids: &[u32], sources: usize, rows: usize, row_bits: u32) -> Vec<u64> {
+pub(crate) fn keys(ids: &[u32], sources: usize, rows: usize, row_bits: u32) -> Vec<u64> {
     let position = |i: usize| (((i % sources) << row_bits) | ((i / sources) % rows)) as u64;
     let mut keys: Vec<u64> =
         ids.iter().enumerate().map(|(i, &id)| (u64::from(id) << 32) | position(i)).collect();
@@ -12,7 +12,7 @@ pub(super) fn keys(ids: &[u32], sources: usize, rows: usize, row_bits: u32) -> V
 }
 
 /// Each distinct id with the sum of its gradient rows.
-pub(super) fn summed(keys: &[u64], sources: GradientSources<'_>, dim: usize) -> Vec<(u32, Vec<f64>)> {
+pub(crate) fn summed(keys: &[u64], sources: GradientSources<'_>, dim: usize) -> Vec<(u32, Vec<f64>)> {
     let mut sums: Vec<(u32, Vec<f64>)> = Vec::new();
     for &key in keys {
         let id = (key >> 32) as u32;
@@ -26,7 +26,7 @@ pub(super) fn summed(keys: &[u64], sources: GradientSources<'_>, dim: usize) -> 
 }
 
 /// The table after one update.
-pub(super) fn updated(
+pub(crate) fn updated(
     keys: &[u64],
     sources: GradientSources<'_>,
     table: &[f32],

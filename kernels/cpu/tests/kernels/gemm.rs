@@ -1,8 +1,10 @@
 //! Every product on every instruction set of this machine: against the reference, against another library, and the
 //! promise about bits.
 
-use super::*;
 use crate::testing::values;
+use manygate_kernels::activation::Activation;
+use manygate_kernels::gemm::*;
+use manygate_kernels::{Isa, Mat, MatMut};
 use proptest::prelude::*;
 
 /// Sizes around the widths of vectors, panels and tiles.

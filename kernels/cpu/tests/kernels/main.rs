@@ -1,0 +1,35 @@
+//! Every kernel against its reference, over shapes that are no multiples of a vector.
+
+mod activation;
+mod amplitude;
+mod attention;
+mod cross;
+mod embedding;
+mod embedding_bag;
+mod embedding_coalesce;
+mod embedding_gather;
+mod embedding_reference;
+mod embedding_row_optimizer;
+mod embedding_sort;
+mod embedding_update;
+mod gate;
+mod gate_self_scored;
+mod gate_subset;
+mod gemm;
+mod gemm_skipping;
+mod isa;
+mod loss;
+mod math;
+mod norm;
+mod optim_adagrad;
+mod optim_adam;
+mod optim_descent;
+mod optim_gradient;
+mod pair_products;
+mod peak;
+mod random;
+mod row_product;
+mod sequence;
+mod stitch;
+mod testing;
+mod view;
