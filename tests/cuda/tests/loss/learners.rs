@@ -103,7 +103,7 @@ fn rows_of(window: Window, all: &[f32]) -> Vec<Vec<f64>> {
 }
 
 /// What numbers are fused to, and the slopes at them and at the logits of their gate.
-fn fused_in_f64(link: Link, z: &[f64], gate: &[f64]) -> (f64, Vec<f64>, Vec<f64>) {
+fn fused_in_f64(link: Link, z: &[f64], gate: &[f64]) -> (f64, [Vec<f64>; 2]) {
     let total: f64 = gate.iter().map(|g| g.exp()).sum();
     let terms = || z.iter().zip(gate).map(|(&z, g)| (g.exp() / total, mean(link, z)));
     let all: f64 = terms().map(|(w, (m, _))| w * m).sum();
@@ -114,7 +114,7 @@ fn fused_in_f64(link: Link, z: &[f64], gate: &[f64]) -> (f64, Vec<f64>, Vec<f64>
     };
     let (_, steepness) = mean(link, fused);
     let of_z = terms().map(|(w, (_, slope))| w * slope / steepness).collect();
-    (fused, of_z, terms().map(|(w, (m, _))| w * (m - all) / steepness).collect())
+    (fused, [of_z, terms().map(|(w, (m, _))| w * (m - all) / steepness).collect()])
 }
 
 proptest! {
@@ -144,12 +144,9 @@ proptest! {
         let expected: Vec<f32> = rows.iter().map(|row| row.0 as f32).collect();
         prop_assert_eq!(one.difference(&before, &fused, &expected, &vec![4.0; z.live], 1e-6), None);
         let d = one.live_values(&d);
-        let times = |of: fn(&(f64, Vec<f64>, Vec<f64>)) -> &Vec<f64>| -> Vec<f64> {
-            rows.iter().zip(&d).flat_map(|(row, &d)| of(row).iter().map(move |s| s * f64::from(d))).collect()
-        };
-        prop_assert_eq!(gradients[0].difference(&found[0], &times(|row| &row.1)), None, "numbers");
-        if gated {
-            prop_assert_eq!(gradients[1].difference(&found[1], &times(|row| &row.2)), None, "gate");
+        for i in 0..=usize::from(gated) {
+            let slopes = rows.iter().zip(&d).flat_map(|(row, &d)| row.1[i].iter().map(move |s| s * f64::from(d)));
+            prop_assert_eq!(gradients[i].difference(&found[i], &slopes.collect::<Vec<_>>()), None, "input {}", i);
         }
     }
 
