@@ -88,7 +88,10 @@ fn thirty_steps_are_those_of_the_cpu() {
 
 #[test]
 fn scenarios_are_those_of_the_cpu() {
-    compare(&model("name = \"lhuc\"\nembedding_dim = 4\nunits = [16, 8]\ntower_units = [8]"));
+    let dropout = "dropout = 0.2";
+    compare(&model(&format!("name = \"star\"\nembedding_dim = 4\nunits = [16, 8]\n{dropout}")));
+    let bottom = "bottom_units = [16]\ntower_units = [8]";
+    compare(&model(&format!("name = \"single_scenario\"\nembedding_dim = 4\n{bottom}\n{dropout}")));
 }
 
 /// Asks to stop after some steps.

@@ -6,7 +6,11 @@ use super::mmoe::{Layers, PRECISIONS, stored, tolerance, weight_scale};
 use super::reference::{Error, sample};
 use super::workbench::{Random, Workbench};
 use manygate_cuda::device::DeviceError;
-use manygate_cuda::gemm::{self, Heads};
+use manygate_cuda::gemm::Heads;
+use manygate_cuda::gemm_by_scenario::{
+    self, linear_by_scenario, linear_dw_by_scenario, linear_dw_by_scenario_scratch, linear_dx_by_scenario,
+    scenario_starts,
+};
 use manygate_cuda::{Element, Precision};
 use manygate_kernels::activation::Activation;
 
@@ -14,40 +18,56 @@ const RELU: Activation = Activation::Relu;
 /// Rows, and columns of each of them, that are compared.
 const COMPARED: u32 = 12;
 
-/// A layer, or layers side by side: `groups` of `inputs` to `outputs` units.
+/// A layer, or layers side by side: `groups` of `inputs` to `outputs` units, with weights for each scenario.
 #[derive(Clone, Copy, Debug)]
 struct Product {
     precision: Precision,
     batch: u32,
+    scenarios: u32,
     groups: u32,
     inputs: u32,
     outputs: u32,
 }
+
+/// Scenarios, as many as the bundled data has.
+const SCENARIOS: u32 = 5;
 
 /// All products of the larger batch in each precision.
 pub(super) fn cases(size: Size) -> Vec<Case> {
     let [layers, _] = Layers::all(size);
     let Layers { batch, inputs, experts, hidden, width, gates } = layers;
     let of = |precision| {
-        let product = |groups, inputs, outputs| Product { precision, batch, groups, inputs, outputs };
-        let first = product(1, inputs, experts * hidden + gates * experts);
-        let second = product(experts, hidden, width);
-        [first.cases(["linear", "linear_dx", "linear_dw"])]
-            .into_iter()
-            .chain([second.cases(["grouped_linear", "grouped_linear_dx", "grouped_linear_dw"])])
-            .flatten()
+        let product = |scenarios, groups, inputs, outputs| Product {
+            precision,
+            batch,
+            scenarios,
+            groups,
+            inputs,
+            outputs,
+        };
+        let first = product(1, 1, inputs, experts * hidden + gates * experts);
+        let second = product(1, experts, hidden, width);
+        let by_scenario = product(SCENARIOS, 1, inputs, hidden);
+        [
+            first.cases(["linear", "linear_dx", "linear_dw"]),
+            second.cases(["grouped_linear", "grouped_linear_dx", "grouped_linear_dw"]),
+            by_scenario.cases(["linear_by_scenario", "linear_dx_by_scenario", "linear_dw_by_scenario"]),
+        ]
+        .into_iter()
+        .flatten()
     };
     PRECISIONS.into_iter().rev().flat_map(of).collect()
 }
 
 impl Product {
     fn cases(self, [forward, dx, dw]: [&'static str; 3]) -> [Case; 3] {
-        let Product { precision, batch, groups, inputs, outputs } = self;
-        let [x, y, weight] = [batch * groups * inputs, batch * groups * outputs, groups * inputs * outputs];
+        let Product { precision, batch, scenarios, groups, inputs, outputs } = self;
+        let layers = groups * inputs * outputs;
+        let [x, y, weight] = [batch * groups * inputs, batch * groups * outputs, scenarios * layers];
         let size = stored(precision).bytes() as f64;
-        let flops = 2.0 * f64::from(batch) * f64::from(weight);
-        let shape =
-            Shape::new(&[("batch", batch), ("groups", groups), ("inputs", inputs), ("outputs", outputs)]);
+        let flops = 2.0 * f64::from(batch) * f64::from(layers);
+        let side_by_side = if scenarios > 1 { ("scenarios", scenarios) } else { ("groups", groups) };
+        let shape = Shape::new(&[("batch", batch), side_by_side, ("inputs", inputs), ("outputs", outputs)]);
         let case =
             |kernel, bytes, prepare: fn(Product, &mut Workbench) -> Result<Prepared, DeviceError>| Case {
                 kernel,
@@ -73,41 +93,61 @@ impl Product {
     }
 
     fn weight(&self, bench: &mut Workbench, scale: f32) -> Result<Random, DeviceError> {
-        bench.random_contiguous(self.groups * self.outputs, self.inputs, stored(self.precision), scale)
+        let rows = self.scenarios * self.groups * self.outputs;
+        bench.random_contiguous(rows, self.inputs, stored(self.precision), scale)
+    }
+
+    /// The first row of a scenario: all have about as many.
+    fn first_row(&self, scenario: u32) -> u32 {
+        (u64::from(scenario) * u64::from(self.batch)).div_ceil(u64::from(self.scenarios)) as u32
+    }
+
+    /// The first row, in the weights, of those of a row of the batch.
+    fn weights_of(&self, row: u32) -> u32 {
+        let scenario = u64::from(row) * u64::from(self.scenarios) / u64::from(self.batch);
+        scenario as u32 * self.groups * self.outputs
+    }
+
+    fn by_scenario(&self, bench: &mut Workbench) -> Result<gemm_by_scenario::Layers, DeviceError> {
+        let count = |s: u32| self.first_row(s + 1) - self.first_row(s);
+        let counts: Vec<u32> = (0..self.scenarios).map(count).collect();
+        let starts = bench.upload_u32(scenario_starts(&counts))?;
+        let (scenarios, groups) = (self.scenarios as usize, self.groups as usize);
+        Ok(gemm_by_scenario::Layers::new(starts, scenarios, groups, false))
     }
 
     fn prepare_forward(self, bench: &mut Workbench) -> Result<Prepared, DeviceError> {
-        let Product { precision, batch, groups, inputs, outputs } = self;
+        let Product { precision, batch, groups, inputs, outputs, .. } = self;
         let (x, weight) = (self.rows(bench, inputs)?, self.weight(bench, weight_scale(inputs))?);
-        let bias = bench.random_contiguous(1, groups * outputs, Element::F32, 0.1)?;
+        let bias = bench.random_contiguous(1, self.scenarios * groups * outputs, Element::F32, 0.1)?;
         let y = bench.mat(batch, groups * outputs, stored(precision))?;
         let (biases, weights) = (bias.mat.address, weight.mat);
-        let launch = if groups == 1 {
-            gemm::linear(precision, x.mat, weights, &Heads::one(outputs, biases, RELU), y)
-        } else {
-            gemm::grouped_linear(precision, groups, x.mat, weights, biases, RELU, y)
-        };
+        let heads = Heads::one(outputs, biases, RELU);
+        let launch = linear_by_scenario(precision, self.by_scenario(bench)?, x.mat, weights, &heads, y);
         Prepared::new(vec![launch], move |bench| {
             let expected = |row: u32, col: u32| {
                 let first = col / outputs * inputs;
-                let sum = (0..inputs).map(|i| product(x.at(row, first + i), weight.at(col, i))).sum::<f64>();
-                (sum + f64::from(bias.at(0, col))).max(0.0)
+                let unit = self.weights_of(row) + col;
+                let sum = (0..inputs).map(|i| product(x.at(row, first + i), weight.at(unit, i))).sum::<f64>();
+                (sum + f64::from(bias.at(0, unit))).max(0.0)
             };
             compare(bench, y, &expected)
         })
     }
 
     fn prepare_dx(self, bench: &mut Workbench) -> Result<Prepared, DeviceError> {
-        let Product { precision, batch, groups, inputs, outputs } = self;
+        let Product { precision, batch, groups, inputs, outputs, .. } = self;
         let (dy, weight) = (self.rows(bench, outputs)?, self.weight(bench, weight_scale(outputs))?);
         let x = self.rows(bench, inputs)?;
         let dx = bench.mat(batch, groups * inputs, stored(precision))?;
         let mask = (groups > 1).then_some((RELU, x.mat));
-        let launch = gemm::grouped_linear_dx(precision, groups, dy.mat, weight.mat, false, mask, dx);
+        let layers = self.by_scenario(bench)?;
+        let launch = linear_dx_by_scenario(precision, layers, dy.mat, weight.mat, false, mask, dx);
         Prepared::new(vec![launch], move |bench| {
             let expected = |row: u32, col: u32| {
                 let first = col / inputs * outputs;
-                let term = |o| product(dy.at(row, first + o), weight.at(first + o, col % inputs));
+                let unit = self.weights_of(row) + first;
+                let term = |o| product(dy.at(row, first + o), weight.at(unit + o, col % inputs));
                 let is_masked = mask.is_some() && x.at(row, col) <= 0.0;
                 if is_masked { 0.0 } else { (0..outputs).map(term).sum::<f64>() }
             };
@@ -116,15 +156,19 @@ impl Product {
     }
 
     fn prepare_dw(self, bench: &mut Workbench) -> Result<Prepared, DeviceError> {
-        let Product { precision, batch, groups, inputs, outputs } = self;
+        let Product { precision, batch, scenarios, groups, inputs, outputs } = self;
         let (dy, x) = (self.rows(bench, outputs)?, self.rows(bench, inputs)?);
-        let dw = bench.mat_with(groups * outputs, inputs, inputs, Element::F32)?;
-        let scratch = bench.allocate(4 * gemm::linear_dw_scratch(batch, inputs, outputs, groups) as u64)?;
-        let launches = gemm::grouped_linear_dw(precision, groups, dy.mat, x.mat, false, dw, None, scratch);
+        let (layers, units) = (self.by_scenario(bench)?, groups * outputs);
+        let dw = bench.mat_with(scenarios * units, inputs, inputs, Element::F32)?;
+        let scratch = linear_dw_by_scenario_scratch(batch, inputs, outputs, layers);
+        let scratch = bench.allocate(4 * scratch as u64)?;
+        let launches = linear_dw_by_scenario(precision, layers, dy.mat, x.mat, false, dw, None, scratch);
         Prepared::new(launches, move |bench| {
             let expected = |out: u32, input: u32| {
-                let col = out / outputs * inputs + input;
-                (0..batch).map(|row| product(dy.at(row, out), x.at(row, col))).sum::<f64>()
+                let (scenario, unit) = (out / units, out % units);
+                let col = unit / outputs * inputs + input;
+                let rows = self.first_row(scenario)..self.first_row(scenario + 1);
+                rows.map(|row| product(dy.at(row, unit), x.at(row, col))).sum::<f64>()
             };
             compare(bench, dw, &expected)
         })
