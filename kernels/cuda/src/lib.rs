@@ -23,6 +23,7 @@ pub mod optim;
 pub mod peak;
 mod product;
 pub mod random;
+pub mod row_product;
 mod share;
 pub mod signature;
 pub mod stitch;

@@ -170,6 +170,13 @@ pub static PEAK_HOPPER: Family = Family {
 pub static RANDOM: Family =
     Family { name: "random", ptx: include_str!("../ptx/random.ptx"), kernels: &["dropout"] };
 
+/// Products of vectors with matrices of their samples.
+pub static ROW_PRODUCT: Family = Family {
+    name: "row_product",
+    ptx: include_str!("../ptx/row_product.ptx"),
+    kernels: &["row_product", "row_outer", "row_sums"],
+};
+
 /// Networks side by side that mix.
 pub static STITCH: Family = Family {
     name: "stitch",
@@ -197,5 +204,6 @@ pub static FAMILIES: &[&Family] = &[
     &PEAK,
     &PEAK_HOPPER,
     &RANDOM,
+    &ROW_PRODUCT,
     &STITCH,
 ];

@@ -60,6 +60,11 @@ fn gates_mix() {
 }
 
 #[test]
+fn samples_have_matrices() {
+    check("row_");
+}
+
+#[test]
 fn adam_moves() {
     check("adam");
 }

@@ -1,5 +1,5 @@
 //! Kernels of single layers that move more than they multiply: gates over parts of a bank, amplitudes, cross layers with a
-//! vector, interactions of fields, cross-stitch units. Each on its own, a row of the output being one of the input.
+//! vector, interactions of fields, cross-stitch units, matrices by sample. Each on its own, a row of the output being one of the input.
 
 use super::Size;
 use super::case::{Case, Prepared, Shape, Work};
@@ -11,8 +11,10 @@ use manygate_cuda::cross::cross_vector;
 use manygate_cuda::device::DeviceError;
 use manygate_cuda::gate::{DeviceSeen, gate_combine_seen, seen_to_bytes};
 use manygate_cuda::interaction::{bi_interaction, bi_interaction_de, pair_products, pair_products_de};
+use manygate_cuda::row_product::{Start, Vectors, row_outer, row_product};
 use manygate_cuda::stitch::{Weights, stitch};
 use manygate_cuda::{DeviceMat, Element, Launch, Precision};
+use manygate_kernels::activation::Activation;
 use manygate_kernels::amplitude::Amplitude;
 use manygate_kernels::gate::Seen;
 
@@ -29,14 +31,14 @@ const FIELD: u32 = 16;
 /// All cases.
 pub(super) fn cases(size: Size) -> Vec<Case> {
     let [Layers { batch: rows, width, .. }, _] = Layers::all(size);
-    let (units, fields) = match size {
-        Size::Full => (512, 26),
-        Size::Small => (20, 5),
+    let (units, fields, side) = match size {
+        Size::Full => (512, 26, 64),
+        Size::Small => (20, 5, 6),
     };
     let elements = [(Precision::F32, Element::F32), (Precision::Bf16, Element::Bf16)];
     let pairs = fields * (fields - 1) / 2;
     let (of_units, of_fields) = ([("units", units), ("width", 1)], [("fields", fields), ("width", FIELD)]);
-    let e = fields * FIELD;
+    let (e, of_matrix, matrix) = (fields * FIELD, [("out", side), ("in", side)], side * side + 2 * side);
     let of_elements = elements.into_iter().flat_map(|(precision, element)| {
         let layer = Layer { rows, precision, element };
         [
@@ -54,6 +56,9 @@ pub(super) fn cases(size: Size) -> Vec<Case> {
             layer.case("pair_products", e + pairs, of_fields, products_of_pairs),
             layer.case("pair_products_de", 2 * e + pairs, of_fields, products_of_pairs_de),
             layer.case("stitch", NETWORKS * units, [("networks", NETWORKS), ("width", units / 2)], stitched),
+            layer.case("row_product", matrix, of_matrix, multiplied),
+            layer.case("row_product_transposed", matrix, of_matrix, multiplied_transposed),
+            layer.case("row_outer", matrix, of_matrix, multiplied_dweights),
         ]
     });
     of_elements.collect()
@@ -274,6 +279,54 @@ fn stitched(layer: Layer, networks: u32, units: u32, bench: &mut Workbench) -> R
             (0..networks).map(|j| f64::from(weights.at(t, j)) * x[j as usize * units as usize + u]).sum()
         };
         (0..x.len()).map(unit).collect()
+    };
+    Ok(Made { launch, found, expected: Box::new(expected) })
+}
+
+/// A matrix `[out, inner]` for each row.
+fn multiplied(layer: Layer, out: u32, inner: u32, bench: &mut Workbench) -> Result<Made, DeviceError> {
+    let (x, weight) = (layer.random(bench, inner)?, layer.random(bench, out * inner)?);
+    let found = layer.mat(bench, out)?;
+    let act = Activation::Identity;
+    let launch = row_product(x.mat, weight.mat, Vectors::ONE, false, Start::Zero, act, found);
+    let expected = move |row| {
+        let x = x.row(row);
+        weight.row(row).chunks(inner as usize).map(|weight| dot(weight, &x)).collect()
+    };
+    Ok(Made { launch, found, expected: Box::new(expected) })
+}
+
+fn multiplied_transposed(
+    layer: Layer,
+    out: u32,
+    inner: u32,
+    bench: &mut Workbench,
+) -> Result<Made, DeviceError> {
+    let (x, weight) = (layer.random(bench, out)?, layer.random(bench, out * inner)?);
+    let found = layer.mat(bench, inner)?;
+    let act = Activation::Identity;
+    let launch = row_product(x.mat, weight.mat, Vectors::ONE, true, Start::Zero, act, found);
+    let expected = move |row| {
+        let (x, weight) = (x.row(row), weight.row(row));
+        let column =
+            |col: usize| weight.iter().skip(col).step_by(inner as usize).copied().collect::<Vec<_>>();
+        (0..inner as usize).map(|col| dot(&column(col), &x)).collect()
+    };
+    Ok(Made { launch, found, expected: Box::new(expected) })
+}
+
+fn multiplied_dweights(
+    layer: Layer,
+    out: u32,
+    inner: u32,
+    bench: &mut Workbench,
+) -> Result<Made, DeviceError> {
+    let (dy, x, found) =
+        (layer.random(bench, out)?, layer.random(bench, inner)?, layer.mat(bench, out * inner)?);
+    let launch = row_outer(dy.mat, x.mat, Vectors::ONE, false, found);
+    let expected = move |row| {
+        let x = x.row(row);
+        dy.row(row).into_iter().flat_map(|dy| x.iter().map(move |x| dy * x).collect::<Vec<_>>()).collect()
     };
     Ok(Made { launch, found, expected: Box::new(expected) })
 }
