@@ -99,3 +99,26 @@ KERNEL(THREADS) one_hot(const u32* ids, Mat y) {
   }
   store_share(y, share, values);
 }
+
+// Rows and columns of a tile of a transposed matrix.
+constexpr u32 TILE = 32;
+
+// Each of `gridDim.z` matrices y = that of x the other way round, written or added; x [rows, cols] and y [cols, rows] of f32,
+// `next_x` and `next_y` values from one matrix to the next. Tiles go through shared memory, so that both sides are read and
+// written along rows.
+KERNEL(THREADS) transpose(Mat x, u32 next_x, u32 accumulate, Mat y, u32 next_y) {
+  SHARED float tile[TILE][TILE + 1];
+  const u32 along = threadIdx.x % TILE, first = threadIdx.x / TILE;
+  const u32 top = blockIdx.y * TILE, left = blockIdx.x * TILE;
+  for (u32 r = first; r < TILE; r += THREADS / TILE) {
+    if (top + r < x.rows && left + along < x.cols) {
+      tile[r][along] = row_f32(x, top + r)[(u64)blockIdx.z * next_x + left + along];
+    }
+  }
+  __syncthreads();
+  for (u32 c = first; c < TILE; c += THREADS / TILE) {
+    if (left + c >= x.cols || top + along >= x.rows) continue;
+    float* const to = row_f32(y, left + c) + (u64)blockIdx.z * next_y + top + along;
+    *to = accumulate ? *to + tile[along][c] : tile[along][c];
+  }
+}

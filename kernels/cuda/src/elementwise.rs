@@ -1,11 +1,13 @@
-//! Arithmetic element by element, and sums over rows. Matrices hold f32 or bf16 each; the rows that are there are those
-//! of `y`, which may be one of the operands.
+//! Arithmetic element by element, and matrices the other way round. Matrices hold f32 or bf16 each; the rows that are
+//! there are those of `y`, which may be one of the operands.
 
 use crate::launch::{Arguments, Launch};
 use crate::module::ELEMENTWISE;
 use crate::share;
-use crate::view::DeviceMat;
+use crate::view::{DeviceMat, Element};
 
+/// Threads of a block of [`transpose`].
+const THREADS: u32 = 256;
 /// Addends that one launch reads.
 const ADDENDS: usize = 4;
 
@@ -88,4 +90,34 @@ pub fn fill(value: f32, y: DeviceMat) -> Launch {
 /// `y` `[rows, n]` = 1 in the column that the row's id names, 0 in the others; `ids` is the address of a u32 a row.
 pub fn one_hot(ids: u64, y: DeviceMat) -> Launch {
     share::launch(&ELEMENTWISE, "one_hot", y, Arguments::new().with_u64(ids).with_mat(y))
+}
+
+/// Rows and columns of a tile of [`transpose`].
+const TILE: u32 = 32;
+
+/// Matrices of one shape, f32, that exist once.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Matrices {
+    /// The first.
+    pub first: DeviceMat,
+    /// How many.
+    pub count: u32,
+    /// Values from one to the next.
+    pub next: u32,
+}
+
+/// Each of the matrices `y` = that of `x` the other way round, or, with `accumulate`, y + it.
+///
+/// # Panics
+/// When there are not as many of both, they have other shapes, or hold something else.
+pub fn transpose(x: Matrices, accumulate: bool, y: Matrices) -> Launch {
+    let (from, to) = (x.first, y.first);
+    assert_eq!((from.rows, from.cols, x.count), (to.cols, to.rows, y.count), "transpose: shapes");
+    assert_eq!([from.element, to.element], [Element::F32; 2], "transpose: elements");
+    let arguments = Arguments::new().with_mat(from).with_u32(x.next).with_u32(accumulate.into());
+    let arguments = arguments.with_mat(to).with_u32(y.next);
+    Launch {
+        grid: [from.cols.div_ceil(TILE), from.rows.div_ceil(TILE), x.count],
+        ..Launch::new(&ELEMENTWISE, "transpose", 0, THREADS, arguments)
+    }
 }

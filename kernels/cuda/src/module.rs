@@ -36,7 +36,7 @@ pub static CROSS: Family = Family {
 pub static ELEMENTWISE: Family = Family {
     name: "elementwise",
     ptx: include_str!("../ptx/elementwise.ptx"),
-    kernels: &["add", "add_scaled", "multiply", "broadcast", "fill", "one_hot"],
+    kernels: &["add", "add_scaled", "multiply", "broadcast", "fill", "one_hot", "transpose"],
 };
 
 /// Look-ups in embedding tables.

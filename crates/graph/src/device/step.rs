@@ -127,6 +127,22 @@ impl<'a> DeviceStep<'a> {
         copy
     }
 
+    /// Lets `make` launch what writes a gradient: to where it goes, or, where it is added to what is there, to the memory at
+    /// `scratch` first, which takes [`copy_bytes`](super::copy_bytes).
+    pub fn put_gradient(
+        &mut self,
+        DeviceGradient { to, accumulate, .. }: DeviceGradient,
+        scratch: u64,
+        make: impl FnOnce(&mut Self, DeviceMat),
+    ) {
+        if !accumulate {
+            return make(self, to);
+        }
+        let own = DeviceMat { address: scratch, stride: copy_stride(to.cols), ..to };
+        make(self, own);
+        self.launch(elementwise::copy_columns(own, true, to));
+    }
+
     /// Whether the gradient of the output is already multiplied by the slope of the op's own activation.
     pub fn activation_done(&self) -> bool {
         self.step.activation_done
