@@ -18,13 +18,13 @@ macro_rules! models {
 }
 
 models! {
+    causalint: |_| true,
     cgc: |_| true,
     cross_stitch: |_| true,
     dcn: |_| true,
-    // Cross layers of a full matrix; those of low rank have no kernels.
-    dcn_v2: |case| ["small", "stacked"].contains(&case),
-    // Where numbers are no field.
-    deepfm: |case| case != "fm_dense_field",
+    // Without mixtures of cross layers.
+    dcn_v2: |case| !case.starts_with("mixture"),
+    deepfm: |_| true,
     epnet_dcn: |_| true,
     esmm: |_| true,
     // Without attention.

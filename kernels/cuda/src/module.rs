@@ -170,6 +170,22 @@ pub static PEAK_HOPPER: Family = Family {
 pub static RANDOM: Family =
     Family { name: "random", ptx: include_str!("../ptx/random.ptx"), kernels: &["dropout"] };
 
+/// What is made of each row by itself.
+pub static ROW: Family = Family {
+    name: "row",
+    ptx: include_str!("../ptx/row.ptx"),
+    kernels: &[
+        "softmax",
+        "softmax_dz",
+        "row_normalise",
+        "row_normalise_dx",
+        "cross_entropy",
+        "mean_square",
+        "bce_residual",
+        "bce_residual_dz",
+    ],
+};
+
 /// Products of vectors with matrices of their samples.
 pub static ROW_PRODUCT: Family = Family {
     name: "row_product",
@@ -182,6 +198,13 @@ pub static STITCH: Family = Family {
     name: "stitch",
     ptx: include_str!("../ptx/stitch.ptx"),
     kernels: &["stitch", "stitch_dweights", "finish_stitch_dweights"],
+};
+
+/// Transfer between scenarios.
+pub static TRANSFER: Family = Family {
+    name: "transfer",
+    ptx: include_str!("../ptx/transfer.ptx"),
+    kernels: &["transfer_mixture", "transfer_mixture_dq", "transfer_mixture_dexperts", "gradient_conflict"],
 };
 
 /// All families.
@@ -204,6 +227,8 @@ pub static FAMILIES: &[&Family] = &[
     &PEAK,
     &PEAK_HOPPER,
     &RANDOM,
+    &ROW,
     &ROW_PRODUCT,
     &STITCH,
+    &TRANSFER,
 ];

@@ -60,8 +60,10 @@ fn gates_mix() {
 }
 
 #[test]
-fn samples_have_matrices() {
+fn samples_have_matrices_and_rows_are_taken_by_themselves() {
     check("row_");
+    check("softmax");
+    check("transfer_mixture");
 }
 
 #[test]

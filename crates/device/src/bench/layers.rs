@@ -1,5 +1,5 @@
 //! Kernels of single layers that move more than they multiply: gates over parts of a bank, amplitudes, cross layers with a
-//! vector, interactions of fields, cross-stitch units, matrices by sample. Each on its own, a row of the output being one of the input.
+//! vector, interactions of fields, cross-stitch units, matrices by sample, probabilities of rows. Each on its own, a row of the output being one of the input.
 
 use super::Size;
 use super::case::{Case, Prepared, Shape, Work};
@@ -11,8 +11,10 @@ use manygate_cuda::cross::cross_vector;
 use manygate_cuda::device::DeviceError;
 use manygate_cuda::gate::{DeviceSeen, gate_combine_seen, seen_to_bytes};
 use manygate_cuda::interaction::{bi_interaction, bi_interaction_de, pair_products, pair_products_de};
+use manygate_cuda::row::{row_normalise, softmax};
 use manygate_cuda::row_product::{Start, Vectors, row_outer, row_product};
 use manygate_cuda::stitch::{Weights, stitch};
+use manygate_cuda::transfer::{Experts, transfer_mixture};
 use manygate_cuda::{DeviceMat, Element, Launch, Precision};
 use manygate_kernels::activation::Activation;
 use manygate_kernels::amplitude::Amplitude;
@@ -25,6 +27,10 @@ const GATES: u32 = 3;
 const EXPERTS: u32 = 2 * GATES + 2;
 /// Networks that are stitched.
 const NETWORKS: u32 = 3;
+/// Classes of a softmax.
+const CLASSES: u32 = 10;
+/// Scenarios whose experts are mixed.
+const SCENARIOS: u32 = 5;
 /// Width of a field.
 const FIELD: u32 = 16;
 
@@ -59,6 +65,14 @@ pub(super) fn cases(size: Size) -> Vec<Case> {
             layer.case("row_product", matrix, of_matrix, multiplied),
             layer.case("row_product_transposed", matrix, of_matrix, multiplied_transposed),
             layer.case("row_outer", matrix, of_matrix, multiplied_dweights),
+            layer.case("softmax", 2 * CLASSES, [("classes", CLASSES), ("width", 1)], probable),
+            layer.case("row_normalise", 2 * units, of_units, normalised),
+            layer.case(
+                "transfer_mixture",
+                SCENARIOS + (SCENARIOS + 1) * side,
+                [("scenarios", SCENARIOS), ("width", side)],
+                transferred,
+            ),
         ]
     });
     of_elements.collect()
@@ -327,6 +341,41 @@ fn multiplied_dweights(
     let expected = move |row| {
         let x = x.row(row);
         dy.row(row).into_iter().flat_map(|dy| x.iter().map(move |x| dy * x).collect::<Vec<_>>()).collect()
+    };
+    Ok(Made { launch, found, expected: Box::new(expected) })
+}
+
+fn probable(layer: Layer, classes: u32, _: u32, bench: &mut Workbench) -> Result<Made, DeviceError> {
+    let (z, found) = (layer.random(bench, classes)?, layer.mat(bench, classes)?);
+    let launch = softmax(z.mat, found);
+    let expected = move |row| gate(1, &z.row(row), &vec![0.0; classes as usize]).0;
+    Ok(Made { launch, found, expected: Box::new(expected) })
+}
+
+fn normalised(layer: Layer, units: u32, _: u32, bench: &mut Workbench) -> Result<Made, DeviceError> {
+    let (x, found) = (layer.random(bench, units)?, layer.mat(bench, units)?);
+    let launch = row_normalise(1e-12, x.mat, found);
+    let expected = move |row| {
+        let x = x.row(row);
+        let length = dot(&x, &x).sqrt();
+        x.iter().map(|x| x / length).collect()
+    };
+    Ok(Made { launch, found, expected: Box::new(expected) })
+}
+
+/// Rows of all scenarios in turn.
+fn transferred(layer: Layer, scenarios: u32, width: u32, bench: &mut Workbench) -> Result<Made, DeviceError> {
+    let own = layer.random(bench, scenarios * width)?;
+    let others = layer.random(bench, scenarios * width)?;
+    let (q, found) = (bench.random(layer.rows, scenarios, Element::F32, 1.0)?, layer.mat(bench, width)?);
+    let scenario = bench.upload_u32((0..layer.rows).map(|row| row % scenarios))?;
+    let launch =
+        transfer_mixture(q.mat, Experts { own: own.mat, others: others.mat, scenario, scenarios }, found);
+    let expected = move |row: u32| {
+        let (q, own, others) = (q.row(row), own.row(row), others.row(row));
+        let expert = |p: usize| if p as u32 == row % scenarios { &own } else { &others };
+        let unit = |i: usize| q.iter().enumerate().map(|(p, q)| q * expert(p)[p * width as usize + i]).sum();
+        (0..width as usize).map(unit).collect()
     };
     Ok(Made { launch, found, expected: Box::new(expected) })
 }
