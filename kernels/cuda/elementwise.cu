@@ -100,29 +100,62 @@ KERNEL(THREADS) one_hot(const u32* ids, Mat y) {
   store_share(y, share, values);
 }
 
-// Weights of scenarios, each of `len` values: to = shared * own, or shared + own where it is no product.
-KERNEL(THREADS) fold(const float* shared, const float* own, u32 is_product, u32 scenarios, u32 len, float* to) {
+// Whether a scenario counts: whether it has rows, from `starts[s]` on and up to `starts[s + 1]`, or there are no `starts`.
+DEVICE bool is_there(const u32* starts, u32 s) { return !starts || starts[s] < starts[s + 1]; }
+
+// Weights of scenarios, each of `len` values: to = shared * own, or shared + own where it is no product. Those of scenarios
+// that do not count stay as they are.
+KERNEL(THREADS)
+fold(const float* shared, const float* own, u32 is_product, const u32* starts, u32 scenarios, u32 len, float* to) {
   const u32 i = blockIdx.x * THREADS + threadIdx.x;
   if (i >= len) return;
   const float mine = shared[i];
-  for (u64 at = i; scenarios > 0; scenarios--, at += len) {
+  for (u32 s = 0; s < scenarios; s++) {
+    if (!is_there(starts, s)) continue;
+    const u64 at = (u64)s * len + i;
     to[at] = is_product ? __fmul_rn(mine, own[at]) : __fadd_rn(mine, own[at]);
   }
 }
 
 // The gradients of `fold`, or what is added to them by the bits of `accumulate`: of shared those of all scenarios, in their
-// order. Either may be null.
+// order; of a scenario that does not count 0. Either may be null.
 KERNEL(THREADS)
-fold_dx(const float* shared, const float* own, const float* dy, u32 is_product, u32 scenarios, u32 len, u32 accumulate,
-        float* d_shared, float* d_own) {
+fold_dx(const float* shared, const float* own, const float* dy, u32 is_product, const u32* starts, u32 scenarios, u32 len,
+        u32 accumulate, float* d_shared, float* d_own) {
   const u32 i = blockIdx.x * THREADS + threadIdx.x;
   if (i >= len) return;
   const float mine = is_product ? shared[i] : 1.0f;
   float sum = d_shared && (accumulate & 1) ? d_shared[i] : 0.0f;
-  for (u64 at = i; scenarios > 0; scenarios--, at += len) {
-    const float d = dy[at];
-    sum += is_product ? __fmul_rn(d, own[at]) : d;
+  for (u32 s = 0; s < scenarios; s++) {
+    const u64 at = (u64)s * len + i;
+    const bool counts = is_there(starts, s);
+    // What is left of the others may be anything.
+    const float d = counts ? dy[at] : 0.0f;
+    if (counts) sum += is_product ? __fmul_rn(d, own[at]) : d;
     if (d_own) d_own[at] = (accumulate & 2 ? d_own[at] : 0.0f) + __fmul_rn(d, mine);
   }
   if (d_shared) d_shared[i] = sum;
+}
+
+// Rows and columns of a tile of a transposed matrix.
+constexpr u32 TILE = 32;
+
+// Each of `gridDim.z` matrices y = that of x the other way round, written or added; x [rows, cols] and y [cols, rows] of f32,
+// `next_x` and `next_y` values from one matrix to the next. Tiles go through shared memory, so that both sides are read and
+// written along rows.
+KERNEL(THREADS) transpose(Mat x, u32 next_x, u32 accumulate, Mat y, u32 next_y) {
+  SHARED float tile[TILE][TILE + 1];
+  const u32 along = threadIdx.x % TILE, first = threadIdx.x / TILE;
+  const u32 top = blockIdx.y * TILE, left = blockIdx.x * TILE;
+  for (u32 r = first; r < TILE; r += THREADS / TILE) {
+    if (top + r < x.rows && left + along < x.cols) {
+      tile[r][along] = row_f32(x, top + r)[(u64)blockIdx.z * next_x + left + along];
+    }
+  }
+  __syncthreads();
+  for (u32 c = first; c < TILE; c += THREADS / TILE) {
+    if (left + c >= x.cols || top + along >= x.rows) continue;
+    float* const to = row_f32(y, left + c) + (u64)blockIdx.z * next_y + top + along;
+    *to = accumulate ? *to + tile[along][c] : tile[along][c];
+  }
 }

@@ -19,17 +19,20 @@ macro_rules! models {
 
 models! {
     adasparse: |_| true,
+    aitm: |_| true,
+    apg: |_| true,
+    // The others are larger, or have less.
+    causalint: |case| ["small", "parameter_maml"].contains(&case),
     cgc: |_| true,
     cross_stitch: |_| true,
     dcn: |_| true,
-    // Cross layers of a full matrix; those of low rank have no kernels.
-    dcn_v2: |case| ["small", "stacked"].contains(&case),
-    // Where numbers are no field.
-    deepfm: |case| case != "fm_dense_field",
+    // Without mixtures of cross layers.
+    dcn_v2: |case| !case.starts_with("mixture"),
+    deepfm: |_| true,
     epnet_dcn: |_| true,
     escm2: |_| true,
     esmm: |_| true,
-    // Without attention.
+    hamur: |_| true,
     interactions: |case| case != "autoint",
     lhuc: |_| true,
     mmoe: |_| true,
@@ -42,9 +45,9 @@ models! {
     taml: |_| true,
 }
 
-/// Networks of their own: what they have, others have. And attention, which trains without behaviours, while all its cases
-/// have some.
-const WITHOUT_CASES: &[&str] = &["attention", "single_scenario", "single_task"];
+/// Networks of their own: what they have, others have. And attention, dffm and m2m, which train without behaviours, while
+/// all their cases have some.
+const WITHOUT_CASES: &[&str] = &["attention", "dffm", "m2m", "single_scenario", "single_task"];
 
 #[test]
 fn every_model_that_trains_there_has_its_cases_and_is_named_in_the_readme() {

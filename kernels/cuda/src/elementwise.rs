@@ -1,16 +1,15 @@
-//! Arithmetic element by element, and sums over rows. Matrices hold f32 or bf16 each; the rows that are there are those
-//! of `y`, which may be one of the operands.
+//! Arithmetic element by element, and matrices the other way round. Matrices hold f32 or bf16 each; the rows that are
+//! there are those of `y`, which may be one of the operands.
 
 use crate::launch::{Arguments, Launch, blocks};
 use crate::module::ELEMENTWISE;
 use crate::share;
-use crate::view::DeviceMat;
+use crate::view::{DeviceMat, Element};
 
+/// Threads of a block of [`transpose`].
+const THREADS: u32 = 256;
 /// Addends that one launch reads.
 const ADDENDS: usize = 4;
-
-/// Threads of a block of [`fold`].
-const THREADS: u32 = 256;
 
 /// `y = x`, or `y += x` with `accumulate`: a range of the columns of either, as in `concat` and its backward pass.
 ///
@@ -96,19 +95,31 @@ pub fn one_hot(ids: u64, y: DeviceMat) -> Launch {
 /// Weights of scenarios made of a shared one and the scenario's own: `to` = `shared ⊗ own`, or their sum where `is_product`
 /// is false.
 ///
-/// All are addresses of f32 values: `shared` of `len`, `own` and `to` of as many for each of `scenarios`.
-pub fn fold(shared: u64, own: u64, is_product: bool, scenarios: u32, len: u32, to: u64) -> Launch {
+/// All are addresses of f32 values: `shared` of `len`, `own` and `to` of as many for each of `scenarios`. Where there is
+/// `starts`, the address of u32 `[scenarios + 1]`, only scenarios count that begin before the next one; what is made of the
+/// others stays as it is.
+pub fn fold(
+    shared: u64,
+    own: u64,
+    is_product: bool,
+    starts: Option<u64>,
+    scenarios: u32,
+    len: u32,
+    to: u64,
+) -> Launch {
     let arguments = Arguments::new().with_u64(shared).with_u64(own).with_u32(is_product.into());
-    let arguments = arguments.with_u32(scenarios).with_u32(len).with_u64(to);
+    let arguments = arguments.with_u64(starts.unwrap_or(0)).with_u32(scenarios).with_u32(len).with_u64(to);
     Launch::new(&ELEMENTWISE, "fold", blocks(len.into(), THREADS), THREADS, arguments)
 }
 
 /// Gradients of [`fold`], of which `dy` is that of `to`: each is written, or added to what is there where the bool says so.
+/// Those of scenarios that do not count are 0.
 pub fn fold_dx(
     shared: u64,
     own: u64,
     dy: u64,
     is_product: bool,
+    starts: Option<u64>,
     scenarios: u32,
     len: u32,
     d_shared: Option<(u64, bool)>,
@@ -117,8 +128,39 @@ pub fn fold_dx(
     let added = |gradient: Option<(u64, bool)>| gradient.is_some_and(|(_, accumulate)| accumulate);
     let accumulate = u32::from(added(d_shared)) | u32::from(added(d_own)) << 1;
     let arguments = Arguments::new().with_u64(shared).with_u64(own).with_u64(dy).with_u32(is_product.into());
+    let arguments = arguments.with_u64(starts.unwrap_or(0));
     let arguments = arguments.with_u32(scenarios).with_u32(len).with_u32(accumulate);
     let address = |gradient: Option<(u64, bool)>| gradient.map_or(0, |(address, _)| address);
     let arguments = arguments.with_u64(address(d_shared)).with_u64(address(d_own));
     Launch::new(&ELEMENTWISE, "fold_dx", blocks(len.into(), THREADS), THREADS, arguments)
+}
+
+/// Rows and columns of a tile of [`transpose`].
+const TILE: u32 = 32;
+
+/// Matrices of one shape, f32, that exist once.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Matrices {
+    /// The first.
+    pub first: DeviceMat,
+    /// How many.
+    pub count: u32,
+    /// Values from one to the next.
+    pub next: u32,
+}
+
+/// Each of the matrices `y` = that of `x` the other way round, or, with `accumulate`, y + it.
+///
+/// # Panics
+/// When there are not as many of both, they have other shapes, or hold something else.
+pub fn transpose(x: Matrices, accumulate: bool, y: Matrices) -> Launch {
+    let (from, to) = (x.first, y.first);
+    assert_eq!((from.rows, from.cols, x.count), (to.cols, to.rows, y.count), "transpose: shapes");
+    assert_eq!([from.element, to.element], [Element::F32; 2], "transpose: elements");
+    let arguments = Arguments::new().with_mat(from).with_u32(x.next).with_u32(accumulate.into());
+    let arguments = arguments.with_mat(to).with_u32(y.next);
+    Launch {
+        grid: [from.cols.div_ceil(TILE), from.rows.div_ceil(TILE), x.count],
+        ..Launch::new(&ELEMENTWISE, "transpose", 0, THREADS, arguments)
+    }
 }

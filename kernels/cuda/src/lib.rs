@@ -24,9 +24,12 @@ pub mod optim;
 pub mod peak;
 mod product;
 pub mod random;
+pub mod row;
+pub mod row_product;
 mod share;
 pub mod signature;
 pub mod stitch;
+pub mod transfer;
 pub mod view;
 
 pub use launch::{Arguments, Launch};

@@ -312,7 +312,7 @@ fn summing(kernel: &'static str, rows: u32, arguments: Arguments, loss: Option<L
 }
 
 /// Adds the sum of `count` f64 values at `partials` to the one at `sum`.
-fn add_partials(partials: u64, count: u32, sum: u64) -> Launch {
+pub(crate) fn add_partials(partials: u64, count: u32, sum: u64) -> Launch {
     let arguments = Arguments::new().with_u64(partials).with_u32(count).with_u64(sum);
     Launch::new(&LOSS, "add_partials", 1, THREADS, arguments)
 }

@@ -44,7 +44,17 @@ pub static CROSS: Family = Family {
 pub static ELEMENTWISE: Family = Family {
     name: "elementwise",
     ptx: include_str!("../ptx/elementwise.ptx"),
-    kernels: &["add", "add_scaled", "multiply", "broadcast", "fill", "one_hot", "fold", "fold_dx"],
+    kernels: &[
+        "add",
+        "add_scaled",
+        "multiply",
+        "broadcast",
+        "fill",
+        "one_hot",
+        "fold",
+        "fold_dx",
+        "transpose",
+    ],
 };
 
 /// Look-ups in embedding tables.
@@ -215,11 +225,41 @@ pub static PEAK_HOPPER: Family = Family {
 pub static RANDOM: Family =
     Family { name: "random", ptx: include_str!("../ptx/random.ptx"), kernels: &["dropout"] };
 
+/// What is made of each row by itself.
+pub static ROW: Family = Family {
+    name: "row",
+    ptx: include_str!("../ptx/row.ptx"),
+    kernels: &[
+        "softmax",
+        "softmax_dz",
+        "row_normalise",
+        "row_normalise_dx",
+        "cross_entropy",
+        "mean_square",
+        "bce_residual",
+        "bce_residual_dz",
+    ],
+};
+
+/// Products of vectors with matrices of their samples.
+pub static ROW_PRODUCT: Family = Family {
+    name: "row_product",
+    ptx: include_str!("../ptx/row_product.ptx"),
+    kernels: &["row_product", "row_outer", "row_sums"],
+};
+
 /// Networks side by side that mix.
 pub static STITCH: Family = Family {
     name: "stitch",
     ptx: include_str!("../ptx/stitch.ptx"),
     kernels: &["stitch", "stitch_dweights", "finish_stitch_dweights"],
+};
+
+/// Transfer between scenarios.
+pub static TRANSFER: Family = Family {
+    name: "transfer",
+    ptx: include_str!("../ptx/transfer.ptx"),
+    kernels: &["transfer_mixture", "transfer_mixture_dq", "transfer_mixture_dexperts", "gradient_conflict"],
 };
 
 /// All families.
@@ -243,5 +283,8 @@ pub static FAMILIES: &[&Family] = &[
     &PEAK,
     &PEAK_HOPPER,
     &RANDOM,
+    &ROW,
+    &ROW_PRODUCT,
     &STITCH,
+    &TRANSFER,
 ];

@@ -69,6 +69,13 @@ fn slopes_are_learnt_and_scores_fused() {
 }
 
 #[test]
+fn samples_have_matrices_and_rows_are_taken_by_themselves() {
+    check("row_");
+    check("softmax");
+    check("transfer_mixture");
+}
+
+#[test]
 fn adam_moves() {
     check("adam");
 }

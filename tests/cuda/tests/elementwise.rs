@@ -93,6 +93,37 @@ proptest! {
     }
 }
 
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(16))]
+
+    #[test]
+    fn matrices_the_other_way_round(
+        rows in 0usize..70, cols in 0usize..70, count in 0usize..3, pad in 0usize..3, accumulate: bool, seed: u64,
+    ) {
+        let mut gpu = Gpu::with_order(seed);
+        let (from, to) = (Window::whole(count, rows * cols + pad), Window::whole(count, rows * cols));
+        let (all, before) = (from.values(seed, 1.0), to.values(seed ^ 1, 1.0));
+        let matrices = |window: Window, mat: DeviceMat, rows: usize, cols: usize| {
+            let first = DeviceMat::new(mat.address, rows as u32, cols as u32);
+            elementwise::Matrices { first, count: count as u32, next: window.cols as u32 }
+        };
+        let (x, y) = (from.upload(&mut gpu, &all), to.upload(&mut gpu, &before));
+        let (x, of_y) = (matrices(from, x, rows, cols), matrices(to, y, cols, rows));
+        gpu.launch(&elementwise::transpose(x, accumulate, of_y));
+        let mut expected = before.clone();
+        for (m, r, c) in places(count, rows, cols) {
+            let (value, to) = (all[m * from.cols + r * cols + c], &mut expected[m * to.cols + c * rows + r]);
+            *to = if accumulate { *to + value } else { value };
+        }
+        prop_assert_eq!(first_difference(&gpu.download_mat(y), &expected), None);
+    }
+}
+
+/// Every place of `count` matrices: matrix, row, column.
+fn places(count: usize, rows: usize, cols: usize) -> impl Iterator<Item = (usize, usize, usize)> {
+    (0..count).flat_map(move |m| (0..rows).flat_map(move |r| (0..cols).map(move |c| (m, r, c))))
+}
+
 #[test]
 fn an_operand_may_be_the_output() {
     let mut gpu = Gpu::new();

@@ -1,6 +1,6 @@
 //! Kernels of single layers that move more than they multiply: gates over parts of a bank, vectors that score themselves,
-//! amplitudes, learnt slopes, cross layers with a vector, interactions of fields, cross-stitch units. Each on its own, a row
-//! of the output being one of the input.
+//! amplitudes, learnt slopes, cross layers with a vector, interactions of fields, cross-stitch units, matrices by sample,
+//! probabilities of rows. Each on its own, a row of the output being one of the input.
 
 use super::Size;
 use super::case::{Case, Prepared, Shape, Work};
@@ -13,8 +13,12 @@ use manygate_cuda::cross::cross_vector;
 use manygate_cuda::device::DeviceError;
 use manygate_cuda::gate::{DeviceSeen, gate_combine_seen, seen_to_bytes, self_scored};
 use manygate_cuda::interaction::{bi_interaction, bi_interaction_de, pair_products, pair_products_de};
+use manygate_cuda::row::{row_normalise, softmax};
+use manygate_cuda::row_product::{Start, Vectors, row_outer, row_product};
 use manygate_cuda::stitch::{Weights, stitch};
+use manygate_cuda::transfer::{Experts, transfer_mixture};
 use manygate_cuda::{DeviceMat, Element, Launch, Precision};
+use manygate_kernels::activation::Activation;
 use manygate_kernels::amplitude::{Amplitude, Pruning};
 use manygate_kernels::gate::Seen;
 
@@ -25,20 +29,24 @@ const GATES: u32 = 3;
 const EXPERTS: u32 = 2 * GATES + 2;
 /// Networks that are stitched.
 const NETWORKS: u32 = 3;
+/// Classes of a softmax.
+const CLASSES: u32 = 10;
+/// Scenarios whose experts are mixed.
+const SCENARIOS: u32 = 5;
 /// Width of a field.
 const FIELD: u32 = 16;
 
 /// All cases.
 pub(super) fn cases(size: Size) -> Vec<Case> {
     let [Layers { batch: rows, width, .. }, _] = Layers::all(size);
-    let (units, fields) = match size {
-        Size::Full => (512, 26),
-        Size::Small => (20, 5),
+    let (units, fields, side) = match size {
+        Size::Full => (512, 26, 64),
+        Size::Small => (20, 5, 6),
     };
     let elements = [(Precision::F32, Element::F32), (Precision::Bf16, Element::Bf16)];
     let pairs = fields * (fields - 1) / 2;
     let (of_units, of_fields) = ([("units", units), ("width", 1)], [("fields", fields), ("width", FIELD)]);
-    let e = fields * FIELD;
+    let (e, of_matrix, matrix) = (fields * FIELD, [("out", side), ("in", side)], side * side + 2 * side);
     let of_elements = elements.into_iter().flat_map(|(precision, element)| {
         let layer = Layer { rows, precision, element };
         [
@@ -65,6 +73,17 @@ pub(super) fn cases(size: Size) -> Vec<Case> {
             layer.case("pair_products", e + pairs, of_fields, products_of_pairs),
             layer.case("pair_products_de", 2 * e + pairs, of_fields, products_of_pairs_de),
             layer.case("stitch", NETWORKS * units, [("networks", NETWORKS), ("width", units / 2)], stitched),
+            layer.case("row_product", matrix, of_matrix, multiplied),
+            layer.case("row_product_transposed", matrix, of_matrix, multiplied_transposed),
+            layer.case("row_outer", matrix, of_matrix, multiplied_dweights),
+            layer.case("softmax", 2 * CLASSES, [("classes", CLASSES), ("width", 1)], probable),
+            layer.case("row_normalise", 2 * units, of_units, normalised),
+            layer.case(
+                "transfer_mixture",
+                SCENARIOS + (SCENARIOS + 1) * side,
+                [("scenarios", SCENARIOS), ("width", side)],
+                transferred,
+            ),
         ]
     });
     of_elements.collect()
@@ -362,6 +381,89 @@ fn stitched(layer: Layer, networks: u32, units: u32, bench: &mut Workbench) -> R
             (0..networks).map(|j| f64::from(weights.at(t, j)) * x[j as usize * units as usize + u]).sum()
         };
         (0..x.len()).map(unit).collect()
+    };
+    Ok(Made { launch, found, expected: Box::new(expected) })
+}
+
+/// A matrix `[out, inner]` for each row.
+fn multiplied(layer: Layer, out: u32, inner: u32, bench: &mut Workbench) -> Result<Made, DeviceError> {
+    let (x, weight) = (layer.random(bench, inner)?, layer.random(bench, out * inner)?);
+    let found = layer.mat(bench, out)?;
+    let act = Activation::Identity;
+    let launch = row_product(x.mat, weight.mat, Vectors::ONE, false, Start::Zero, act, found);
+    let expected = move |row| {
+        let x = x.row(row);
+        weight.row(row).chunks(inner as usize).map(|weight| dot(weight, &x)).collect()
+    };
+    Ok(Made { launch, found, expected: Box::new(expected) })
+}
+
+fn multiplied_transposed(
+    layer: Layer,
+    out: u32,
+    inner: u32,
+    bench: &mut Workbench,
+) -> Result<Made, DeviceError> {
+    let (x, weight) = (layer.random(bench, out)?, layer.random(bench, out * inner)?);
+    let found = layer.mat(bench, inner)?;
+    let act = Activation::Identity;
+    let launch = row_product(x.mat, weight.mat, Vectors::ONE, true, Start::Zero, act, found);
+    let expected = move |row| {
+        let (x, weight) = (x.row(row), weight.row(row));
+        let column =
+            |col: usize| weight.iter().skip(col).step_by(inner as usize).copied().collect::<Vec<_>>();
+        (0..inner as usize).map(|col| dot(&column(col), &x)).collect()
+    };
+    Ok(Made { launch, found, expected: Box::new(expected) })
+}
+
+fn multiplied_dweights(
+    layer: Layer,
+    out: u32,
+    inner: u32,
+    bench: &mut Workbench,
+) -> Result<Made, DeviceError> {
+    let (dy, x, found) =
+        (layer.random(bench, out)?, layer.random(bench, inner)?, layer.mat(bench, out * inner)?);
+    let launch = row_outer(dy.mat, x.mat, Vectors::ONE, false, found);
+    let expected = move |row| {
+        let x = x.row(row);
+        dy.row(row).into_iter().flat_map(|dy| x.iter().map(move |x| dy * x).collect::<Vec<_>>()).collect()
+    };
+    Ok(Made { launch, found, expected: Box::new(expected) })
+}
+
+fn probable(layer: Layer, classes: u32, _: u32, bench: &mut Workbench) -> Result<Made, DeviceError> {
+    let (z, found) = (layer.random(bench, classes)?, layer.mat(bench, classes)?);
+    let launch = softmax(z.mat, found);
+    let expected = move |row| gate(1, &z.row(row), &vec![0.0; classes as usize]).0;
+    Ok(Made { launch, found, expected: Box::new(expected) })
+}
+
+fn normalised(layer: Layer, units: u32, _: u32, bench: &mut Workbench) -> Result<Made, DeviceError> {
+    let (x, found) = (layer.random(bench, units)?, layer.mat(bench, units)?);
+    let launch = row_normalise(1e-12, x.mat, found);
+    let expected = move |row| {
+        let x = x.row(row);
+        let length = dot(&x, &x).sqrt();
+        x.iter().map(|x| x / length).collect()
+    };
+    Ok(Made { launch, found, expected: Box::new(expected) })
+}
+
+/// Rows of all scenarios in turn.
+fn transferred(layer: Layer, scenarios: u32, width: u32, bench: &mut Workbench) -> Result<Made, DeviceError> {
+    let own = layer.random(bench, scenarios * width)?;
+    let others = layer.random(bench, scenarios * width)?;
+    let (q, found) = (bench.random(layer.rows, scenarios, Element::F32, 1.0)?, layer.mat(bench, width)?);
+    let scenario = bench.upload_u32((0..layer.rows).map(|row| row % scenarios))?;
+    let launch =
+        transfer_mixture(q.mat, Experts { own: own.mat, others: others.mat, scenario, scenarios }, found);
+    let expected = move |row: u32| {
+        let (q, own, others) = (q.row(row), own.row(row), others.row(row));
+        let expert = |p: usize| if p as u32 == row % scenarios { &own } else { &others };
+        let unit = |i: usize| q.iter().enumerate().map(|(p, q)| q * expert(p)[p * width as usize + i]).sum();
+        (0..width as usize).map(unit).collect()
     };
     Ok(Made { launch, found, expected: Box::new(expected) })
 }

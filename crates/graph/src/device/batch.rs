@@ -71,9 +71,9 @@ pub struct DeviceBatch {
     pub bags: Vec<DeviceBag>,
     /// Of the scenarios, u32 `[rows]`.
     pub scenario: u64,
-    /// For a plan that [reads rows by scenario](Plan::orders_rows): of what [`scenario_starts`] makes.
+    /// Of what [`scenario_starts`] makes of the numbers of rows of the scenarios, whether or not they stand in this order.
     pub scenario_starts: u64,
-    /// For such a plan: of the caller's row of each row, u32 `[rows]`.
+    /// For a plan that [reads rows by scenario](Plan::orders_rows): of the caller's row of each row, u32 `[rows]`.
     pub caller_rows: u64,
     /// Of the numbers, f32 `[rows, width]`.
     pub dense: u64,
@@ -124,10 +124,7 @@ impl BatchLayout {
                 })
                 .collect(),
             scenario: place(if reads.scenarios.is_some() { rows } else { 0 }, 4),
-            scenario_starts: place(
-                if plan.orders_rows() { 2 * (reads.scenarios.unwrap_or(0) + 1) } else { 0 },
-                4,
-            ),
+            scenario_starts: place(reads.scenarios.map_or(0, |scenarios| 2 * (scenarios + 1)), 4),
             caller_rows: place(if plan.orders_rows() { rows } else { 0 }, 4),
             dense: place(rows * dense_width, 4),
             labels: (0..reads.labels).map(|_| place(rows, 4)).collect(),
@@ -194,13 +191,13 @@ impl BatchLayout {
             write(block, to.ids, bag.ids.iter().map(|id| id.to_le_bytes()));
             write(block, to.count, [bag.ids.len() as u32].map(u32::to_le_bytes));
         }
-        if plan.reads.scenarios.is_some() {
+        if let Some(scenarios) = plan.reads.scenarios {
             write(block, at.scenario, batch.scenario.iter().map(|scenario| scenario.to_le_bytes()));
+            let mut counts = vec![0; scenarios];
+            batch.scenario.iter().for_each(|&scenario| counts[scenario as usize] += 1);
+            write(block, at.scenario_starts, scenario_starts(&counts).into_iter().map(u32::to_le_bytes));
         }
         if plan.orders_rows() {
-            let scenarios = plan.reads.scenarios.unwrap_or(0);
-            let counts: Vec<u32> = (0..scenarios).map(|s| batch.rows_of_scenario(s).len() as u32).collect();
-            write(block, at.scenario_starts, scenario_starts(&counts).into_iter().map(u32::to_le_bytes));
             let caller_rows = (0..batch.rows).map(|row| draws.caller_row(row) as u32);
             write(block, at.caller_rows, caller_rows.map(u32::to_le_bytes));
         }

@@ -102,7 +102,7 @@ impl<'a> Places<'a> {
         let (plain, Place::Param { offset, .. }) = (self.at(place, 0, Element::F32), place) else {
             return self.at(place, 0, Element::F32);
         };
-        if element == Element::F32 {
+        if element == Element::F32 || plain.cols == 1 {
             return plain;
         }
         let before = plan_matrices(self.plan).take_while(|(at, ..)| *at < offset);

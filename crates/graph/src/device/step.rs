@@ -105,9 +105,11 @@ impl<'a> DeviceStep<'a> {
         self.places.of(self.inputs[i], saved(self.step.inputs[i]))
     }
 
-    /// Input `i`, a parameter, as it is multiplied by what is stored as `element`.
-    pub fn weight(&self, i: usize, element: Element) -> DeviceMat {
-        self.places.weight(self.step.inputs[i], element)
+    /// Input `i`, a weight, as it is multiplied by what is stored as `element`: a parameter has a copy, and one of what was
+    /// computed is made at `scratch`, which takes [`copy_bytes`](super::copy_bytes).
+    pub fn weight(&mut self, i: usize, element: Element, scratch: u64) -> DeviceMat {
+        let weight = self.places.weight(self.step.inputs[i], element);
+        self.copied(weight, element, scratch)
     }
 
     /// The output; backward only where [`Op::saved`](crate::Op::saved) asked for it.
@@ -139,12 +141,32 @@ impl<'a> DeviceStep<'a> {
     /// `mat` as it is multiplied by what is stored as `element`: itself, or a copy at the start of scratch, which takes
     /// [`copy_bytes`](super::copy_bytes).
     pub fn stored_as(&mut self, element: Element, mat: DeviceMat) -> DeviceMat {
+        self.copied(mat, element, self.scratch())
+    }
+
+    fn copied(&mut self, mat: DeviceMat, element: Element, address: u64) -> DeviceMat {
         if mat.element == element {
             return mat;
         }
-        let copy = DeviceMat { address: self.scratch(), stride: copy_stride(mat.cols), element, ..mat };
+        let copy = DeviceMat { address, stride: copy_stride(mat.cols), element, ..mat };
         self.launch(elementwise::copy_columns(mat, false, copy));
         copy
+    }
+
+    /// Lets `make` launch what writes a gradient: to where it goes, or, where it is added to what is there, to the memory at
+    /// `scratch` first, which takes [`copy_bytes`](super::copy_bytes).
+    pub fn put_gradient(
+        &mut self,
+        DeviceGradient { to, accumulate, .. }: DeviceGradient,
+        scratch: u64,
+        make: impl FnOnce(&mut Self, DeviceMat),
+    ) {
+        if !accumulate {
+            return make(self, to);
+        }
+        let own = DeviceMat { address: scratch, stride: copy_stride(to.cols), ..to };
+        make(self, own);
+        self.launch(elementwise::copy_columns(own, true, to));
     }
 
     /// Whether the gradient of the output is already multiplied by the slope of the op's own activation.

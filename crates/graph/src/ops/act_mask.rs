@@ -5,11 +5,13 @@
 //! Backward: `dv = dy ⊙ φ'(z)`.
 
 use crate::check::Case;
+use crate::device::{DeviceOp, DeviceStep, Halves};
 use crate::growth::Growth;
 use crate::op::{Backward, Forward, Matrix, Op, Saved};
 use crate::reach;
 use crate::shape::{Shape, Space};
 use manygate_core::Batch;
+use manygate_cuda::{activation as cuda, elementwise};
 use manygate_kernels::activation::Activation;
 
 /// A product with a slope, see the [module](self). Inputs: v, h.
@@ -68,6 +70,10 @@ impl Op for ActMask {
         growth.same_columns(inputs, [0, 1]);
     }
 
+    fn on_device(&self) -> Option<&dyn DeviceOp> {
+        Some(self)
+    }
+
     fn forward(&self, tile: &mut Forward<'_>) {
         let (v, h, mut y) = (tile.input(0), tile.input(1), tile.take_output());
         for r in 0..v.rows() {
@@ -90,6 +96,29 @@ impl Op for ActMask {
         let slopes = h.data.iter().map(|&h| f64::from(self.slope(h as f32).unwrap_or(0.0)));
         y.data.iter_mut().zip(slopes).for_each(|(v, slope)| *v *= slope);
         y
+    }
+}
+
+impl DeviceOp for ActMask {
+    fn halves(&self) -> Halves {
+        Halves::ALL
+    }
+
+    fn forward(&self, step: &mut DeviceStep<'_>) {
+        let (v, h, y) = (step.input(0), step.input(1), step.output());
+        step.launch(cuda::activation_dx_to(self.activation, h, v, false, y));
+    }
+
+    fn backward(&self, step: &mut DeviceStep<'_>) {
+        let (h, dy) = (step.input(1), step.output_gradient());
+        if let Some(dv) = step.take_gradient(0) {
+            step.launch(cuda::activation_dx_to(self.activation, h, dy, dv.accumulate, dv.to));
+        }
+        if let Some(dh) = step.take_gradient(1)
+            && !dh.accumulate
+        {
+            step.launch(elementwise::fill(0.0, dh.to));
+        }
     }
 }
 

@@ -4,9 +4,11 @@
 //! Backward: `dx_g` the first n columns of `dy_g`, `dm = Σ` of the others, over groups and samples.
 
 use crate::check::Case;
+use crate::device::{Capacity, DeviceOp, DeviceStep, Halves};
 use crate::op::{Backward, Forward, Matrix, Op, Saved};
 use crate::shape::{Shape, Space};
 use manygate_core::Batch;
+use manygate_cuda::{DeviceMat, elementwise, gemm};
 
 /// A vector beside groups, see the [module](self). Inputs: x, the matrix that has m.
 #[derive(Clone, Debug)]
@@ -62,6 +64,10 @@ impl Op for AttachRow {
         }
     }
 
+    fn on_device(&self) -> Option<&dyn DeviceOp> {
+        Some(self)
+    }
+
     fn forward(&self, tile: &mut Forward<'_>) {
         let (x, m, mut y) = (tile.input(0), tile.input(1).row(self.row), tile.take_output());
         let n = x.cols() / self.groups;
@@ -99,6 +105,62 @@ impl Op for AttachRow {
         let own = &m.data[self.row * m.cols..(self.row + 1) * m.cols];
         let data = x.data.chunks_exact(n).flat_map(|x| x.iter().chain(own)).copied().collect();
         Matrix { rows: x.rows, cols: x.cols + self.groups * m.cols, data }
+    }
+}
+
+impl DeviceOp for AttachRow {
+    fn halves(&self) -> Halves {
+        Halves::ALL
+    }
+
+    fn scratch(&self, capacity: &Capacity, _inputs: &[Shape]) -> u64 {
+        4 * gemm::column_sums_scratch(capacity.rows as u32, self.cols as u32) as u64
+    }
+
+    fn forward(&self, step: &mut DeviceStep<'_>) {
+        let (x, m) = (step.input(0), self.row_of(step.input(1)));
+        for (x, [of_x, of_m]) in self.groups_of(x).zip(self.parts(step.output())) {
+            step.launch(elementwise::copy_columns(x, false, of_x));
+            step.launch(elementwise::broadcast(m, of_m));
+        }
+    }
+
+    fn backward(&self, step: &mut DeviceStep<'_>) {
+        let (dy, scratch) = (step.output_gradient(), step.scratch());
+        if let Some(dx) = step.take_gradient(0) {
+            for (dx_g, [dy_g, _]) in self.groups_of(dx.to).zip(self.parts(dy)) {
+                step.launch(elementwise::copy_columns(dy_g, dx.accumulate, dx_g));
+            }
+        }
+        if let Some(dm) = step.take_gradient(1) {
+            if !dm.accumulate {
+                step.launch(elementwise::fill(0.0, dm.to));
+            }
+            let to = self.row_of(dm.to).address;
+            for [_, dy_g] in self.parts(dy) {
+                step.launch_all(gemm::column_sums(dy_g, true, to, scratch));
+            }
+        }
+    }
+}
+
+impl AttachRow {
+    /// m, or its gradient, as one row.
+    fn row_of(&self, m: DeviceMat) -> DeviceMat {
+        DeviceMat::new(m.address + 4 * self.row as u64 * u64::from(m.stride), 1, m.cols)
+    }
+
+    /// The columns of each group.
+    fn groups_of(&self, x: DeviceMat) -> impl Iterator<Item = DeviceMat> {
+        let groups = self.groups as u32;
+        let n = x.cols / groups;
+        (0..groups).map(move |g| x.columns(g * n, n))
+    }
+
+    /// By group of y, or of its gradient: what is of x, and what is of m.
+    fn parts(&self, y: DeviceMat) -> impl Iterator<Item = [DeviceMat; 2]> {
+        let cols = self.cols as u32;
+        self.groups_of(y).map(move |y| [y.columns(0, y.cols - cols), y.columns(y.cols - cols, cols)])
     }
 }
 

@@ -3,9 +3,11 @@
 //! z, y `[batch, 1]`. Backward: `dz = dy σ(z) (1 − σ(z)) / B`.
 
 use crate::check::Case;
+use crate::device::{DeviceOp, DeviceStep};
 use crate::op::{Backward, Forward, Matrix, Op, Reads, Saved};
 use crate::shape::{Shape, Space};
 use manygate_core::Batch;
+use manygate_cuda::row as cuda;
 
 /// A loss's gradient as a value, see the [module](self). Input: the logit.
 #[derive(Clone, Debug)]
@@ -44,6 +46,10 @@ impl Op for BceResidual {
         Reads { labels: self.task + 1, ..Reads::default() }
     }
 
+    fn on_device(&self) -> Option<&dyn DeviceOp> {
+        Some(self)
+    }
+
     fn forward(&self, tile: &mut Forward<'_>) {
         let labels = &tile.at.batch.labels[self.task][tile.at.range()];
         let rows = tile.at.facts.rows as f32;
@@ -69,6 +75,20 @@ impl Op for BceResidual {
             *z = (1.0 / (1.0 + (-*z).exp()) - f64::from(label)) / batch.rows as f64;
         }
         y
+    }
+}
+
+impl DeviceOp for BceResidual {
+    fn forward(&self, step: &mut DeviceStep<'_>) {
+        let labels = step.batch().labels[self.task];
+        step.launch(cuda::bce_residual(step.input(0), labels, step.output()));
+    }
+
+    fn backward(&self, step: &mut DeviceStep<'_>) {
+        let (z, dy) = (step.input(0), step.output_gradient());
+        if let Some(dz) = step.take_gradient(0) {
+            step.launch(cuda::bce_residual_dz(z, dy, dz.accumulate, dz.to));
+        }
     }
 }
 

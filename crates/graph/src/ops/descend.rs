@@ -3,11 +3,13 @@
 //! W and G are of one shape and exist once. Backward: `dW = dW'`, `dG = −rate · dW'`.
 
 use crate::check::Case;
+use crate::device::{DeviceOp, DeviceStep};
 use crate::growth::{Axis, Growth};
 use crate::op::{Backward, Forward, Matrix, Op, Saved};
 use crate::reach;
 use crate::shape::{Shape, Space};
 use manygate_core::Batch;
+use manygate_cuda::elementwise as cuda;
 
 /// A step, see the [module](self). Inputs: W, G.
 #[derive(Clone, Debug)]
@@ -48,6 +50,10 @@ impl Op for Descend {
         growth.vanish((Axis::OutColumns, 0), (Axis::Columns(0), 0), inputs[0].cols);
     }
 
+    fn on_device(&self) -> Option<&dyn DeviceOp> {
+        Some(self)
+    }
+
     fn forward(&self, tile: &mut Forward<'_>) {
         let (w, g) = (tile.input(0).contiguous(), tile.input(1).contiguous());
         let to = tile.take_output().into_contiguous();
@@ -68,6 +74,21 @@ impl Op for Descend {
         let mut y = inputs[0].clone();
         y.data.iter_mut().zip(&inputs[1].data).for_each(|(w, g)| *w -= f64::from(self.rate) * g);
         y
+    }
+}
+
+impl DeviceOp for Descend {
+    fn forward(&self, step: &mut DeviceStep<'_>) {
+        let (w, g, y) = (step.input(0), step.input(1), step.output());
+        step.launch(cuda::add_scaled(w, -self.rate, g, y));
+    }
+
+    fn backward(&self, step: &mut DeviceStep<'_>) {
+        let dy = step.output_gradient();
+        for (i, factor) in [(0, 1.0), (1, -self.rate)] {
+            let Some(gradient) = step.take_gradient(i) else { continue };
+            step.launch(cuda::scale(factor, dy, gradient.accumulate, gradient.to));
+        }
     }
 }
 

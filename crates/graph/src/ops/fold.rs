@@ -162,13 +162,20 @@ impl Op for Fold {
     }
 }
 
-/// All scenarios are computed: those without rows cost little, nobody reads them, and their gradients are 0.
+impl Fold {
+    /// Where a device finds which scenarios have rows.
+    fn starts(&self, step: &DeviceStep<'_>) -> Option<u64> {
+        (!self.all).then_some(step.batch().scenario_starts)
+    }
+}
+
 impl DeviceOp for Fold {
     fn forward(&self, step: &mut DeviceStep<'_>) {
         let (shared, own, to) = (step.input(0), step.input(1), step.output());
         let (is_product, scenarios) = (self.kind == Kind::Product, self.scenarios as u32);
         let len = shared.rows * shared.cols;
-        step.launch(cuda::fold(shared.address, own.address, is_product, scenarios, len, to.address));
+        let (shared, own, to, starts) = (shared.address, own.address, to.address, self.starts(step));
+        step.launch(cuda::fold(shared, own, is_product, starts, scenarios, len, to));
     }
 
     fn backward(&self, step: &mut DeviceStep<'_>) {
@@ -180,7 +187,8 @@ impl DeviceOp for Fold {
             let gradient = step.take_gradient(i);
             gradient.map(|gradient| (gradient.to.address, gradient.accumulate))
         });
-        step.launch(cuda::fold_dx(shared, own, dy.address, is_product, scenarios, len, d_shared, d_own));
+        let (dy, starts) = (dy.address, self.starts(step));
+        step.launch(cuda::fold_dx(shared, own, dy, is_product, starts, scenarios, len, d_shared, d_own));
     }
 }
 

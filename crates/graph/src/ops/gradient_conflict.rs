@@ -10,10 +10,13 @@
 //! `dc_j += a_dj dP + da (g_d − 2 a_dj c_j) / n`. With a fixed basis no gradient flows through c_j.
 
 use crate::check::Case;
+use crate::device::{Capacity, DeviceOp, DeviceStep};
 use crate::graph::{Graph, LossId, LossPart, Over, Value};
 use crate::op::{Backward, Facts, Forward, Matrix, Op, Reads, Saved};
 use crate::shape::{Shape, Space};
 use manygate_core::Batch;
+use manygate_cuda::elementwise;
+use manygate_cuda::transfer::{self as cuda, Conflict, Present};
 use manygate_kernels::Mat;
 
 /// The conflict of gradients, see the [module](self). Input: g.
@@ -89,6 +92,10 @@ impl Op for GradientConflict {
         3 * inputs[0].len()
     }
 
+    fn on_device(&self) -> Option<&dyn DeviceOp> {
+        Some(self)
+    }
+
     fn forward(&self, tile: &mut Forward<'_>) {
         let g = tile.input(0);
         let len = g.rows() * g.cols();
@@ -145,6 +152,33 @@ impl Op for GradientConflict {
             basis.push(rest);
         }
         terms
+    }
+}
+
+impl DeviceOp for GradientConflict {
+    fn scratch(&self, _capacity: &Capacity, inputs: &[Shape]) -> u64 {
+        cuda::gradient_conflict_scratch(inputs[0].rows as u32, inputs[0].cols as u32)
+    }
+
+    fn forward(&self, step: &mut DeviceStep<'_>) {
+        self.launch(step, Conflict::Loss(step.loss_sum(self.loss)));
+    }
+
+    fn backward(&self, step: &mut DeviceStep<'_>) {
+        if let Some(dg) = step.take_gradient(0) {
+            if !dg.accumulate {
+                step.launch(elementwise::fill(0.0, dg.to));
+            }
+            self.launch(step, Conflict::Gradient { scale: step.scale(self.loss), dg: dg.to });
+        }
+    }
+}
+
+impl GradientConflict {
+    fn launch(&self, step: &mut DeviceStep<'_>, what: Conflict) {
+        let present = Present { scenario: step.batch().scenario, rows: step.batch().rows };
+        let (g, scratch) = (step.input(0), step.scratch());
+        step.launch(cuda::gradient_conflict(g, present, self.basis_fixed, what, scratch));
     }
 }
 

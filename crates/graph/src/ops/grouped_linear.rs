@@ -224,14 +224,14 @@ impl DeviceOp for GroupedLinear {
         let (rows, inner) = (capacity.rows, inputs[0].cols / self.groups);
         let layers = Layers::new(0, self.weights(), self.groups, false);
         let dw = linear_dw_by_scenario_scratch(rows as u32, inner as u32, self.out as u32, layers);
-        copy_bytes(rows, self.cols()) + 4 * dw as u64
+        copy_bytes(rows, self.cols()) + copy_bytes(inputs[1].rows, inputs[1].cols).max(4 * dw as u64)
     }
 
     fn forward(&self, step: &mut DeviceStep<'_>) {
         let bias = if self.bias { step.input(2).address } else { 0 };
         let (x, y, heads) =
             (step.input(0), step.output(), Heads::one(self.out as u32, bias, self.activation));
-        let (precision, weights) = (step.precision(x.element), step.weight(1, x.element));
+        let (precision, weights) = (step.precision(x.element), step.weight(1, x.element, step.scratch()));
         step.launch(linear_by_scenario(precision, self.layers(step), x, weights, &heads, y));
     }
 
@@ -251,7 +251,8 @@ impl DeviceOp for GroupedLinear {
             step.launch_all(column_sums_by_scenario(layers, db, scratch));
         }
         if let Some(dx) = step.take_gradient(0) {
-            let (weights, add, to) = (step.weight(1, x.element), dx.accumulate, dx.to);
+            // What was summed up there is not needed any more.
+            let (weights, add, to) = (step.weight(1, x.element, scratch), dx.accumulate, dx.to);
             step.launch(linear_dx_by_scenario(precision, layers, dy, weights, add, dx.mask, to));
         }
     }

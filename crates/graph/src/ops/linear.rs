@@ -343,7 +343,8 @@ impl DeviceOp for Linear {
         let (rows, inner) = (capacity.rows_in(inputs[0].space), inputs[0].cols / self.groups);
         let layers = Layers::new(0, self.weights(), self.groups, true);
         let dw = linear_dw_by_scenario_scratch(rows as u32, inner as u32, self.out() as u32, layers);
-        copy_bytes(rows, self.groups * self.out()) + 4 * dw as u64
+        copy_bytes(rows, self.groups * self.out())
+            + copy_bytes(inputs[1].rows, inputs[1].cols).max(4 * dw as u64)
     }
 
     fn forward(&self, step: &mut DeviceStep<'_>) {
@@ -351,7 +352,7 @@ impl DeviceOp for Linear {
         let heads: Vec<Head> = self.segments.iter().map(head).collect();
         let bias = if self.biased() > 0 { step.input(2).address } else { 0 };
         let (x, y, heads) = (step.input(0), step.output(), Heads::new(bias, &heads));
-        let (precision, weight) = (step.precision(x.element), step.weight(1, x.element));
+        let (precision, weight) = (step.precision(x.element), step.weight(1, x.element, step.scratch()));
         step.launch(linear_by_scenario(precision, self.layers(step), x, weight, &heads, y));
     }
 
@@ -376,7 +377,8 @@ impl DeviceOp for Linear {
             step.launch_all(column_sums_by_scenario(layers, db, scratch));
         }
         if let Some(dx) = step.take_gradient(0) {
-            let weight = step.weight(1, x.element);
+            // What was summed up there is not needed any more.
+            let weight = step.weight(1, x.element, scratch);
             let (add, to) = (dx.accumulate, dx.to);
             step.launch(linear_dx_by_scenario(precision, layers, dy, weight, add, dx.mask, to));
         }

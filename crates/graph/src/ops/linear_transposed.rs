@@ -3,11 +3,14 @@
 //! x `[batch, out]` or a matrix that exists once, W `[out, in]`, y `[batch, in]`. Backward: `dW = xᵀ dy`, `dx = dy Wᵀ`.
 
 use crate::check::Case;
+use crate::device::{Capacity, DeviceOp, DeviceStep, Halves, copy_bytes};
 use crate::growth::{Axis, Growth};
 use crate::op::{Backward, Forward, Matrix, Op, Pack, Saved};
 use crate::reach;
 use crate::shape::{Shape, Space};
 use manygate_core::Batch;
+use manygate_cuda::gemm::{self as cuda, Heads};
+use manygate_kernels::activation::Activation;
 use manygate_kernels::gemm::{self, Packed};
 
 /// A product with a transposed weight, see the [module](self). Inputs: x, W.
@@ -74,6 +77,10 @@ impl Op for LinearTransposed {
         }
     }
 
+    fn on_device(&self) -> Option<&dyn DeviceOp> {
+        Some(self)
+    }
+
     fn forward(&self, tile: &mut Forward<'_>) {
         let (x, w, y) = (tile.input(0), tile.input(1), tile.take_output());
         let weight = Packed::new(tile.packed(0), self.out, w.cols());
@@ -101,6 +108,50 @@ impl Op for LinearTransposed {
         }
         y
     }
+}
+
+impl DeviceOp for LinearTransposed {
+    fn halves(&self) -> Halves {
+        Halves { inputs: 0b1, output: true }
+    }
+
+    fn scratch(&self, capacity: &Capacity, inputs: &[Shape]) -> u64 {
+        let [x, w] = [inputs[0], inputs[1]];
+        let rows = if x.space == Space::Once { x.rows } else { capacity.rows_in(x.space) };
+        let dw = cuda::linear_dw_scratch(rows as u32, w.cols as u32, w.rows as u32, 1);
+        let own = copy_bytes(rows, x.cols).max(4 * dw as u64);
+        copies(rows, w.rows, w.cols) + own
+    }
+
+    fn forward(&self, step: &mut DeviceStep<'_>) {
+        let (x, y) = (step.input(0), step.output());
+        let precision = step.precision(x.element);
+        let weight = step.weight(1, x.element, step.scratch());
+        step.launch(cuda::linear_dx(precision, x, weight, false, None, y));
+    }
+
+    fn backward(&self, step: &mut DeviceStep<'_>) {
+        let (x, dy) = (step.input(0), step.output_gradient());
+        // Behind a copy of the weight, or of dy, whichever a product needs.
+        let scratch = step.scratch() + copies(x.rows as usize, self.out, dy.cols as usize);
+        if let Some(dx) = step.take_gradient(0) {
+            let precision = step.precision(dy.element);
+            let weight = step.weight(1, dy.element, step.scratch());
+            let heads = Heads::one(self.out as u32, 0, Activation::Identity);
+            step.put_gradient(dx, scratch, |step, to| {
+                step.launch(cuda::linear(precision, dy, weight, &heads, to));
+            });
+        }
+        if let Some(dw) = step.take_gradient(1) {
+            let (precision, dy) = (step.precision(x.element), step.stored_as(x.element, dy));
+            step.launch_all(cuda::linear_dw(precision, x, dy, dw.accumulate, dw.to, None, scratch));
+        }
+    }
+}
+
+/// Bytes of a copy of the weight `[out, cols]`, or of the gradient of the output.
+fn copies(rows: usize, out: usize, cols: usize) -> u64 {
+    copy_bytes(rows.max(out), cols)
 }
 
 /// Instances for the check of every op, see [`check`](crate::check).

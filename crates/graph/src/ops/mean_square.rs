@@ -3,10 +3,13 @@
 //! x `[batch, 1]`. Backward: `dx = 2 scale x`.
 
 use crate::check::Case;
+use crate::device::{Capacity, DeviceOp, DeviceStep};
 use crate::graph::{Graph, LossId, LossPart, Over, Value};
 use crate::op::{Backward, Forward, Matrix, Op, Saved};
 use crate::shape::Shape;
 use manygate_core::Batch;
+use manygate_cuda::loss::LossSum;
+use manygate_cuda::row as cuda;
 
 /// The loss of a square, see the [module](self). Input: x.
 #[derive(Clone, Debug)]
@@ -41,6 +44,10 @@ impl Op for MeanSquare {
         Some(self.loss)
     }
 
+    fn on_device(&self) -> Option<&dyn DeviceOp> {
+        Some(self)
+    }
+
     fn forward(&self, tile: &mut Forward<'_>) {
         let x = tile.input(0);
         let sum: f64 = (0..x.rows()).map(|r| f64::from(x.row(r)[0]).powi(2)).sum();
@@ -57,6 +64,24 @@ impl Op for MeanSquare {
         let mut terms = inputs[0].clone();
         terms.data.iter_mut().for_each(|v| *v *= *v);
         terms
+    }
+}
+
+impl DeviceOp for MeanSquare {
+    fn scratch(&self, capacity: &Capacity, _inputs: &[Shape]) -> u64 {
+        cuda::partials_bytes(capacity.rows as u32, 1)
+    }
+
+    fn forward(&self, step: &mut DeviceStep<'_>) {
+        let sum = LossSum { sum: step.loss_sum(self.loss), partials: step.scratch() };
+        step.launch_all(cuda::mean_square(step.input(0), step.scale(self.loss), None, Some(sum)));
+    }
+
+    fn backward(&self, step: &mut DeviceStep<'_>) {
+        if let Some(dx) = step.take_gradient(0) {
+            let to = Some((dx.to, dx.accumulate));
+            step.launch_all(cuda::mean_square(step.input(0), step.scale(self.loss), to, None));
+        }
     }
 }
 

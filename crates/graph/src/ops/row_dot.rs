@@ -3,9 +3,12 @@
 //! a, b `[batch, n]`, y `[batch, 1]`. Backward: `da = dy b`, `db = dy a`.
 
 use crate::check::Case;
+use crate::device::{DeviceOp, DeviceStep, Halves};
 use crate::op::{Backward, Forward, Matrix, Op, Saved};
 use crate::shape::{Shape, Space};
 use manygate_core::Batch;
+use manygate_cuda::row_product::{Start, Vectors, row_outer, row_product};
+use manygate_kernels::activation::Activation;
 
 /// The inner product of rows, see the [module](self). Inputs: a, b.
 #[derive(Clone, Debug)]
@@ -31,6 +34,10 @@ impl Op for RowDot {
         inputs[0].cols
     }
 
+    fn on_device(&self) -> Option<&dyn DeviceOp> {
+        Some(self)
+    }
+
     fn forward(&self, tile: &mut Forward<'_>) {
         let (a, b, mut y) = (tile.input(0), tile.input(1), tile.take_output());
         for r in 0..a.rows() {
@@ -52,6 +59,27 @@ impl Op for RowDot {
         let mut y = Matrix::zeros(a.rows, 1);
         (0..a.rows).for_each(|r| y.set(r, 0, (0..a.cols).map(|c| a.at(r, c) * b.at(r, c)).sum()));
         y
+    }
+}
+
+/// A row is a matrix of one row: the product is that of b with a.
+impl DeviceOp for RowDot {
+    fn halves(&self) -> Halves {
+        Halves { inputs: 0b11, output: false }
+    }
+
+    fn forward(&self, step: &mut DeviceStep<'_>) {
+        let (a, b, y) = (step.input(0), step.input(1), step.output());
+        step.launch(row_product(b, a, Vectors::ONE, false, Start::Zero, Activation::Identity, y));
+    }
+
+    fn backward(&self, step: &mut DeviceStep<'_>) {
+        let dy = step.output_gradient();
+        for i in 0..2 {
+            let Some(gradient) = step.take_gradient(i) else { continue };
+            let other = step.input(1 - i);
+            step.launch(row_outer(dy, other, Vectors::ONE, gradient.accumulate, gradient.to));
+        }
     }
 }
 

@@ -9,11 +9,14 @@
 //! Backward, dz = dy ⊙ act': `dh_g = Wᵀ dz_g`, `dW = Σ_g dz_g ⊗ h_g`, `db = Σ_g dz_g`.
 
 use crate::check::Case;
+use crate::device::{DeviceOp, DeviceStep, Halves};
 use crate::growth::{Axis, Growth, Span};
 use crate::op::{Backward, Forward, Matrix, Op, Reads, Rowset, Saved, activate_f64};
 use crate::reach;
 use crate::shape::{Shape, Space};
 use manygate_core::Batch;
+use manygate_cuda::activation as activate;
+use manygate_cuda::row_product as cuda;
 use manygate_kernels::activation::{self, Activation};
 use manygate_kernels::row_product::{Start, Vectors, row_outer, row_product, row_sums};
 use std::ops::Range;
@@ -123,6 +126,10 @@ impl Op for RowLinear {
         }
     }
 
+    fn on_device(&self) -> Option<&dyn DeviceOp> {
+        Some(self)
+    }
+
     fn forward(&self, tile: &mut Forward<'_>) {
         let (h, w, mut y) = (tile.input(0), tile.input(1), tile.take_output());
         let start = if self.bias { Start::Bias(tile.input(2)) } else { Start::Zero };
@@ -169,6 +176,49 @@ impl Op for RowLinear {
             y.set(row, c, activate_f64(self.activation, z));
         }
         y
+    }
+}
+
+impl DeviceOp for RowLinear {
+    fn halves(&self) -> Halves {
+        Halves::ALL
+    }
+
+    fn forward(&self, step: &mut DeviceStep<'_>) {
+        let (h, w, y) = (step.input(0), step.input(1), step.output());
+        let start = if self.bias { cuda::Start::Bias(step.input(2)) } else { cuda::Start::Zero };
+        let vectors = self.vectors_on_device(step);
+        step.launch(cuda::row_product(h, w, vectors, self.transposed, start, self.activation, y));
+    }
+
+    fn backward(&self, step: &mut DeviceStep<'_>) {
+        let (h, w, dy) = (step.input(0), step.input(1), step.output_gradient());
+        let vectors = self.vectors_on_device(step);
+        if !step.activation_done() && self.activation != Activation::Identity {
+            step.launch(activate::activation_dx(self.activation, step.output(), dy));
+        }
+        if let Some(dh) = step.take_gradient(0) {
+            let start = if dh.accumulate { cuda::Start::Output } else { cuda::Start::Zero };
+            let act = Activation::Identity;
+            step.launch(cuda::row_product(dy, w, vectors, !self.transposed, start, act, dh.to));
+        }
+        if let Some(dw) = step.take_gradient(1) {
+            let (rows, cols) = if self.transposed { (h, dy) } else { (dy, h) };
+            step.launch(cuda::row_outer(rows, cols, vectors, dw.accumulate, dw.to));
+        }
+        if self.bias
+            && let Some(db) = step.take_gradient(2)
+        {
+            step.launch(cuda::row_sums(dy, vectors, db.accumulate, db.to));
+        }
+    }
+}
+
+impl RowLinear {
+    /// The vectors of h and of y in a batch.
+    fn vectors_on_device(&self, step: &DeviceStep<'_>) -> cuda::Vectors {
+        let offsets = self.bag.map(|bag| step.batch().bags[bag].offsets);
+        cuda::Vectors { groups: self.groups as u32, offsets }
     }
 }
 

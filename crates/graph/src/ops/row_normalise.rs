@@ -3,10 +3,12 @@
 //! x, y `[batch, n]`. Backward: `dx = (dy − y (y · dy)) / |x|`, or `dy / floor` for a row that is shorter.
 
 use crate::check::Case;
+use crate::device::{DeviceOp, DeviceStep, Halves};
 use crate::growth::Growth;
 use crate::op::{Backward, Forward, Matrix, Op, Saved};
 use crate::shape::{Shape, Space};
 use manygate_core::Batch;
+use manygate_cuda::row as cuda;
 
 /// Rows of length 1, see the [module](self). Input: x.
 #[derive(Clone, Debug)]
@@ -47,6 +49,10 @@ impl Op for RowNormalise {
         growth.same_columns(inputs, [0]);
     }
 
+    fn on_device(&self) -> Option<&dyn DeviceOp> {
+        Some(self)
+    }
+
     fn forward(&self, tile: &mut Forward<'_>) {
         let (x, mut y) = (tile.input(0), tile.take_output());
         for r in 0..x.rows() {
@@ -73,6 +79,23 @@ impl Op for RowNormalise {
             row.iter_mut().for_each(|v| *v /= norm);
         }
         y
+    }
+}
+
+impl DeviceOp for RowNormalise {
+    fn halves(&self) -> Halves {
+        Halves::ALL
+    }
+
+    fn forward(&self, step: &mut DeviceStep<'_>) {
+        step.launch(cuda::row_normalise(self.floor, step.input(0), step.output()));
+    }
+
+    fn backward(&self, step: &mut DeviceStep<'_>) {
+        let (x, y, dy) = (step.input(0), step.output(), step.output_gradient());
+        if let Some(dx) = step.take_gradient(0) {
+            step.launch(cuda::row_normalise_dx(self.floor, x, y, dy, dx.accumulate, dx.to));
+        }
     }
 }
 

@@ -3,11 +3,14 @@
 //! x `[batch, n]`, s `[batch, 1]`. Backward: `dx = s dy`, `ds = x · dy`.
 
 use crate::check::Case;
+use crate::device::{DeviceOp, DeviceStep, Halves};
 use crate::growth::{Axis, Growth};
 use crate::op::{Backward, Forward, Matrix, Op, Saved};
 use crate::reach;
 use crate::shape::{Shape, Space};
 use manygate_core::Batch;
+use manygate_cuda::row_product::{Start, Vectors, row_outer, row_product};
+use manygate_kernels::activation::Activation;
 
 /// Rows times numbers, see the [module](self). Inputs: x, s.
 #[derive(Clone, Debug)]
@@ -41,6 +44,10 @@ impl Op for ScaleRows {
         growth.vanish((Axis::OutColumns, 0), (Axis::Columns(0), 0), inputs[0].cols);
     }
 
+    fn on_device(&self) -> Option<&dyn DeviceOp> {
+        Some(self)
+    }
+
     fn forward(&self, tile: &mut Forward<'_>) {
         let (x, s, mut y) = (tile.input(0), tile.input(1), tile.take_output());
         for r in 0..x.rows() {
@@ -65,6 +72,29 @@ impl Op for ScaleRows {
             row.iter_mut().for_each(|v| *v *= s.at(r, 0));
         }
         y
+    }
+}
+
+/// A row is a matrix of one row: the outer product of s and x.
+impl DeviceOp for ScaleRows {
+    fn halves(&self) -> Halves {
+        Halves { inputs: 0b1, output: true }
+    }
+
+    fn forward(&self, step: &mut DeviceStep<'_>) {
+        let (x, s, y) = (step.input(0), step.input(1), step.output());
+        step.launch(row_outer(s, x, Vectors::ONE, false, y));
+    }
+
+    fn backward(&self, step: &mut DeviceStep<'_>) {
+        let (x, s, dy) = (step.input(0), step.input(1), step.output_gradient());
+        if let Some(dx) = step.take_gradient(0) {
+            step.launch(row_outer(s, dy, Vectors::ONE, dx.accumulate, dx.to));
+        }
+        if let Some(ds) = step.take_gradient(1) {
+            let start = if ds.accumulate { Start::Output } else { Start::Zero };
+            step.launch(row_product(x, dy, Vectors::ONE, false, start, Activation::Identity, ds.to));
+        }
     }
 }
 

@@ -5,10 +5,13 @@
 
 use super::softmax::{softmax, softmax_f64};
 use crate::check::Case;
+use crate::device::{Capacity, DeviceOp, DeviceStep, copy_bytes};
 use crate::graph::{Graph, LossId, LossPart, Over, Value};
 use crate::op::{Backward, Forward, Matrix, Op, Reads, Saved};
 use crate::shape::{Shape, Space};
 use manygate_core::Batch;
+use manygate_cuda::loss::LossSum;
+use manygate_cuda::{DeviceMat, elementwise, row as cuda};
 
 fn check_logits(scenarios: usize, inputs: &[Shape]) -> Result<Shape, String> {
     match inputs {
@@ -54,6 +57,10 @@ impl Op for ScenarioCrossEntropy {
 
     fn scratch(&self, _rows: usize, _inputs: &[Shape]) -> usize {
         self.scenarios
+    }
+
+    fn on_device(&self) -> Option<&dyn DeviceOp> {
+        Some(self)
     }
 
     fn forward(&self, tile: &mut Forward<'_>) {
@@ -119,6 +126,10 @@ impl Op for ScenarioResidual {
         self.scenarios
     }
 
+    fn on_device(&self) -> Option<&dyn DeviceOp> {
+        Some(self)
+    }
+
     fn forward(&self, tile: &mut Forward<'_>) {
         let (z, mut y) = (tile.input(0), tile.take_output());
         for (r, &s) in tile.at.batch.scenario[tile.at.range()].iter().enumerate() {
@@ -143,6 +154,53 @@ impl Op for ScenarioResidual {
         (0..y.rows).for_each(|r| y.data[r * self.scenarios + batch.scenario[r] as usize] -= 1.0);
         y
     }
+}
+
+impl DeviceOp for ScenarioCrossEntropy {
+    fn scratch(&self, capacity: &Capacity, inputs: &[Shape]) -> u64 {
+        cuda::partials_bytes(capacity.rows as u32, inputs[0].cols as u32)
+    }
+
+    fn forward(&self, step: &mut DeviceStep<'_>) {
+        let sum = LossSum { sum: step.loss_sum(self.loss), partials: step.scratch() };
+        let (ids, scale) = (step.batch().scenario, step.scale(self.loss));
+        step.launch_all(cuda::cross_entropy(step.input(0), ids, scale, None, Some(sum)));
+    }
+
+    fn backward(&self, step: &mut DeviceStep<'_>) {
+        if let Some(dz) = step.take_gradient(0) {
+            let (ids, scale, to) = (step.batch().scenario, step.scale(self.loss), (dz.to, dz.accumulate));
+            step.launch_all(cuda::cross_entropy(step.input(0), ids, scale, Some(to), None));
+        }
+    }
+}
+
+impl DeviceOp for ScenarioResidual {
+    fn scratch(&self, capacity: &Capacity, inputs: &[Shape]) -> u64 {
+        copy_bytes(capacity.rows, inputs[0].cols)
+    }
+
+    fn forward(&self, step: &mut DeviceStep<'_>) {
+        let (z, y) = (step.input(0), step.output());
+        let ones = own(z, step.scratch());
+        step.launch(cuda::softmax(z, y));
+        step.launch(elementwise::one_hot(step.batch().scenario, ones));
+        step.launch(elementwise::add_scaled(y, -1.0, ones, y));
+    }
+
+    fn backward(&self, step: &mut DeviceStep<'_>) {
+        let (z, dy) = (step.input(0), step.output_gradient());
+        if let Some(dz) = step.take_gradient(0) {
+            let q = own(z, step.scratch());
+            step.launch(cuda::softmax(z, q));
+            step.launch(cuda::softmax_dz(q, dy, dz.accumulate, dz.to));
+        }
+    }
+}
+
+/// A matrix like `mat` at `scratch`.
+fn own(mat: DeviceMat, scratch: u64) -> DeviceMat {
+    DeviceMat { address: scratch, stride: mat.cols, ..mat }
 }
 
 /// Instances for the check of every op, see [`check`](crate::check).

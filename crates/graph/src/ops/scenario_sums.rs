@@ -3,6 +3,7 @@
 //! Sums are f64, in lane order; zero for a scenario without rows. Backward: `dx = dy[s]`, s the row's scenario.
 
 use crate::check::Case;
+use crate::device::{Capacity, DeviceOp, DeviceStep, copy_bytes, scenario_sums_scratch};
 use crate::op::{Backward, Facts, Forward, Matrix, Op, Reads, Reduction, Saved};
 use crate::shape::{Shape, Space};
 use manygate_core::Batch;
@@ -44,6 +45,10 @@ impl Op for ScenarioSums {
         Some(self)
     }
 
+    fn on_device(&self) -> Option<&dyn DeviceOp> {
+        Some(self)
+    }
+
     fn forward(&self, _tile: &mut Forward<'_>) {}
 
     fn backward(&self, tile: &mut Backward<'_>) {
@@ -81,6 +86,24 @@ impl Reduction for ScenarioSums {
 
     fn finish(&self, _facts: &Facts, sums: &[f64], output: &mut [f32]) {
         output.iter_mut().zip(sums).for_each(|(to, &sum)| *to = sum as f32);
+    }
+}
+
+impl DeviceOp for ScenarioSums {
+    fn scratch(&self, capacity: &Capacity, inputs: &[Shape]) -> u64 {
+        let cols = inputs[0].cols;
+        scenario_sums_scratch(capacity, self.scenarios, cols).max(copy_bytes(capacity.rows, cols))
+    }
+
+    fn forward(&self, step: &mut DeviceStep<'_>) {
+        step.sum_by_scenario(step.input(0), false, step.output(), step.scratch());
+    }
+
+    fn backward(&self, step: &mut DeviceStep<'_>) {
+        let (dy, scratch) = (step.output_gradient(), step.scratch());
+        if let Some(dx) = step.take_gradient(0) {
+            step.put_gradient(dx, scratch, |step, to| step.rows_of_scenarios(dy, to));
+        }
     }
 }
 

@@ -3,9 +3,11 @@
 //! z, q `[batch, n]`. Backward: `dz = q ⊙ (dq − q · dq)`.
 
 use crate::check::Case;
+use crate::device::{DeviceOp, DeviceStep, Halves};
 use crate::op::{Backward, Forward, Matrix, Op, Saved};
 use crate::shape::{Shape, Space};
 use manygate_core::Batch;
+use manygate_cuda::row as cuda;
 
 /// Probabilities of a row, see the [module](self). Input: z.
 #[derive(Clone, Debug)]
@@ -47,6 +49,10 @@ impl Op for Softmax {
         Saved { inputs: 0, output: true }
     }
 
+    fn on_device(&self) -> Option<&dyn DeviceOp> {
+        Some(self)
+    }
+
     fn forward(&self, tile: &mut Forward<'_>) {
         let (z, mut q) = (tile.input(0), tile.take_output());
         (0..z.rows()).for_each(|r| softmax(z.row(r), q.row_mut(r)));
@@ -63,6 +69,23 @@ impl Op for Softmax {
 
     fn reference(&self, inputs: &[Matrix], _tables: &[Matrix], _batch: &Batch) -> Matrix {
         softmax_f64(&inputs[0])
+    }
+}
+
+impl DeviceOp for Softmax {
+    fn halves(&self) -> Halves {
+        Halves { inputs: 0b1, output: false }
+    }
+
+    fn forward(&self, step: &mut DeviceStep<'_>) {
+        step.launch(cuda::softmax(step.input(0), step.output()));
+    }
+
+    fn backward(&self, step: &mut DeviceStep<'_>) {
+        let (q, dq) = (step.output(), step.output_gradient());
+        if let Some(dz) = step.take_gradient(0) {
+            step.launch(cuda::softmax_dz(q, dq, dz.accumulate, dz.to));
+        }
     }
 }
 

@@ -7,10 +7,12 @@
 //! Backward: `dq_p = (E or F)_p · dT`, `dE_s = q_s dT`, `dF_p = q_p dT` for p ≠ s, and 0 elsewhere.
 
 use crate::check::Case;
+use crate::device::{DeviceOp, DeviceStep, Halves};
 use crate::op::{Backward, Forward, Matrix, Op, Reads, Saved};
 use crate::reach;
 use crate::shape::{Shape, Space};
 use manygate_core::Batch;
+use manygate_cuda::transfer::{self as cuda, Experts};
 
 /// A mixture of scenarios' experts, see the [module](self). Inputs: q, E, F.
 #[derive(Clone, Debug)]
@@ -65,6 +67,10 @@ impl Op for TransferMixture {
         }
     }
 
+    fn on_device(&self) -> Option<&dyn DeviceOp> {
+        Some(self)
+    }
+
     fn forward(&self, tile: &mut Forward<'_>) {
         let (q, own, others, mut y) = (tile.input(0), tile.input(1), tile.input(2), tile.take_output());
         let n = y.cols();
@@ -113,6 +119,36 @@ impl Op for TransferMixture {
             y.set(r, c, (0..self.scenarios).map(|p| q.at(r, p) * expert(p).at(r, p * n + c)).sum());
         }
         y
+    }
+}
+
+impl DeviceOp for TransferMixture {
+    fn halves(&self) -> Halves {
+        Halves { inputs: 0b110, output: true }
+    }
+
+    fn forward(&self, step: &mut DeviceStep<'_>) {
+        let experts = self.experts_on_device(step);
+        step.launch(cuda::transfer_mixture(step.input(0), experts, step.output()));
+    }
+
+    fn backward(&self, step: &mut DeviceStep<'_>) {
+        let (q, experts, dy) = (step.input(0), self.experts_on_device(step), step.output_gradient());
+        if let Some(dq) = step.take_gradient(0) {
+            step.launch(cuda::transfer_mixture_dq(experts, dy, dq.accumulate, dq.to));
+        }
+        for (i, of_own) in [(1, true), (2, false)] {
+            let Some(to) = step.take_gradient(i) else { continue };
+            let scenario = experts.scenario;
+            step.launch(cuda::transfer_mixture_dexperts(scenario, of_own, q, dy, to.accumulate, to.to));
+        }
+    }
+}
+
+impl TransferMixture {
+    fn experts_on_device(&self, step: &DeviceStep<'_>) -> Experts {
+        let (own, others, scenario) = (step.input(1), step.input(2), step.batch().scenario);
+        Experts { own, others, scenario, scenarios: self.scenarios as u32 }
     }
 }
 

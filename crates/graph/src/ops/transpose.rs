@@ -3,10 +3,13 @@
 //! x `[rows, cols]`, y `[cols, rows]`. Backward: `dx = dyᵀ`.
 
 use crate::check::Case;
+use crate::device::{DeviceOp, DeviceStep};
 use crate::growth::{Axis, Growth};
 use crate::op::{Backward, Forward, Matrix, Op, Saved};
 use crate::shape::{Shape, Space};
 use manygate_core::Batch;
+use manygate_cuda::DeviceMat;
+use manygate_cuda::elementwise::{self as cuda, Matrices};
 
 /// A transposed matrix, see the [module](self). Input: x.
 #[derive(Clone, Debug)]
@@ -35,6 +38,10 @@ impl Op for Transpose {
         growth.vanish((Axis::OutRows, 0), (Axis::Columns(0), 0), inputs[0].cols);
     }
 
+    fn on_device(&self) -> Option<&dyn DeviceOp> {
+        Some(self)
+    }
+
     fn forward(&self, tile: &mut Forward<'_>) {
         let (x, mut y) = (tile.input(0), tile.take_output());
         for r in 0..x.rows() {
@@ -54,6 +61,22 @@ impl Op for Transpose {
         (0..x.rows).for_each(|r| (0..x.cols).for_each(|c| y.set(c, r, x.at(r, c))));
         y
     }
+}
+
+impl DeviceOp for Transpose {
+    fn forward(&self, step: &mut DeviceStep<'_>) {
+        step.launch(cuda::transpose(one(step.input(0)), false, one(step.output())));
+    }
+
+    fn backward(&self, step: &mut DeviceStep<'_>) {
+        if let Some(dx) = step.take_gradient(0) {
+            step.launch(cuda::transpose(one(step.output_gradient()), dx.accumulate, one(dx.to)));
+        }
+    }
+}
+
+fn one(first: DeviceMat) -> Matrices {
+    Matrices { first, count: 1, next: 0 }
 }
 
 /// Instances for the check of every op, see [`check`](crate::check).

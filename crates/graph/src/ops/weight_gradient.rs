@@ -5,12 +5,16 @@
 //! value, and its second-order terms are this op's backward pass: `dδ = dG x`, `dx = dGᵀ δ`. Sums are f64.
 
 use crate::check::Case;
+use crate::device::{Capacity, DeviceOp, DeviceStep, copy_bytes};
 use crate::growth::{Axis, Growth};
 use crate::op::{Backward, Facts, Forward, Matrix, Op, Reduction, Saved};
 use crate::reach;
 use crate::shape::{Shape, Space};
 use manygate_core::Batch;
+use manygate_cuda::gemm::{self, Heads};
+use manygate_cuda::{DeviceMat, elementwise};
 use manygate_kernels::Mat;
+use manygate_kernels::activation::Activation;
 
 /// The gradient of a weight, see the [module](self). Inputs: δ, and x for a weight.
 #[derive(Clone, Copy, Debug)]
@@ -69,6 +73,10 @@ impl Op for WeightGradient {
         if self.has_x() {
             growth.same_columns(inputs, [1]);
         }
+    }
+
+    fn on_device(&self) -> Option<&dyn DeviceOp> {
+        Some(self)
     }
 
     fn forward(&self, _tile: &mut Forward<'_>) {}
@@ -134,6 +142,48 @@ impl Reduction for WeightGradient {
 
     fn finish(&self, _facts: &Facts, sums: &[f64], output: &mut [f32]) {
         output.iter_mut().zip(sums).for_each(|(to, &sum)| *to = sum as f32);
+    }
+}
+
+impl DeviceOp for WeightGradient {
+    fn scratch(&self, capacity: &Capacity, inputs: &[Shape]) -> u64 {
+        let (rows, out) = (capacity.rows, inputs[0].cols);
+        let sums = match inputs.get(1) {
+            Some(x) => gemm::linear_dw_scratch(rows as u32, x.cols as u32, out as u32, 1),
+            None => gemm::column_sums_scratch(rows as u32, out as u32),
+        };
+        copy_bytes(rows, out).max(4 * sums as u64)
+    }
+
+    fn forward(&self, step: &mut DeviceStep<'_>) {
+        let (delta, g, scratch) = (step.input(0), step.output(), step.scratch());
+        if self.has_x() {
+            let (x, precision) = (step.input(1), step.precision(delta.element));
+            step.launch_all(gemm::linear_dw(precision, delta, x, false, g, None, scratch));
+        } else {
+            step.launch_all(gemm::column_sums(delta, false, g.address, scratch));
+        }
+    }
+
+    fn backward(&self, step: &mut DeviceStep<'_>) {
+        let (dg, scratch) = (step.output_gradient(), step.scratch());
+        let precision = step.precision(dg.element);
+        if let Some(d_delta) = step.take_gradient(0) {
+            let x = self.has_x().then(|| step.input(1));
+            step.put_gradient(d_delta, scratch, |step, to| {
+                let heads = Heads::one(dg.rows, 0, Activation::Identity);
+                step.launch(match x {
+                    Some(x) => gemm::linear(precision, x, dg, &heads, to),
+                    None => elementwise::broadcast(DeviceMat::new(dg.address, 1, dg.rows), to),
+                });
+            });
+        }
+        if self.has_x()
+            && let Some(dx) = step.take_gradient(1)
+        {
+            let delta = step.input(0);
+            step.launch(gemm::linear_dx(precision, delta, dg, dx.accumulate, None, dx.to));
+        }
     }
 }
 

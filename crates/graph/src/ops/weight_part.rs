@@ -4,11 +4,14 @@
 //! transposed, they are `[in, out]`. Backward: the part takes its gradient, the rest of a row 0.
 
 use crate::check::Case;
+use crate::device::{DeviceOp, DeviceStep};
 use crate::growth::{Axis, Growth, Place, Span};
 use crate::op::{Backward, Forward, Matrix, Op, Saved};
 use crate::reach;
 use crate::shape::{Shape, Space};
 use manygate_core::Batch;
+use manygate_cuda::DeviceMat;
+use manygate_cuda::elementwise::{self as cuda, Matrices};
 
 /// A part of rows as a weight, see the [module](self). Input: x.
 #[derive(Clone, Debug)]
@@ -72,6 +75,10 @@ impl Op for WeightPart {
         }
     }
 
+    fn on_device(&self) -> Option<&dyn DeviceOp> {
+        Some(self)
+    }
+
     fn forward(&self, tile: &mut Forward<'_>) {
         let (x, mut y) = (tile.input(0), tile.take_output());
         for (r, o) in self.units(x.rows()) {
@@ -100,6 +107,55 @@ impl Op for WeightPart {
             (0..self.input).for_each(|i| y.set(r * self.out + o, i, x.at(r, self.place(o, i))));
         }
         y
+    }
+}
+
+impl DeviceOp for WeightPart {
+    fn forward(&self, step: &mut DeviceStep<'_>) {
+        let (x, y) = (step.input(0), step.output());
+        let (part, rows) = (self.part_of(x), self.as_rows(x.rows, y));
+        step.launch(if self.transposed {
+            cuda::transpose(self.matrices(part), false, self.turned(rows))
+        } else {
+            cuda::copy_columns(part, false, rows)
+        });
+    }
+
+    fn backward(&self, step: &mut DeviceStep<'_>) {
+        let Some(dx) = step.take_gradient(0) else { return };
+        if !dx.accumulate {
+            step.launch(cuda::fill(0.0, dx.to));
+        }
+        let (part, rows) = (self.part_of(dx.to), self.as_rows(dx.to.rows, step.output_gradient()));
+        step.launch(if self.transposed {
+            cuda::transpose(self.turned(rows), true, self.matrices(part))
+        } else {
+            cuda::copy_columns(rows, true, part)
+        });
+    }
+}
+
+impl WeightPart {
+    /// The part of x, or of its gradient, that is a weight: `[rows, out · in]`.
+    fn part_of(&self, x: DeviceMat) -> DeviceMat {
+        x.columns(self.from as u32, (self.out * self.input) as u32)
+    }
+
+    /// The weights, whose rows follow one another, with all of a row of x in a row: `[rows, out · in]`.
+    fn as_rows(&self, rows: u32, weights: DeviceMat) -> DeviceMat {
+        DeviceMat::new(weights.address, rows, (self.out * self.input) as u32)
+    }
+
+    /// The matrix in each row of a part, `[in, out]`.
+    fn matrices(&self, part: DeviceMat) -> Matrices {
+        let first = DeviceMat::new(part.address, self.input as u32, self.out as u32);
+        Matrices { first, count: part.rows, next: part.stride }
+    }
+
+    /// The matrix in each row of weights, `[out, in]`.
+    fn turned(&self, rows: DeviceMat) -> Matrices {
+        let first = DeviceMat::new(rows.address, self.out as u32, self.input as u32);
+        Matrices { first, count: rows.rows, next: rows.stride }
     }
 }
 
