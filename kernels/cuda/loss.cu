@@ -7,9 +7,24 @@
 
 #define THREADS 256
 
-// Leaves the sum of the losses of a block's threads in `partials`, unless that is null. All threads call it.
-DEVICE void leave_sum(double loss, double* partials) {
+// What gradients of a part of the loss are multiplied by: one number for all rows, or one for those of each scenario.
+struct Scale {
+  const float* factors;
+  // The scenario of each row, or null.
+  const u32* scenarios;
+
+  DEVICE float of(u32 row) const { return factors[scenarios ? scenarios[row] : 0]; }
+};
+
+// Leaves the sum of the losses of a block's threads in `partials`, or where they are summed by scenario the loss of each of
+// `rows` rows; nothing where that is null. All threads call it.
+DEVICE void leave_sum(double loss, const Scale& scale, u32 rows, double* partials) {
   if (!partials) return;
+  if (scale.scenarios) {
+    const u32 row = blockIdx.x * THREADS + threadIdx.x;
+    if (row < rows) partials[row] = loss;
+    return;
+  }
   SHARED double sums[THREADS];
   const double sum = block_sum(loss, sums);
   if (threadIdx.x == 0) partials[blockIdx.x] = sum;
@@ -18,16 +33,14 @@ DEVICE void leave_sum(double loss, double* partials) {
 // Writes a gradient, or adds it to what is there.
 DEVICE void put(float* to, u32 accumulate, float gradient) { *to = accumulate ? *to + gradient : gradient; }
 
-// The binary cross-entropies of `logits` [rows, 1]: their sum over each block goes to `partials`, unless that is null,
-// and the gradients, times `*scale`, to or (accumulating) onto `d_logits`, unless that has no data. Rows where
-// `counted` is not above 0 add nothing.
+// The binary cross-entropies of `logits` [rows, 1]: their sums go to `partials`, see `leave_sum`, and the gradients, times
+// `scale`, to or (accumulating) onto `d_logits`, unless that has no data. Rows where `counted` is not above 0 add nothing.
 KERNEL(THREADS)
-bce_with_logits(Mat logits, const float* labels, const float* counted, const float* scale, u32 accumulate, Mat d_logits,
+bce_with_logits(Mat logits, const float* labels, const float* counted, Scale scale, u32 accumulate, Mat d_logits,
                 double* partials) {
-  const u32 row = blockIdx.x * THREADS + threadIdx.x;
-  const bool is_there = row < rows_of(logits);
+  const u32 row = blockIdx.x * THREADS + threadIdx.x, rows = rows_of(logits);
   double loss = 0.0;
-  if (is_there) {
+  if (row < rows) {
     const float z = *row_f32(logits, row), y = labels[row];
     const bool counts = !counted || counted[row] > 0.0f;
     const float e = math::exp(-fabsf(z));
@@ -35,10 +48,10 @@ bce_with_logits(Mat logits, const float* labels, const float* counted, const flo
     if (counts) loss = math::larger(0.0f, z) - __fmul_rn(z, y) + math::log1p_of_unit(e);
     if (d_logits.data) {
       const float probability = (z > 0.0f ? 1.0f : e) / (1.0f + e);
-      put(row_f32(d_logits, row), accumulate, counts ? __fmul_rn(*scale, probability - y) : 0.0f);
+      put(row_f32(d_logits, row), accumulate, counts ? __fmul_rn(scale.of(row), probability - y) : 0.0f);
     }
   }
-  leave_sum(loss, partials);
+  leave_sum(loss, scale, rows, partials);
 }
 
 // Events in a row: by event the logit of its probability, [rows, 1], where its gradient goes, or no data, and its labels,
@@ -54,10 +67,11 @@ struct Events {
 // gradients at their logits, as bce_with_logits has them; the bits of `accumulate` say which are added. ln p and ln (1 - p)
 // are sums in f64: of large logits they are long, and what counts is how far they lie apart.
 KERNEL(THREADS)
-bce_of_product(Events events, u32 count, const float* scale, u32 accumulate, double* partials) {
-  const u32 row = blockIdx.x * THREADS + threadIdx.x;
+bce_of_product(Events events, u32 count, Scale scale, u32 accumulate, double* partials) {
+  const u32 row = blockIdx.x * THREADS + threadIdx.x, rows = rows_of(events.logits[0]);
   double loss = 0.0;
-  if (row < rows_of(events.logits[0])) {
+  if (row < rows) {
+    const float factor = scale.of(row);
     float logits[MOST_EVENTS], label = 1.0f;
 #pragma unroll
     for (u32 j = 0; j < MOST_EVENTS; j++) {
@@ -79,10 +93,10 @@ bce_of_product(Events events, u32 count, const float* scale, u32 accumulate, dou
       const float of_rest = math::exp((float)(log + log_complement - log_rest));
       const float slope = fmaf(1.0f - label, of_rest, -label * math::exp((float)log_complement));
       float* to = row_f32(events.gradients[j], row);
-      *to = accumulate >> j & 1 ? fmaf(*scale, slope, *to) : *scale * slope;
+      *to = accumulate >> j & 1 ? fmaf(factor, slope, *to) : factor * slope;
     }
   }
-  leave_sum(loss, partials);
+  leave_sum(loss, scale, rows, partials);
 }
 
 // The numbers of one row that are fused, and their weights: equal, or the softmax of the logits of a gate.
@@ -180,14 +194,14 @@ DEVICE Distance distance_of(u32 link, u32 target, float aim, float z) {
 // The mean over the learners `z` [rows, learners] of the loss of each, and its gradients there and at `teacher` [rows, 1],
 // each unless it has no data; sums as bce_with_logits has them.
 KERNEL(THREADS)
-learner_loss(u32 link, u32 target, Mat z, const float* labels, const float* counted, Mat teacher, const float* scale,
+learner_loss(u32 link, u32 target, Mat z, const float* labels, const float* counted, Mat teacher, Scale scale,
              u32 accumulate_z, Mat dz, u32 accumulate_teacher, Mat d_teacher, double* partials) {
-  const u32 row = blockIdx.x * THREADS + threadIdx.x;
+  const u32 row = blockIdx.x * THREADS + threadIdx.x, rows = rows_of(z);
   double loss = 0.0;
-  if (row < rows_of(z)) {
+  if (row < rows) {
     const bool counts = !counted || counted[row] > 0.0f;
     const float aim = target == LABEL ? labels[row] : *row_f32(teacher, row);
-    const float share = *scale / (float)z.cols;
+    const float share = scale.of(row) / (float)z.cols;
     double slope_of_teacher = 0.0;
     for (u32 m = 0; m < z.cols; m++) {
       const Distance of = counts ? distance_of(link, target, aim, row_f32(z, row)[m]) : Distance{};
@@ -198,7 +212,7 @@ learner_loss(u32 link, u32 target, Mat z, const float* labels, const float* coun
     loss /= z.cols;
     if (d_teacher.data) put(row_f32(d_teacher, row), accumulate_teacher, __fmul_rn(share, (float)slope_of_teacher));
   }
-  leave_sum(loss, partials);
+  leave_sum(loss, scale, rows, partials);
 }
 
 // A term of the counterfactual risk, see the op: errors by inverse propensity, the imputed error corrected by the true one,
@@ -211,11 +225,11 @@ enum Imputed : u32 { SOFTPLUS = 0, BOUNDED = 1 };
 // The risk `kind` of click, conversion and, where there is one, the imputed error, as `events` in that order, the first two
 // with labels; a propensity below `least` counts as that. Gradients and sums as bce_of_product has them.
 KERNEL(THREADS)
-counterfactual_risk(u32 kind, u32 imputed, float least, Events events, const float* scale, u32 accumulate,
+counterfactual_risk(u32 kind, u32 imputed, float least, Events events, Scale scale, u32 accumulate,
                     double* partials) {
-  const u32 row = blockIdx.x * THREADS + threadIdx.x;
+  const u32 row = blockIdx.x * THREADS + threadIdx.x, rows = rows_of(events.logits[0]);
   double loss = 0.0;
-  if (row < rows_of(events.logits[0])) {
+  if (row < rows) {
     const float c = *row_f32(events.logits[0], row), u = *row_f32(events.logits[1], row);
     const float clicked = events.labels[0][row], converted = events.labels[1][row];
     const float propensity = mean_of(PROBABILITY, c), v = 1.0f / (propensity < least ? least : propensity);
@@ -240,18 +254,18 @@ counterfactual_risk(u32 kind, u32 imputed, float least, Events events, const flo
 #pragma unroll
     for (u32 i = 0; i < 3; i++) {
       if (!events.gradients[i].data) continue;
-      put(row_f32(events.gradients[i], row), accumulate >> i & 1, __fmul_rn(*scale, slopes[i]));
+      put(row_f32(events.gradients[i], row), accumulate >> i & 1, __fmul_rn(scale.of(row), slopes[i]));
     }
   }
-  leave_sum(loss, partials);
+  leave_sum(loss, scale, rows, partials);
 }
 
 // How much likelier each of `count` events, in order, is than the one before, summed; gradients and sums as bce_of_product
 // has them. Events have no labels.
-KERNEL(THREADS) order_penalty(Events events, u32 count, const float* scale, u32 accumulate, double* partials) {
-  const u32 row = blockIdx.x * THREADS + threadIdx.x;
+KERNEL(THREADS) order_penalty(Events events, u32 count, Scale scale, u32 accumulate, double* partials) {
+  const u32 row = blockIdx.x * THREADS + threadIdx.x, rows = rows_of(events.logits[0]);
   double loss = 0.0;
-  if (row < rows_of(events.logits[0])) {
+  if (row < rows) {
     float before = *row_f32(events.logits[0], row);
     bool is_above = false;
 #pragma unroll
@@ -266,12 +280,12 @@ KERNEL(THREADS) order_penalty(Events events, u32 count, const float* scale, u32 
       }
       if (events.gradients[t].data) {
         const float slope = ((float)is_above - (float)is_next_above) * slope_of(PROBABILITY, z);
-        put(row_f32(events.gradients[t], row), accumulate >> t & 1, __fmul_rn(*scale, slope));
+        put(row_f32(events.gradients[t], row), accumulate >> t & 1, __fmul_rn(scale.of(row), slope));
       }
       before = next, is_above = is_next_above;
     }
   }
-  leave_sum(loss, partials);
+  leave_sum(loss, scale, rows, partials);
 }
 
 // The penalty of `count` numbers s outside of a range, by coefficients of the numbers f: its mean is added to `*sum`, unless
@@ -295,13 +309,16 @@ range_penalty(double low, double high, double factor, const float* s, const floa
   if (threadIdx.x == 0) *sum += total / count;
 }
 
-// *sum += the sum of `count` partial sums. One block.
-KERNEL(THREADS) add_partials(const double* partials, u32 count, double* sum) {
+// sum[s] += the sum of the values of `partials` from `starts[s]` on, up to `starts[s + 1]`, by block s; or, where there are no
+// `starts`, *sum += that of the first `count`, by the only one.
+KERNEL(THREADS) add_partials(const double* partials, u32 count, const u32* starts, double* sum) {
   SHARED double sums[THREADS];
+  const u32 begin = starts ? starts[blockIdx.x] : 0, end = starts ? starts[blockIdx.x + 1] : count;
   double mine = 0.0;
-  for (u32 i = threadIdx.x; i < count; i += THREADS) mine += partials[i];
+#pragma unroll 8
+  for (u32 i = begin + threadIdx.x; i < end; i += THREADS) mine += partials[i];
   const double total = block_sum(mine, sums);
-  if (threadIdx.x == 0) *sum += total;
+  if (threadIdx.x == 0) sum[blockIdx.x] += total;
 }
 
 // The mean of each part of the loss; `*go_on` becomes 0 where one is not finite, and stays it. A mean is the sum of

@@ -37,6 +37,7 @@ models! {
     lhuc: |_| true,
     mmoe: |_| true,
     moe: |_| true,
+    mtms: |_| true,
     pepnet: |_| true,
     ple: |_| true,
     shared_bottom: |_| true,

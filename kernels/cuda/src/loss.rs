@@ -18,16 +18,52 @@ pub struct LossSum {
     pub partials: u64,
 }
 
-/// Number of partial sums of a loss over `rows` rows.
+/// Number of values to work in of a loss over `rows` rows: of losses by scenario, each row's.
 pub fn partials_of(rows: u32) -> u32 {
-    rows.div_ceil(THREADS)
+    rows
+}
+
+/// What the gradients of a part of the loss are multiplied by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Scale {
+    /// Address of an f32, or of one for each scenario.
+    pub factors: u64,
+    /// Where each scenario has its own, and its own sum: f64 values, one behind the other.
+    pub scenarios: Option<ScenarioRows>,
+}
+
+/// Rows that stand in the order of their scenarios.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ScenarioRows {
+    /// Address of the scenario of each row, u32.
+    pub of_rows: u64,
+    /// Address of the first row of each scenario and the one behind the last, u32.
+    pub starts: u64,
+    /// Scenarios.
+    pub count: u32,
+}
+
+/// One for all rows.
+impl From<u64> for Scale {
+    fn from(factors: u64) -> Scale {
+        Scale { factors, scenarios: None }
+    }
+}
+
+impl Scale {
+    /// A `Scale` of loss.cu.
+    fn to_bytes(self) -> [u8; 16] {
+        let mut bytes = [0; 16];
+        bytes[..8].copy_from_slice(&self.factors.to_le_bytes());
+        bytes[8..].copy_from_slice(&self.scenarios.map_or(0, |rows| rows.of_rows).to_le_bytes());
+        bytes
+    }
 }
 
 /// Sum of the binary cross-entropies of `logits` `[rows, 1]`, f32, and its gradient.
 ///
-/// As `manygate_kernels::loss::bce_with_logits`; `labels` and `counted` are addresses of f32 values, one a row, `scale`
-/// is that of a single one. The sum is added to `loss`; its order depends on the data and the most rows alone. The
-/// gradient is written to `d_logits`, or added to it where the bool says so. The rows that are there are those of
+/// As `manygate_kernels::loss::bce_with_logits`; `labels` and `counted` are addresses of f32 values, one a row. The
+/// sum is added to `loss`; its order depends on the data and the most rows alone. The gradient, times `scale`, is written to `d_logits`, or added to it where the bool says so. The rows that are there are those of
 /// `logits`.
 ///
 /// # Panics
@@ -36,7 +72,7 @@ pub fn bce_with_logits(
     logits: DeviceMat,
     labels: u64,
     counted: Option<u64>,
-    scale: u64,
+    scale: impl Into<Scale>,
     d_logits: Option<(DeviceMat, bool)>,
     loss: Option<LossSum>,
 ) -> Vec<Launch> {
@@ -44,10 +80,10 @@ pub fn bce_with_logits(
     assert!(is_column(logits), "bce_with_logits: the logits are not one column of f32");
     assert!(d_logits.is_none_or(|(d, _)| is_column(d)), "bce_with_logits: the gradient has another shape");
     let (d_logits, accumulate) = d_logits.unwrap_or((DeviceMat { address: 0, ..logits }, false));
-    let arguments =
-        Arguments::new().with_mat(logits).with_u64(labels).with_u64(counted.unwrap_or(0)).with_u64(scale);
-    let arguments = arguments.with_u32(accumulate.into()).with_mat(d_logits);
-    summing("bce_with_logits", logits.rows, arguments, loss)
+    let scale = scale.into();
+    let arguments = Arguments::new().with_mat(logits).with_u64(labels).with_u64(counted.unwrap_or(0));
+    let arguments = arguments.with_bytes(&scale.to_bytes(), 8).with_u32(accumulate.into());
+    summing("bce_with_logits", logits.rows, arguments.with_mat(d_logits), scale, loss)
 }
 
 /// Most events of [`bce_of_product`] and [`order_penalty`].
@@ -100,14 +136,14 @@ fn or_none(gradient: Option<(DeviceMat, bool)>, rows: u32, cols: u32) -> (Device
 /// Sum of the binary cross-entropies of the products of the events' probabilities, each given the event before, and the
 /// gradients at their logits.
 ///
-/// `scale` is the address of the factor of the gradients; the sum is added to `loss`, as that of [`bce_with_logits`]. A
+/// `scale` and `loss` as of [`bce_with_logits`]. A
 /// row's label is the product of the events'. The rows that are there are those of the first logits.
 ///
 /// # Panics
 /// When there is no event, there are more than [`MOST_EVENTS`], or logits and gradients are not one column of f32 each,
 /// of as many rows.
-pub fn bce_of_product(events: &[Event], scale: u64, loss: Option<LossSum>) -> Vec<Launch> {
-    of_events("bce_of_product", events, scale, loss)
+pub fn bce_of_product(events: &[Event], scale: impl Into<Scale>, loss: Option<LossSum>) -> Vec<Launch> {
+    of_events("bce_of_product", events, scale.into(), loss)
 }
 
 /// Sum of what each event is likelier than the one before, and the gradients at their logits, see the op. Labels are not
@@ -115,16 +151,16 @@ pub fn bce_of_product(events: &[Event], scale: u64, loss: Option<LossSum>) -> Ve
 ///
 /// # Panics
 /// As [`bce_of_product`].
-pub fn order_penalty(events: &[Event], scale: u64, loss: Option<LossSum>) -> Vec<Launch> {
-    of_events("order_penalty", events, scale, loss)
+pub fn order_penalty(events: &[Event], scale: impl Into<Scale>, loss: Option<LossSum>) -> Vec<Launch> {
+    of_events("order_penalty", events, scale.into(), loss)
 }
 
 /// A launch of a kernel of any number of events.
-fn of_events(kernel: &'static str, events: &[Event], scale: u64, loss: Option<LossSum>) -> Vec<Launch> {
+fn of_events(kernel: &'static str, events: &[Event], scale: Scale, loss: Option<LossSum>) -> Vec<Launch> {
     let (bytes, accumulates) = to_bytes(kernel, events);
     let arguments = Arguments::new().with_bytes(&bytes, 8).with_u32(events.len() as u32);
-    let arguments = arguments.with_u64(scale).with_u32(accumulates);
-    summing(kernel, events[0].logits.rows, arguments, loss)
+    let arguments = arguments.with_bytes(&scale.to_bytes(), 8).with_u32(accumulates);
+    summing(kernel, events[0].logits.rows, arguments, scale, loss)
 }
 
 /// What the number z that a network ends in says of a label: `Link` of the op's file.
@@ -148,7 +184,7 @@ pub fn fuse_scores(link: Link, z: DeviceMat, gate: Option<DeviceMat>, fused: Dev
     assert_columns("fuse_scores", z.rows, z.cols, &[z, gate]);
     assert_columns("fuse_scores", z.rows, 1, &[fused]);
     let arguments = Arguments::new().with_u32(link as u32).with_mat(z).with_mat(gate).with_mat(fused);
-    Launch::new(&LOSS, "fuse_scores", partials_of(z.rows), THREADS, arguments)
+    Launch::new(&LOSS, "fuse_scores", blocks(z.rows.into(), THREADS), THREADS, arguments)
 }
 
 /// The gradients of [`fuse_scores`] at the numbers and at the logits of the gate, written or added as their bools say.
@@ -169,7 +205,7 @@ pub fn fuse_scores_backward(
     assert_columns("fuse_scores_backward", z.rows, 1, &[d_fused]);
     let arguments = Arguments::new().with_u32(link as u32).with_mat(z).with_mat(gate).with_mat(d_fused);
     let arguments = arguments.with_u32(accumulate_z).with_mat(dz).with_u32(accumulate_gate).with_mat(d_gate);
-    Launch::new(&LOSS, "fuse_scores_backward", partials_of(z.rows), THREADS, arguments)
+    Launch::new(&LOSS, "fuse_scores_backward", blocks(z.rows.into(), THREADS), THREADS, arguments)
 }
 
 /// What learners are compared with.
@@ -198,11 +234,12 @@ pub fn learner_loss(
     link: Link,
     target: Target,
     z: DeviceMat,
-    scale: u64,
+    scale: impl Into<Scale>,
     dz: Option<(DeviceMat, bool)>,
     d_teacher: Option<(DeviceMat, bool)>,
     loss: Option<LossSum>,
 ) -> Vec<Launch> {
+    let scale = scale.into();
     let no_teacher = DeviceMat::new(0, z.rows, 1);
     let (kind, labels, counted, teacher) = match target {
         Target::Label { labels, counted } => (0, labels, counted.unwrap_or(0), no_teacher),
@@ -214,10 +251,11 @@ pub fn learner_loss(
     assert_columns("learner_loss", z.rows, z.cols, &[z, dz]);
     assert_columns("learner_loss", z.rows, 1, &[teacher, d_teacher]);
     let arguments = Arguments::new().with_u32(link as u32).with_u32(kind).with_mat(z);
-    let arguments = arguments.with_u64(labels).with_u64(counted).with_mat(teacher).with_u64(scale);
+    let arguments =
+        arguments.with_u64(labels).with_u64(counted).with_mat(teacher).with_bytes(&scale.to_bytes(), 8);
     let arguments = arguments.with_u32(accumulate_z).with_mat(dz);
     let arguments = arguments.with_u32(accumulate_teacher).with_mat(d_teacher);
-    summing("learner_loss", z.rows, arguments, loss)
+    summing("learner_loss", z.rows, arguments, scale, loss)
 }
 
 /// A term of the counterfactual risk.
@@ -250,9 +288,10 @@ pub fn counterfactual_risk(
     risk: Risk,
     least: f32,
     events: &[Event],
-    scale: u64,
+    scale: impl Into<Scale>,
     loss: Option<LossSum>,
 ) -> Vec<Launch> {
+    let scale = scale.into();
     let (kind, imputed) = match risk {
         Risk::Inverse => (0, Imputed::Softplus),
         Risk::Error(imputed) => (1, imputed),
@@ -262,8 +301,8 @@ pub fn counterfactual_risk(
     assert_eq!(events.len(), wanted, "counterfactual_risk: events of {risk:?}");
     let (bytes, accumulates) = to_bytes("counterfactual_risk", events);
     let arguments = Arguments::new().with_u32(kind).with_u32(imputed as u32).with_f32(least);
-    let arguments = arguments.with_bytes(&bytes, 8).with_u64(scale).with_u32(accumulates);
-    summing("counterfactual_risk", events[0].logits.rows, arguments, loss)
+    let arguments = arguments.with_bytes(&bytes, 8).with_bytes(&scale.to_bytes(), 8).with_u32(accumulates);
+    summing("counterfactual_risk", events[0].logits.rows, arguments, scale, loss)
 }
 
 /// The range of [`range_penalty`], and the factor of its coefficients.
@@ -302,19 +341,28 @@ pub fn range_penalty(
     Launch::new(&LOSS, "range_penalty", 1, THREADS, arguments)
 }
 
-/// A launch over `rows` rows, whose last argument is where its blocks leave their sums, and what adds those up.
-fn summing(kernel: &'static str, rows: u32, arguments: Arguments, loss: Option<LossSum>) -> Vec<Launch> {
-    let partials = blocks(rows.into(), THREADS);
+/// A launch over `rows` rows, whose last argument is where it leaves their sums, and what adds those up.
+fn summing(
+    kernel: &'static str,
+    rows: u32,
+    arguments: Arguments,
+    scale: Scale,
+    loss: Option<LossSum>,
+) -> Vec<Launch> {
+    let blocks = blocks(rows.into(), THREADS);
     let arguments = arguments.with_u64(loss.map_or(0, |loss| loss.partials));
-    let over_rows = Launch::new(&LOSS, kernel, partials, THREADS, arguments);
-    let sum = loss.filter(|_| partials > 0).map(|loss| add_partials(loss.partials, partials, loss.sum));
+    let over_rows = Launch::new(&LOSS, kernel, blocks, THREADS, arguments);
+    let sum = loss
+        .filter(|_| blocks > 0)
+        .map(|loss| add_partials(loss.partials, blocks, scale.scenarios, loss.sum));
     [over_rows].into_iter().chain(sum).collect()
 }
 
-/// Adds the sum of `count` f64 values at `partials` to the one at `sum`.
-pub(crate) fn add_partials(partials: u64, count: u32, sum: u64) -> Launch {
-    let arguments = Arguments::new().with_u64(partials).with_u32(count).with_u64(sum);
-    Launch::new(&LOSS, "add_partials", 1, THREADS, arguments)
+/// Adds the sum of `count` f64 values at `partials` to the one at `sum`; or of one a row, those of each scenario to its own.
+pub(crate) fn add_partials(partials: u64, count: u32, scenarios: Option<ScenarioRows>, sum: u64) -> Launch {
+    let starts = scenarios.map_or(0, |rows| rows.starts);
+    let arguments = Arguments::new().with_u64(partials).with_u32(count).with_u64(starts).with_u64(sum);
+    Launch::new(&LOSS, "add_partials", scenarios.map_or(1, |rows| rows.count), THREADS, arguments)
 }
 
 /// Writes `1 / (1 + e^-z)` of every logit to `out`.

@@ -155,6 +155,6 @@ fn by_values(kernel: &'static str, mat: DeviceMat, arguments: Arguments) -> Laun
 /// With what adds the partial sums up that the blocks of `launch` leave.
 fn summing(launch: Launch, loss: Option<LossSum>) -> Vec<Launch> {
     let partials = launch.grid[0];
-    let sum = loss.filter(|_| partials > 0).map(|loss| add_partials(loss.partials, partials, loss.sum));
+    let sum = loss.filter(|_| partials > 0).map(|loss| add_partials(loss.partials, partials, None, loss.sum));
     [launch].into_iter().chain(sum).collect()
 }

@@ -40,8 +40,6 @@ pub enum CheckedOnDevice {
     Right(usize),
     /// The op has no launches.
     NoLaunches,
-    /// No device runs plans with it: why.
-    Refused(String),
 }
 
 /// Checks a case on a device, in every setting in which a tile holds the whole batch: 1, 7 and 34 rows, of which 7 are
@@ -67,9 +65,7 @@ pub fn check_on_device(
             for setting in settings_in((most, most), case, &data, Isa::best(), activated) {
                 let text = |e: manygate_core::Error| told(&setting, e.to_string());
                 let Some(plan) = setting.plan(case, &data).map_err(text)? else { continue };
-                if let Err(why) = plan.check_device() {
-                    return Ok(CheckedOnDevice::Refused(why.to_string()));
-                }
+                plan.check_device().map_err(text)?;
                 let capacity = Capacity { rows: most, ids: vec![most * LONGEST; data.batch.bags.len()] };
                 run(case, &data, &setting, &plan, &capacity, device).map_err(|m| told(&setting, m))?;
                 runs += 1;

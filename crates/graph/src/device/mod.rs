@@ -52,6 +52,11 @@ pub trait DeviceOp {
         None
     }
 
+    /// Whether its launches weigh and sum the rows of a [part of the loss](crate::op::Op::loss) by scenario, where the part does.
+    fn sums_by_scenario(&self) -> bool {
+        false
+    }
+
     /// Bytes of scratch for a batch of at most `capacity` rows and ids, used by this op's launches alone.
     fn scratch(&self, _capacity: &Capacity, _inputs: &[Shape]) -> u64 {
         0

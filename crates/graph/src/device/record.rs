@@ -1,9 +1,9 @@
 //! Turns the steps of a plan into launches.
 
 use super::batch::{Capacity, DeviceBatch};
-use super::missing;
 use super::places::Places;
 use super::step::DeviceStep;
+use super::{DeviceOp, missing};
 use crate::graph::Value;
 use crate::op::Reduction;
 use crate::plan::{JoinStep, Place, Plan, SparseSource, Step};
@@ -54,7 +54,7 @@ impl Plan {
     /// Checks that a device can run every step.
     ///
     /// # Errors
-    /// When ops have no CUDA kernel, or losses are means over scenarios.
+    /// When ops have no CUDA kernel, or not for losses by scenario.
     pub fn check_device(&self) -> Result<()> {
         let (mut first, mut lacking) = (None, Vec::new());
         for step in self.device_steps() {
@@ -74,10 +74,18 @@ impl Plan {
                 return Err(Error::graph(&self.graph.nodes[step.node].name, message));
             }
         }
-        if let Some(part) = self.losses().iter().find(|part| part.groups() > 1) {
-            let message = "is the sum of means over scenarios, or weighs them, which no CUDA device does yet; run it \
-                           with `--device cpu`";
-            return Err(Error::graph(format!("the loss of {}", part.name), message));
+        for step in self.device_steps() {
+            let op = self.op(step.node).0;
+            let part = op.loss().map(|loss| &self.losses()[loss.index()]);
+            let by_scenario = op.on_device().is_some_and(DeviceOp::sums_by_scenario);
+            if let Some(part) = part.filter(|part| part.groups() > 1 && !by_scenario) {
+                let message = format!(
+                    "is the sum of means over scenarios, or weighs them, which the kernels of `{}` do not yet; run it \
+                     with `--device cpu`",
+                    op.name()
+                );
+                return Err(Error::graph(format!("the loss of {}", part.name), message));
+            }
         }
         Ok(())
     }

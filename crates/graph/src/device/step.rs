@@ -8,6 +8,7 @@ use manygate_core::{Error, Result};
 use manygate_cuda::elementwise;
 use manygate_cuda::embedding::DeviceTable;
 use manygate_cuda::gemm_by_scenario::{Layers, MOST_LAYERS};
+use manygate_cuda::loss::{Scale, ScenarioRows};
 use manygate_cuda::norm::Groups;
 use manygate_cuda::{DeviceMat, Element, Launch, Precision};
 use manygate_kernels::activation::Activation;
@@ -197,9 +198,13 @@ impl<'a> DeviceStep<'a> {
         self.places.memory.losses + 8 * self.places.plan.loss_sums[part.index()].start as u64
     }
 
-    /// Address of the factor of the gradient of every row that adds to a part of the loss, an f32.
-    pub fn scale(&self, part: LossId) -> u64 {
-        self.batch().scales + 4 * self.places.plan.loss_sums[part.index()].start as u64
+    /// The factor of the gradient of every row that adds to a part of the loss, or of those of each scenario.
+    pub fn scale(&self, part: LossId) -> Scale {
+        let (plan, batch) = (self.places.plan, self.batch());
+        let count = plan.losses()[part.index()].groups() as u32;
+        let of_rows = ScenarioRows { of_rows: batch.scenario, starts: batch.scenario_starts, count };
+        let factors = batch.scales + 4 * plan.loss_sums[part.index()].start as u64;
+        Scale { factors, scenarios: (count > 1).then_some(of_rows) }
     }
 
     /// Address of the key of the random numbers that the op with this [key](crate::Op::draws) draws in the step, u32 `[2]`.

@@ -150,6 +150,10 @@ impl Op for BceOfProduct {
 }
 
 impl DeviceOp for BceOfProduct {
+    fn sums_by_scenario(&self) -> bool {
+        true
+    }
+
     fn scratch(&self, capacity: &Capacity, _inputs: &[Shape]) -> u64 {
         8 * u64::from(cuda::partials_of(capacity.rows as u32))
     }

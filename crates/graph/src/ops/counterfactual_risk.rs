@@ -173,6 +173,10 @@ impl Op for CounterfactualRisk {
 }
 
 impl DeviceOp for CounterfactualRisk {
+    fn sums_by_scenario(&self) -> bool {
+        true
+    }
+
     fn scratch(&self, capacity: &Capacity, _inputs: &[Shape]) -> u64 {
         8 * u64::from(cuda::partials_of(capacity.rows as u32))
     }

@@ -169,7 +169,7 @@ impl DeviceOp for GradientConflict {
             if !dg.accumulate {
                 step.launch(elementwise::fill(0.0, dg.to));
             }
-            self.launch(step, Conflict::Gradient { scale: step.scale(self.loss), dg: dg.to });
+            self.launch(step, Conflict::Gradient { scale: step.scale(self.loss).factors, dg: dg.to });
         }
     }
 }

@@ -178,6 +178,10 @@ impl Op for LearnerLoss {
 }
 
 impl DeviceOp for LearnerLoss {
+    fn sums_by_scenario(&self) -> bool {
+        true
+    }
+
     fn scratch(&self, capacity: &Capacity, _inputs: &[Shape]) -> u64 {
         8 * u64::from(cuda::partials_of(capacity.rows as u32))
     }

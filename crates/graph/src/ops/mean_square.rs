@@ -74,13 +74,13 @@ impl DeviceOp for MeanSquare {
 
     fn forward(&self, step: &mut DeviceStep<'_>) {
         let sum = LossSum { sum: step.loss_sum(self.loss), partials: step.scratch() };
-        step.launch_all(cuda::mean_square(step.input(0), step.scale(self.loss), None, Some(sum)));
+        step.launch_all(cuda::mean_square(step.input(0), step.scale(self.loss).factors, None, Some(sum)));
     }
 
     fn backward(&self, step: &mut DeviceStep<'_>) {
         if let Some(dx) = step.take_gradient(0) {
             let to = Some((dx.to, dx.accumulate));
-            step.launch_all(cuda::mean_square(step.input(0), step.scale(self.loss), to, None));
+            step.launch_all(cuda::mean_square(step.input(0), step.scale(self.loss).factors, to, None));
         }
     }
 }

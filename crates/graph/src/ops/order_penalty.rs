@@ -91,6 +91,10 @@ impl Op for OrderPenalty {
 }
 
 impl DeviceOp for OrderPenalty {
+    fn sums_by_scenario(&self) -> bool {
+        true
+    }
+
     fn scratch(&self, capacity: &Capacity, _inputs: &[Shape]) -> u64 {
         8 * u64::from(cuda::partials_of(capacity.rows as u32))
     }

@@ -104,12 +104,12 @@ impl Op for RangePenalty {
 impl DeviceOp for RangePenalty {
     fn forward(&self, step: &mut DeviceStep<'_>) {
         let (s, f, sum) = (step.input(0), step.input(1), step.loss_sum(self.loss));
-        let (range, scale) = (self.range(), step.scale(self.loss));
+        let (range, scale) = (self.range(), step.scale(self.loss).factors);
         step.launch(cuda::range_penalty(range, s.address, f.address, s.rows, scale, None, None, Some(sum)));
     }
 
     fn backward(&self, step: &mut DeviceStep<'_>) {
-        let (s, f, scale) = (step.input(0), step.input(1), step.scale(self.loss));
+        let (s, f, scale) = (step.input(0), step.input(1), step.scale(self.loss).factors);
         let [ds, df] = [0, 1].map(|i| {
             let gradient = step.take_gradient(i);
             gradient.map(|gradient| (gradient.to.address, gradient.accumulate))

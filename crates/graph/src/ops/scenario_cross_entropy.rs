@@ -163,13 +163,14 @@ impl DeviceOp for ScenarioCrossEntropy {
 
     fn forward(&self, step: &mut DeviceStep<'_>) {
         let sum = LossSum { sum: step.loss_sum(self.loss), partials: step.scratch() };
-        let (ids, scale) = (step.batch().scenario, step.scale(self.loss));
+        let (ids, scale) = (step.batch().scenario, step.scale(self.loss).factors);
         step.launch_all(cuda::cross_entropy(step.input(0), ids, scale, None, Some(sum)));
     }
 
     fn backward(&self, step: &mut DeviceStep<'_>) {
         if let Some(dz) = step.take_gradient(0) {
-            let (ids, scale, to) = (step.batch().scenario, step.scale(self.loss), (dz.to, dz.accumulate));
+            let (ids, scale, to) =
+                (step.batch().scenario, step.scale(self.loss).factors, (dz.to, dz.accumulate));
             step.launch_all(cuda::cross_entropy(step.input(0), ids, scale, Some(to), None));
         }
     }
