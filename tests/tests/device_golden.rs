@@ -37,7 +37,8 @@ models! {
     lhuc: |_| true,
     mmoe: |_| true,
     moe: |_| true,
-    mtms: |_| true,
+    // Without steps of several stages, which no model alone takes.
+    mtms: |case| case != "schedule",
     pepnet: |_| true,
     ple: |_| true,
     shared_bottom: |_| true,

@@ -46,7 +46,7 @@ fn what_was_found_is_told() {
         .failure(2, &["--precision", "--device cuda"]);
     lab.run(&["train", "config.toml", "--device", "gpu", "--out", "run"])
         .failure(2, &["neither `cpu`, `cuda` nor `cuda:N`"]);
-    lab.configure(MODEL, "name = \"star\"");
+    lab.configure(MODEL, "name = \"m3oe\"");
     on_standin(&lab, driver.path(), &train, &[]).failure(1, &["no CUDA kernel yet", "--device cpu"]);
 }
 
@@ -82,9 +82,9 @@ fn a_finished_run_predicts_on_a_device_as_on_the_cpu() {
     let small = [("MANYGATE_STANDIN_MEMORY", "65536")];
     on_standin(&lab, driver.path(), &eval(&cuda), &small).failure(1, &["of tables", "free", "--device cpu"]);
     lab.run(&predict(&["--precision", "bf16"])).failure(2, &["--precision", "--device cuda"]);
-    lab.configure(MODEL, "name = \"star\"");
-    lab.run(&["train", "config.toml", "--out", "star"]).success();
-    on_standin(&lab, driver.path(), &["eval", "star", "--device", "cuda"], &[])
+    lab.configure(MODEL, "name = \"m3oe\"");
+    lab.run(&["train", "config.toml", "--out", "m3oe"]).success();
+    on_standin(&lab, driver.path(), &["eval", "m3oe", "--device", "cuda"], &[])
         .failure(1, &["no CUDA kernel yet", "--device cpu"]);
 }
 

@@ -26,9 +26,9 @@ int main() {
     }
     const Mat x = matrix(logits, rows, 1, 1, &live), dx = matrix(gradients, rows, 1, 1, &live);
     emulation::launch(blocks, THREADS, 0, seed, [&] {
-      bce_with_logits(x, labels.data(), counted.data(), &scale, false, dx, partials.data());
+      bce_with_logits(x, labels.data(), counted.data(), {&scale, nullptr}, false, dx, partials.data());
     });
-    emulation::launch(1, THREADS, 0, seed, [&] { add_partials(partials.data(), blocks, &sum); });
+    emulation::launch(1, THREADS, 0, seed, [&] { add_partials(partials.data(), blocks, nullptr, &sum); });
     check_close("bce: the sum", std::vector<double>{sum}, std::vector<double>{wanted}, 1e-6);
     check("bce: rows that are not there", std::isnan(gradients[live]));
     gradients.resize(live);

@@ -126,9 +126,15 @@ impl Results for OnDevice<'_> {
     }
 
     fn loss(&mut self, part: usize) -> Option<f64> {
-        let at = self.memory.losses + 8 * u64::from(self.plan.device_loss_begins()[part]);
-        let [low, high] = self.words(at, 2)[..] else { return None };
-        self.own_loss.then(|| f64::from_bits(u64::from(high) << 32 | u64::from(low)))
+        let (begins, weight) = (self.plan.device_loss_begins(), f64::from(self.plan.losses()[part].weight));
+        let groups = (begins[part]..begins[part + 1]).map(u64::from);
+        let terms = groups.map(|group| {
+            let [low, high] = self.words(self.memory.losses + 8 * group, 2)[..] else { return f64::NAN };
+            let [scale] = self.values(self.memory.batch.scales + 4 * group, 1)[..] else { return f64::NAN };
+            f64::from_bits(u64::from(high) << 32 | u64::from(low)) * f64::from(scale) / weight
+        });
+        let sum = terms.sum();
+        self.own_loss.then_some(sum)
     }
 
     fn tapped(&mut self, name: &str) -> Result<Vec<f32>> {
