@@ -156,6 +156,8 @@ impl<'m> Predictor<'m> {
     /// As [`Predictor::predict`].
     pub fn predict_all(&mut self, exec: &dyn Executor, data: &Batch) -> Result<Vec<Vec<f32>>> {
         let chunks = chunks(data, CHUNK_ROWS.min(self.ws.capacity()))?;
+        // Here rows are the caller's.
+        check_numbers(data)?;
         let mut out = vec![Vec::with_capacity(data.rows); self.output_names().count()];
         let mut part = Batch::empty_like(data);
         for rows in chunks {
