@@ -1,9 +1,9 @@
-//! Products of layers with weights for each scenario, or with one weight for all groups: see [`gemm`](crate::gemm), whose
+//! Products of layers with weights for each scenario, or with one weight for all groups: see [`gemm`], whose
 //! shapes and precisions they have.
 //!
 //! Rows stand in the order of their scenarios, and a row is multiplied by the weights of its own. The rows that are there
 //! are those that the scenarios have. Where there is one scenario and each group has a weight of its own, launches are those
-//! of [`gemm`](crate::gemm).
+//! of [`gemm`].
 
 use crate::activation;
 use crate::gemm::{self, BiasGradient, Heads, by_precision, check_operands, dw_chunks, split, sum_chunks};
@@ -48,7 +48,7 @@ impl Layers {
         Layers { starts, scenarios: scenarios as u32, groups: groups as u32, shared }
     }
 
-    /// Whether they are what [`gemm`](crate::gemm) has kernels for.
+    /// Whether they are what [`gemm`] has kernels for.
     fn are_plain(&self) -> bool {
         self.scenarios == 1 && self.sharing() == 1
     }
