@@ -2,7 +2,7 @@
 
 use crate::draws::Draws;
 use crate::plan::Plan;
-use crate::shape::Space;
+use crate::shape::{Shape, Space};
 use manygate_core::{Bag, Batch, Error, Result};
 use manygate_cuda::gemm_by_scenario::scenario_starts;
 
@@ -33,11 +33,12 @@ impl Capacity {
         Capacity { rows: bucket(batch.rows, self.rows), ids: ids.collect() }
     }
 
-    /// Rows of a value in `space`, which has rows.
-    pub fn rows_in(&self, space: Space) -> usize {
-        match space {
+    /// Most rows of a value of this shape.
+    pub fn rows_in(&self, shape: Shape) -> usize {
+        match shape.space {
             Space::Position(bag) => self.ids[bag],
-            Space::Batch | Space::Once => self.rows,
+            Space::Batch => self.rows,
+            Space::Once => shape.rows,
         }
     }
 

@@ -171,7 +171,7 @@ impl DeviceOp for Dice {
     }
 
     fn scratch(&self, capacity: &Capacity, inputs: &[Shape]) -> u64 {
-        cuda::dice_scratch(capacity.rows_in(inputs[0].space) as u32, inputs[0].cols as u32)
+        cuda::dice_scratch(capacity.rows_in(inputs[0]) as u32, inputs[0].cols as u32)
     }
 
     fn forward(&self, step: &mut DeviceStep<'_>) {

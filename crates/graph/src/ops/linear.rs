@@ -340,7 +340,7 @@ impl DeviceOp for Linear {
     }
 
     fn scratch(&self, capacity: &Capacity, inputs: &[Shape]) -> u64 {
-        let (rows, inner) = (capacity.rows_in(inputs[0].space), inputs[0].cols / self.groups);
+        let (rows, inner) = (capacity.rows_in(inputs[0]), inputs[0].cols / self.groups);
         let layers = Layers::new(0, self.weights(), self.groups, true);
         let dw = linear_dw_by_scenario_scratch(rows as u32, inner as u32, self.out() as u32, layers);
         copy_bytes(rows, self.groups * self.out())

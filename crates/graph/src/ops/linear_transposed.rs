@@ -117,7 +117,7 @@ impl DeviceOp for LinearTransposed {
 
     fn scratch(&self, capacity: &Capacity, inputs: &[Shape]) -> u64 {
         let [x, w] = [inputs[0], inputs[1]];
-        let rows = if x.space == Space::Once { x.rows } else { capacity.rows_in(x.space) };
+        let rows = capacity.rows_in(x);
         let dw = cuda::linear_dw_scratch(rows as u32, w.cols as u32, w.rows as u32, 1);
         let own = copy_bytes(rows, x.cols).max(4 * dw as u64);
         copies(rows, w.rows, w.cols) + own

@@ -90,7 +90,7 @@ impl DeviceOp for Prelu {
     }
 
     fn scratch(&self, capacity: &Capacity, inputs: &[Shape]) -> u64 {
-        cuda::dice_scratch(capacity.rows_in(inputs[0].space) as u32, inputs[0].cols as u32)
+        cuda::dice_scratch(capacity.rows_in(inputs[0]) as u32, inputs[0].cols as u32)
     }
 
     fn forward(&self, step: &mut DeviceStep<'_>) {

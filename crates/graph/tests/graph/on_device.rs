@@ -1,7 +1,9 @@
 //! What a device cannot take is said before anything is put there.
 
-use manygate_graph::ops::{GateCombine, GateCombineSeen, LookupTrunk, PairProducts, Piece};
-use manygate_graph::{Graph, Mode, Op, Plan, PlanOptions, Value};
+use manygate_graph::device::{Capacity, copy_bytes};
+use manygate_graph::ops::{GateCombine, GateCombineSeen, Linear, LookupTrunk, PairProducts, Piece};
+use manygate_graph::{Graph, Mode, Op, Plan, PlanOptions, Shape, Value};
+use manygate_kernels::activation::Activation;
 use manygate_kernels::gate::Seen;
 
 /// What a device says of a plan with `op` over inputs of so many columns, as [`None`] where it takes it.
@@ -38,4 +40,12 @@ fn rows_that_do_not_fit_shared_memory_are_refused_by_name() {
         assert!(told.contains("wide: ") && told.contains("do not fit the shared memory"), "{told}");
         assert!(told.ends_with("run it with `--device cpu`"), "{told}");
     }
+}
+
+#[test]
+fn what_exists_once_has_its_own_rows_of_scratch_however_few_a_batch_has() {
+    let (few, linear) = (Capacity { rows: 1, ids: Vec::new() }, Linear::new(9, true, Activation::Tanh));
+    let shapes = [Shape::once(300, 5), Shape::once(9, 5), Shape::once(9, 1)];
+    let scratch = linear.on_device().expect("launches").scratch(&few, &shapes);
+    assert!(scratch >= copy_bytes(300, 9), "{scratch} bytes for a gradient of 300 rows");
 }
