@@ -3,6 +3,8 @@
 //!
 //! z `[batch, 1]`. Backward of the loss: `dz = scale (λ − y)`, 0 for rows that do not count; of the rate: `dz = dλ λ`.
 
+use super::learner_loss::LearnerLoss;
+use super::link::Link;
 use crate::check::Case;
 use crate::device::{Capacity, DeviceOp, DeviceStep};
 use crate::graph::{Graph, LossId, LossPart, Value};
@@ -11,8 +13,7 @@ use crate::reach;
 use crate::shape::{Shape, Space};
 use manygate_core::Batch;
 use manygate_cuda::amplitude::{Of, amplify};
-use manygate_cuda::loss::{self as cuda, Link, LossSum, Target};
-use manygate_cuda::{DeviceMat, elementwise};
+use manygate_cuda::elementwise;
 use manygate_kernels::amplitude::Amplitude;
 
 /// The rate, see the [module](self). Input: z, of any width.
@@ -151,35 +152,28 @@ impl Op for PoissonLoss {
     }
 }
 
+impl PoissonLoss {
+    /// The same loss: that of one learner.
+    fn of_learner(&self) -> LearnerLoss {
+        LearnerLoss::of_label(self.loss, Link::Rate, self.task, self.counted)
+    }
+}
+
 impl DeviceOp for PoissonLoss {
     fn sums_by_scenario(&self) -> bool {
         true
     }
 
-    fn scratch(&self, capacity: &Capacity, _inputs: &[Shape]) -> u64 {
-        8 * u64::from(cuda::partials_of(capacity.rows as u32))
+    fn scratch(&self, capacity: &Capacity, inputs: &[Shape]) -> u64 {
+        DeviceOp::scratch(&self.of_learner(), capacity, inputs)
     }
 
     fn forward(&self, step: &mut DeviceStep<'_>) {
-        let sum = LossSum { sum: step.loss_sum(self.loss), partials: step.scratch() };
-        self.launch(step, None, Some(sum));
+        DeviceOp::forward(&self.of_learner(), step);
     }
 
     fn backward(&self, step: &mut DeviceStep<'_>) {
-        if let Some(gradient) = step.take_gradient(0) {
-            self.launch(step, Some((gradient.to, gradient.accumulate)), None);
-        }
-    }
-}
-
-impl PoissonLoss {
-    /// The loss of one learner.
-    fn launch(&self, step: &mut DeviceStep<'_>, gradient: Option<(DeviceMat, bool)>, sum: Option<LossSum>) {
-        let labels = &step.batch().labels;
-        let target =
-            Target::Label { labels: labels[self.task], counted: self.counted.map(|task| labels[task]) };
-        let (z, scale) = (step.input(0), step.scale(self.loss));
-        step.launch_all(cuda::learner_loss(Link::Rate, target, z, scale, gradient, None, sum));
+        DeviceOp::backward(&self.of_learner(), step);
     }
 }
 

@@ -4,14 +4,14 @@
 //!
 //! Backward: `dp = 2 scale (p − y)`, 0 for rows that do not count.
 
+use super::learner_loss::LearnerLoss;
+use super::link::Link;
 use crate::check::Case;
 use crate::device::{Capacity, DeviceOp, DeviceStep};
 use crate::graph::{Graph, LossId, LossPart, Value};
 use crate::op::{Backward, Forward, Matrix, Op, Reads, Saved};
 use crate::shape::Shape;
 use manygate_core::Batch;
-use manygate_cuda::DeviceMat;
-use manygate_cuda::loss::{self as cuda, Link, LossSum, Target};
 
 /// The loss of a regression task, see the [module](self). Input: the prediction.
 #[derive(Clone, Debug)]
@@ -86,35 +86,28 @@ impl Op for SquaredError {
     }
 }
 
+impl SquaredError {
+    /// The same loss: that of one learner.
+    fn of_learner(&self) -> LearnerLoss {
+        LearnerLoss::of_label(self.loss, Link::Value, self.task, self.counted)
+    }
+}
+
 impl DeviceOp for SquaredError {
     fn sums_by_scenario(&self) -> bool {
         true
     }
 
-    fn scratch(&self, capacity: &Capacity, _inputs: &[Shape]) -> u64 {
-        8 * u64::from(cuda::partials_of(capacity.rows as u32))
+    fn scratch(&self, capacity: &Capacity, inputs: &[Shape]) -> u64 {
+        DeviceOp::scratch(&self.of_learner(), capacity, inputs)
     }
 
     fn forward(&self, step: &mut DeviceStep<'_>) {
-        let sum = LossSum { sum: step.loss_sum(self.loss), partials: step.scratch() };
-        self.launch(step, None, Some(sum));
+        DeviceOp::forward(&self.of_learner(), step);
     }
 
     fn backward(&self, step: &mut DeviceStep<'_>) {
-        if let Some(gradient) = step.take_gradient(0) {
-            self.launch(step, Some((gradient.to, gradient.accumulate)), None);
-        }
-    }
-}
-
-impl SquaredError {
-    /// The loss of one learner.
-    fn launch(&self, step: &mut DeviceStep<'_>, gradient: Option<(DeviceMat, bool)>, sum: Option<LossSum>) {
-        let labels = &step.batch().labels;
-        let target =
-            Target::Label { labels: labels[self.task], counted: self.counted.map(|task| labels[task]) };
-        let (z, scale) = (step.input(0), step.scale(self.loss));
-        step.launch_all(cuda::learner_loss(Link::Value, target, z, scale, gradient, None, sum));
+        DeviceOp::backward(&self.of_learner(), step);
     }
 }
 
