@@ -102,7 +102,7 @@ impl Lab {
             table["data"].as_table_mut().expect("a table").insert(key.into(), vec![file].into());
         }
         change(&mut table);
-        toml::Value::from(table).try_into().expect("a configuration")
+        Config::try_from(table).expect("a configuration")
     }
 
     /// Trains in the folder `run`.

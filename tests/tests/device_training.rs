@@ -40,7 +40,7 @@ fn model(steps: usize, keys: &str) -> Config {
     if let Some(report) = table.get_mut("report").and_then(|report| report.as_table_mut()) {
         report.remove("floors");
     }
-    toml::Value::from(table).try_into().expect("a configuration")
+    Config::try_from(table).expect("a configuration")
 }
 
 /// The loss of each step.

@@ -59,7 +59,7 @@ fn model(name: &str, mode: Mode) -> Model {
 }
 
 fn configured(name: &str, keys: &str, mode: Mode) -> Model {
-    let (_, architecture) = manygate_models::from_table(&toml::from_str(keys).unwrap()).unwrap();
+    let (_, architecture) = manygate_models::from_table(&keys.parse().unwrap()).unwrap();
     let graph: Graph = build(architecture.as_ref(), &inputs(name), mode).unwrap();
     let plan = Plan::compile(graph, PlanOptions { lane_rows: 16, ..PlanOptions::default() }).unwrap();
     let stream = Stream::new(11, 0, 0);
@@ -256,7 +256,7 @@ fn what_is_not_served_is_not_computed() {
 fn towers_that_stand_apart_drop_values_apart() {
     for name in ["hinet", "m3oe", "mmoe"] {
         let keys = format!("name = \"{name}\"\ndropout = 0.2");
-        let (_, architecture) = manygate_models::from_table(&toml::from_str(&keys).unwrap()).unwrap();
+        let (_, architecture) = manygate_models::from_table(&keys.parse().unwrap()).unwrap();
         let task = |(name, auxiliary)| Task { auxiliary, ..Task::binary(name) };
         let tasks = [("click", false), ("buy", false), ("like", true), ("share", true)].map(task).to_vec();
         let inputs = Inputs { tasks, ..inputs(name) };
@@ -337,8 +337,7 @@ fn a_warm_start_keeps_every_prediction() {
         let before = configured("mtms", &keys("ctcvr"), Mode::Evaluation);
         let mut after = configured("mtms", &keys("finetune"), Mode::Evaluation);
         assert_eq!(before.params.layout(), after.params.layout());
-        let (_, architecture) =
-            manygate_models::from_table(&toml::from_str(&keys("finetune")).unwrap()).unwrap();
+        let (_, architecture) = manygate_models::from_table(&keys("finetune").parse().unwrap()).unwrap();
         architecture.begin_stage(&inputs("mtms"), &mut after.params).unwrap();
         let [before, after] = [&before, &after].map(|model| predict(model, &Serial, &batch));
         for (one, two) in before.iter().flatten().zip(after.iter().flatten()) {

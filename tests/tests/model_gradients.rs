@@ -96,7 +96,7 @@ struct Model {
 
 impl Model {
     fn new(keys: &str, inputs: &Inputs, mode: Mode, options: PlanOptions) -> Model {
-        let (_, architecture) = manygate_models::from_table(&toml::from_str(keys).unwrap()).unwrap();
+        let (_, architecture) = manygate_models::from_table(&keys.parse().unwrap()).unwrap();
         let graph = manygate_models::build(architecture.as_ref(), inputs, mode).unwrap();
         let plan = Plan::compile(graph, options).unwrap();
         // No value stays at the 0 or 1 that it starts with: a unit at exactly 0 has no derivative.

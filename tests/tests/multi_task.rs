@@ -47,7 +47,7 @@ struct Model {
 
 impl Model {
     fn new(keys: &str, mode: Mode, isa: Isa) -> Model {
-        let (_, architecture) = manygate_models::from_table(&toml::from_str(keys).unwrap()).unwrap();
+        let (_, architecture) = manygate_models::from_table(&keys.parse().unwrap()).unwrap();
         let graph = manygate_models::build(architecture.as_ref(), &inputs(), mode).unwrap();
         let options =
             PlanOptions { tile_rows: 8, lane_rows: 16, outputs: true, isa, ..PlanOptions::default() };

@@ -134,10 +134,10 @@ struct Job {
 /// A model in training, as the trainer makes it.
 fn learner(job: &Job, exec: &dyn Executor, data: &Batch) -> Learner {
     let Job { model, isa, optimizer, method } = job;
-    let (_, architecture) = manygate_models::from_table(&toml::from_str(model).unwrap()).unwrap();
+    let (_, architecture) = manygate_models::from_table(&model.parse().unwrap()).unwrap();
     let inputs = inputs(model);
     let graph = || manygate_models::build(architecture.as_ref(), &inputs, Mode::Training).unwrap();
-    let optimizer: OptimizerConfig = toml::from_str(optimizer).unwrap();
+    let optimizer: OptimizerConfig = optimizer.parse().unwrap();
     let options = PlanOptions { isa: isa.unwrap_or_else(Isa::best), ..PlanOptions::default() };
     let mut learner = Learner::new(graph(), options, &optimizer, 1, exec, ROWS).unwrap();
     if !method.is_empty() {

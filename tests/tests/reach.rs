@@ -13,7 +13,7 @@ fn plan_of(keys: &str, mode: Mode, frozen: &[&str]) -> Plan {
         tasks: vec![task("click"), task("like")],
         ..Inputs::default()
     };
-    let (_, architecture) = manygate_models::from_table(&toml::from_str(keys).unwrap()).unwrap();
+    let (_, architecture) = manygate_models::from_table(&keys.parse().unwrap()).unwrap();
     let graph = manygate_models::build(architecture.as_ref(), &inputs, mode).unwrap();
     let frozen = frozen.iter().map(|pattern| pattern.to_string()).collect();
     Plan::compile(graph, PlanOptions { frozen, ..PlanOptions::default() }).unwrap()

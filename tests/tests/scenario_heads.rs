@@ -92,7 +92,7 @@ struct Model {
 
 /// Values depend on the name that a tensor has without scenarios.
 fn model(keys: &str, has_heads: bool, mode: Mode) -> Model {
-    let (_, architecture) = from_table(&toml::from_str(keys).unwrap()).unwrap();
+    let (_, architecture) = from_table(&keys.parse().unwrap()).unwrap();
     let graph = build(architecture.as_ref(), &inputs(SCENARIOS), mode).unwrap();
     let plan = Plan::compile(graph, PlanOptions::default()).unwrap();
     let values = |name: &str, len: usize| -> Vec<f32> {
@@ -165,7 +165,7 @@ fn a_scenarios_rows_move_its_own_heads() {
 fn the_number_of_scenarios_costs_nothing() {
     for (plain, with_heads) in pairs() {
         let cost = |keys: &str, scenarios| {
-            let (_, architecture) = from_table(&toml::from_str(keys).unwrap()).unwrap();
+            let (_, architecture) = from_table(&keys.parse().unwrap()).unwrap();
             let graph = build(architecture.as_ref(), &inputs(scenarios), Mode::Training).unwrap();
             Plan::compile(graph, PlanOptions::default()).unwrap().multiply_adds()
         };
@@ -177,7 +177,7 @@ fn the_number_of_scenarios_costs_nothing() {
 #[test]
 fn heads_of_scenarios_need_some() {
     for (_, keys) in pairs() {
-        let (_, architecture) = from_table(&toml::from_str(&keys).unwrap()).unwrap();
+        let (_, architecture) = from_table(&keys.parse().unwrap()).unwrap();
         let message = build(architecture.as_ref(), &inputs(0), Mode::Training).unwrap_err().to_string();
         assert!(message.contains("the model needs scenarios; name the column"), "{keys}: {message}");
     }

@@ -44,7 +44,7 @@ type Bits = BTreeMap<String, Vec<u64>>;
 /// A step of training or an evaluation. The values of a tensor depend on what `named` calls it, which is also what its
 /// gradient is called.
 fn run(keys: &str, mode: Mode, inputs: &Inputs, batch: &Batch, named: impl Fn(&str) -> String) -> Bits {
-    let (_, architecture) = from_table(&toml::from_str(keys).unwrap()).unwrap();
+    let (_, architecture) = from_table(&keys.parse().unwrap()).unwrap();
     let graph = build(architecture.as_ref(), inputs, mode).unwrap();
     let plan = Plan::compile(graph, PlanOptions { outputs: true, ..PlanOptions::default() }).unwrap();
     let values = |name: &str, len: usize| -> Vec<f32> {

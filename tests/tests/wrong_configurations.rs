@@ -88,10 +88,10 @@ fn a_wrong_value_is_told_by_its_key() {
         let inputs = inputs(entry.name);
         let plain = format!("name = \"{}\"", entry.name);
         for base in configurations(entry.name).iter().chain([&plain]) {
-            let base: toml::Table = toml::from_str(base).unwrap();
+            let base: toml::Table = base.parse().unwrap();
             for (key, value) in entry.own_keys.iter().chain(entry.common_keys).flat_map(with_values) {
                 let mut keys = base.clone();
-                keys.extend(toml::from_str::<toml::Table>(&format!("{key} = {value}")).unwrap());
+                keys.extend(format!("{key} = {value}").parse::<toml::Table>().unwrap());
                 if let Some(fault) = fault(&keys, &inputs, &batch) {
                     faults.lock().unwrap().push(format!("{}: {key} = {value}: {fault}", entry.name));
                 }

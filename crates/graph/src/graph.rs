@@ -362,7 +362,11 @@ impl Graph {
     /// When the shapes do not fit, two inputs overlap (each needs a gradient of its own), or the op names a table, a
     /// loss or state that the graph does not have.
     pub fn add(&mut self, name: impl Into<String>, op: impl Op + 'static, inputs: &[Value]) -> Result<Value> {
-        let name = name.into();
+        self.add_shared(name.into(), Arc::new(op), inputs)
+    }
+
+    /// Not generic: of a hundred ops each would have the code of its own.
+    fn add_shared(&mut self, name: String, op: Arc<dyn Op>, inputs: &[Value]) -> Result<Value> {
         if inputs.len() > MAX_INPUTS {
             return Err(Error::graph(
                 name,
@@ -379,9 +383,9 @@ impl Graph {
                 ));
             }
         }
-        self.check_references(&op, &shapes, shape)
+        self.check_references(op.as_ref(), &shapes, shape)
             .map_err(|m| Error::graph(&name, format!("{}: {m}", op.name())))?;
-        Ok(self.push(name, Kind::Op { op: Arc::new(op), inputs: inputs.to_vec() }, shape))
+        Ok(self.push(name, Kind::Op { op, inputs: inputs.to_vec() }, shape))
     }
 
     /// What an op says about itself must exist in this graph: a plan relies on it.

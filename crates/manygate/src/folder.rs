@@ -68,7 +68,7 @@ pub(crate) fn config(
     config.extend(balance.map(|balance| ("balance".to_owned(), Value::Table(balance.resolved()))));
     config.insert("features".into(), features(schema).into());
     config.insert("tasks".into(), tasks(schema).into());
-    config.try_into().map_err(|e| unwritable(&e))
+    Config::try_from(config).map_err(|e| unwritable(&e))
 }
 
 /// A configuration with every default written out.

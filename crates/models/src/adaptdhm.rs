@@ -155,7 +155,7 @@ mod tests {
     #[test]
     fn what_cannot_be_built_is_told() {
         let message = |keys: &str| {
-            let model: AdaptDhm = config::parse(&toml::from_str(keys).unwrap()).unwrap();
+            let model: AdaptDhm = config::parse(&keys.parse().unwrap()).unwrap();
             model.check().unwrap_err().to_string()
         };
         assert!(message("clusters = 0").contains("model.clusters: must be at least 1"));

@@ -221,7 +221,7 @@ mod tests {
     #[test]
     fn what_cannot_be_built_is_told() {
         let width = |keys: &str| {
-            let model: Aitm = config::parse(&toml::from_str(keys).unwrap()).unwrap();
+            let model: Aitm = config::parse(&keys.parse().unwrap()).unwrap();
             model.width().map_err(|e| e.to_string())
         };
         assert_eq!(width("bottom_units = [8, 4]"), Ok(4));

@@ -338,7 +338,7 @@ mod tests {
             ("condition = \"mix\"", "model.condition_fields: name the features that `mix` reads"),
             ("condition_fields = [\"user\"]", "model.condition_fields: is read by the condition `mix` alone"),
         ] {
-            let apg: Apg = config::parse(&toml::from_str(keys).unwrap()).unwrap();
+            let apg: Apg = config::parse(&keys.parse().unwrap()).unwrap();
             let message = apg.check().unwrap_err().to_string();
             assert!(message.contains(told), "{message}");
         }

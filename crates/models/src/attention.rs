@@ -317,7 +317,7 @@ mod tests {
             tasks: vec![Task::binary("click")],
             ..Inputs::default()
         };
-        let keys: toml::Table = toml::from_str(&format!("name = \"attention\"\n{keys}")).unwrap();
+        let keys: toml::Table = format!("name = \"attention\"\n{keys}").parse().unwrap();
         let (_, architecture) = crate::from_table(&keys).unwrap();
         let built = crate::build(architecture.as_ref(), &inputs, Mode::Training);
         built.map(|_| ()).unwrap_err().to_string()

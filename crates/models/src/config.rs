@@ -4,6 +4,7 @@ use crate::layers::mlp::MlpStyle;
 use crate::layers::trunk::Embedding;
 use manygate_core::{Error, Result};
 use manygate_kernels::activation::Activation;
+use serde::de::value::MapDeserializer;
 use serde::{Deserialize, Serialize};
 
 /// An activation by name.
@@ -136,21 +137,36 @@ pub fn parse<T: for<'de> Deserialize<'de>>(keys: &toml::Table) -> Result<T> {
 /// # Errors
 /// [`Error::Config`] that names the section and the key.
 pub fn parse_section<T: for<'de> Deserialize<'de>>(section: &str, keys: &toml::Table) -> Result<T> {
-    let parse = |keys: toml::Table| {
-        T::deserialize(keys).map_err(|e| match e.message().trim() {
-            // How the parser says that a value by name is a number, or a list.
-            "invalid type: unit variant, expected string only" => "must be a text".to_owned(),
-            message => message.to_owned(),
-        })
-    };
-    parse(keys.clone()).map_err(|message| {
-        // What is wrong with a value is told without its key: it is the one that is wrong alone.
-        let alone = |(key, value): (&String, &toml::Value)| {
-            let message = parse(toml::Table::from_iter([(key.clone(), value.clone())])).err()?;
-            Some(Error::config(format!("{section}.{key}"), message))
-        };
-        keys.iter().find_map(alone).unwrap_or_else(|| Error::config(section, message))
+    parse_keys(keys.clone()).map_err(|error| {
+        let alone = |keys| parse_keys::<T>(keys).err();
+        what_is_wrong(section, keys, &error, &alone)
     })
+}
+
+/// By a way that knows of maps alone: the code of a [`toml::Table`]'s own has each structure three times, as a map, as a
+/// list and as a date.
+fn parse_keys<T: for<'de> Deserialize<'de>>(keys: toml::Table) -> std::result::Result<T, toml::de::Error> {
+    T::deserialize(MapDeserializer::new(keys.into_iter()))
+}
+
+/// What `error` says of the keys, or, where `alone` says it of one of them, of that.
+fn what_is_wrong(
+    section: &str,
+    keys: &toml::Table,
+    error: &toml::de::Error,
+    alone: &dyn Fn(toml::Table) -> Option<toml::de::Error>,
+) -> Error {
+    let message = |error: &toml::de::Error| match error.message().trim() {
+        // How the parser says that a value by name is a number, or a list.
+        "invalid type: unit variant, expected string only" => "must be a text".to_owned(),
+        message => message.to_owned(),
+    };
+    // What is wrong with a value is told without its key: it is the one that is wrong alone.
+    let of_one = |(key, value): (&String, &toml::Value)| {
+        let error = alone(toml::Table::from_iter([(key.clone(), value.clone())]))?;
+        Some(Error::config(format!("{section}.{key}"), message(&error)))
+    };
+    keys.iter().find_map(of_one).unwrap_or_else(|| Error::config(section, message(error)))
 }
 
 /// That these keys, factors of losses and rates, are numbers from 0 up.

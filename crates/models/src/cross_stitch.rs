@@ -155,7 +155,7 @@ mod tests {
     #[test]
     fn what_cannot_be_built_is_told() {
         let check = |keys: &str| {
-            let model: CrossStitch = config::parse(&toml::from_str(keys).unwrap()).unwrap();
+            let model: CrossStitch = config::parse(&keys.parse().unwrap()).unwrap();
             model.check().map_err(|e| e.to_string())
         };
         assert!(check("units = []").unwrap_err().contains("model.units: needs at least one layer"));

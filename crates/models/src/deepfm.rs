@@ -180,7 +180,7 @@ mod tests {
     fn several_tasks_are_told() {
         let inputs =
             Inputs { dense: 2, tasks: ["click", "buy"].map(Task::binary).to_vec(), ..Inputs::default() };
-        let (_, model) = from_table(&toml::from_str("name = \"deepfm\"").unwrap()).unwrap();
+        let (_, model) = from_table(&"name = \"deepfm\"".parse().unwrap()).unwrap();
         let error = build(model.as_ref(), &inputs, Mode::Training).unwrap_err().to_string();
         assert!(error.contains("tasks: deepfm predicts one task, and there are 2"), "{error}");
     }

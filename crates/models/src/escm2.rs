@@ -313,7 +313,7 @@ mod tests {
 
     fn check(keys: &str, tasks: &[&str]) -> std::result::Result<String, String> {
         let tasks = tasks.iter().map(|name| Task::binary(*name)).collect();
-        let model: Escm2 = config::parse(&toml::from_str(keys).unwrap()).unwrap();
+        let model: Escm2 = config::parse(&keys.parse().unwrap()).unwrap();
         model.check(&Inputs { tasks, ..Inputs::default() }).map_err(|e| e.to_string())
     }
 

@@ -154,7 +154,7 @@ mod tests {
     fn names(keys: &str, tasks: &[&str]) -> std::result::Result<Vec<String>, String> {
         let task = |name: &&str| Task::binary(*name);
         let inputs = Inputs { tasks: tasks.iter().map(task).collect(), ..Inputs::default() };
-        let esmm: Esmm = config::parse(&toml::from_str(keys).unwrap()).unwrap();
+        let esmm: Esmm = config::parse(&keys.parse().unwrap()).unwrap();
         esmm.names(&inputs).map_err(|e| e.to_string())
     }
 

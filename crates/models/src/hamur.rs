@@ -301,7 +301,7 @@ mod tests {
             ("adapters = [2]", "model.adapters: there is no layer 2 in `units`; the last one is 1"),
             ("adapters = [1, 0, 1]", "model.adapters: layer 1 is listed twice"),
         ] {
-            let hamur: Hamur = config::parse(&toml::from_str(keys).unwrap()).unwrap();
+            let hamur: Hamur = config::parse(&keys.parse().unwrap()).unwrap();
             let message = hamur.check().unwrap_err().to_string();
             assert!(message.contains(told), "{message}");
         }

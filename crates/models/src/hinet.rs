@@ -279,7 +279,7 @@ mod tests {
     #[test]
     fn what_cannot_be_built_is_told() {
         let message = |keys: &str| {
-            let hinet: HiNet = config::parse(&toml::from_str(keys).unwrap()).unwrap();
+            let hinet: HiNet = config::parse(&keys.parse().unwrap()).unwrap();
             hinet.check().unwrap_err().to_string()
         };
         assert!(message("sub_experts = 0").contains("model.sub_experts: must be at least 1"));

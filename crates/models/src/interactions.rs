@@ -161,7 +161,7 @@ mod tests {
             ("name = \"interactions\"", "inner"),
             ("name = \"dnn\"\nkind = \"vector\"", "vector"),
         ] {
-            let (entry, model) = from_table(&toml::from_str(keys).unwrap()).unwrap();
+            let (entry, model) = from_table(&keys.parse().unwrap()).unwrap();
             assert_eq!(
                 (entry.name, model.resolved()["kind"].as_str()),
                 ("interactions", Some(kind)),
@@ -176,7 +176,7 @@ mod tests {
         let field = Field { name: "user".into(), table: 0 };
         let error = |dim, kind: &str| {
             let keys = format!("name = \"interactions\"\nkind = \"{kind}\"");
-            let (_, model) = from_table(&toml::from_str(&keys).unwrap()).unwrap();
+            let (_, model) = from_table(&keys.parse().unwrap()).unwrap();
             let inputs = Inputs {
                 tables: vec![table(dim)],
                 fields: vec![field.clone()],

@@ -226,7 +226,7 @@ mod tests {
     #[test]
     fn what_cannot_be_built_is_told() {
         let message = |keys: &str| {
-            let m3oe: M3oe = config::parse(&toml::from_str(keys).unwrap()).unwrap();
+            let m3oe: M3oe = config::parse(&keys.parse().unwrap()).unwrap();
             m3oe.check().unwrap_err().to_string()
         };
         assert!(message("experts = 0").contains("model.experts: must be at least 1"));

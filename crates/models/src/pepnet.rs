@@ -344,7 +344,7 @@ mod tests {
     use manygate_graph::Mode;
 
     fn error(keys: &str) -> String {
-        let table = toml::from_str(&format!("name = \"pepnet\"\n{keys}")).unwrap();
+        let table = format!("name = \"pepnet\"\n{keys}").parse().unwrap();
         let (_, architecture) = crate::from_table(&table).unwrap();
         let inputs =
             Inputs { dense: 3, scenarios: 2, tasks: vec![Task::binary("click")], ..Inputs::default() };

@@ -172,7 +172,7 @@ mod tests {
     use super::*;
 
     fn units(keys: &str) -> std::result::Result<Vec<Vec<usize>>, String> {
-        let ple: Ple = config::parse(&toml::from_str(keys).unwrap()).map_err(|e| e.to_string())?;
+        let ple: Ple = config::parse(&keys.parse().unwrap()).map_err(|e| e.to_string())?;
         let units = ple.units().map_err(|e| e.to_string())?;
         Ok(units.into_iter().map(<[usize]>::to_vec).collect())
     }

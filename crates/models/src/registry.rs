@@ -254,7 +254,7 @@ mod tests {
             let documented: Vec<&Key> = entry.own_keys.iter().chain(entry.common_keys).collect();
             assert_eq!(resolved.len(), documented.len(), "{}", entry.name);
             for key in documented {
-                let line: toml::Table = toml::from_str(&format!("v = {}", key.default)).unwrap();
+                let line: toml::Table = format!("v = {}", key.default).parse().unwrap();
                 let (real, told) = (&resolved[key.name], &line["v"]);
                 let close =
                     matches!((real.as_float(), told.as_float()), (Some(a), Some(b)) if (a - b).abs() < 1e-6);
@@ -265,8 +265,7 @@ mod tests {
 
     #[test]
     fn unknown_names_and_keys_are_told() {
-        let table =
-            |text: &str| from_table(&toml::from_str(text).unwrap()).map(|_| ()).unwrap_err().to_string();
+        let table = |text: &str| from_table(&text.parse().unwrap()).map(|_| ()).unwrap_err().to_string();
         let unknown = table("name = \"mmoo\"");
         assert!(unknown.contains("there is no model `mmoo`; use one of: "), "{unknown}");
         assert!(MODELS.iter().all(|model| unknown.contains(model.name)), "{unknown}");
@@ -306,7 +305,7 @@ mod tests {
             let presets: Vec<(&str, Preset)> =
                 entry.aliases.iter().filter_map(|alias| Some((alias.name, alias.preset?))).collect();
             for (alias, Preset { key, value }) in &presets {
-                let table = |keys: &str| toml::from_str(&format!("name = \"{alias}\"\n{keys}")).unwrap();
+                let table = |keys: &str| format!("name = \"{alias}\"\n{keys}").parse().unwrap();
                 let resolved = |keys: &str| from_table(&table(keys)).unwrap().1.resolved()[*key].clone();
                 assert_eq!(resolved(""), (*value).into(), "{alias}");
                 for (_, stated) in &presets {

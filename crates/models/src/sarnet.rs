@@ -367,7 +367,7 @@ mod tests {
             scenarios: 3,
             tasks: vec![Task::binary("click")],
         };
-        let keys: toml::Table = toml::from_str(&format!("name = \"sarnet\"\n{keys}")).unwrap();
+        let keys: toml::Table = format!("name = \"sarnet\"\n{keys}").parse().unwrap();
         let (_, architecture) = crate::from_table(&keys)?;
         crate::build(architecture.as_ref(), &inputs, Mode::Training)
     }

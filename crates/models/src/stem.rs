@@ -216,7 +216,7 @@ mod tests {
 
     #[test]
     fn a_stem_needs_a_level() {
-        let stem: Stem = config::parse(&toml::from_str("levels = 0").unwrap()).unwrap();
+        let stem: Stem = config::parse(&"levels = 0".parse().unwrap()).unwrap();
         let inputs = Inputs { dense: 2, tasks: vec![Task::binary("click")], ..Inputs::default() };
         let message = stem.build(&mut Graph::new(Mode::Training), &inputs).unwrap_err().to_string();
         assert!(message.contains("model.levels: must be at least 1"), "{message}");

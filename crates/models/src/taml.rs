@@ -414,7 +414,7 @@ mod tests {
     use manygate_graph::Mode;
 
     fn check(keys: &str, after: [Option<usize>; 2], space: Option<usize>) -> String {
-        let taml: Taml = config::parse(&toml::from_str(keys).unwrap()).unwrap();
+        let taml: Taml = config::parse(&keys.parse().unwrap()).unwrap();
         let task = |name: &str, after, space| Task { after, space, ..Task::binary(name) };
         let tasks = vec![task("click", after[0], None), task("buy", after[1], space)];
         taml.check(&Inputs { tasks, ..Inputs::default() }).map_or_else(|e| e.to_string(), |()| String::new())
@@ -438,7 +438,7 @@ mod tests {
     fn nested_gates_are_shown_with_the_states_that_learners_see() {
         let keys =
             "learners = 1\nlearner_experts = 2\nexpert_units = [4]\nnested_gates = true\nshared_experts = 1";
-        let taml: Taml = config::parse(&toml::from_str(keys).unwrap()).unwrap();
+        let taml: Taml = config::parse(&keys.parse().unwrap()).unwrap();
         let tasks = ["click", "buy"].map(Task::binary).to_vec();
         let mut g = Graph::new(Mode::Evaluation);
         taml.build(&mut g, &Inputs { dense: 2, tasks, ..Inputs::default() }).unwrap();

@@ -316,10 +316,10 @@ mod tests {
         };
         let names = |units: &str| {
             let model = format!("name = \"mmoe\"\nexperts = 2\nexpert_units = {units}\ntower_units = [3]");
-            let (_, mmoe) = manygate_models::from_table(&toml::from_str(&model).unwrap()).unwrap();
+            let (_, mmoe) = manygate_models::from_table(&model.parse().unwrap()).unwrap();
             let graph = manygate_models::build(mmoe.as_ref(), &inputs, Mode::Training).unwrap();
             let plan = Plan::compile(graph, PlanOptions::default()).unwrap();
-            let table = toml::from_str("method = \"gradnorm\"").unwrap();
+            let table = "method = \"gradnorm\"".parse().unwrap();
             let ranges = layer(&Balance::from_table(&table).unwrap(), &plan, &[0, 1]).unwrap();
             let inside = plan.layout().blocks().filter(|(_, range)| ranges.contains(range));
             inside.map(|(block, _)| block.name.clone()).collect::<Vec<_>>()

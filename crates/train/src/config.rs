@@ -9,6 +9,7 @@ use manygate_data::DataConfig;
 use manygate_features::{FeatureConfig, TaskConfig};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
 /// A whole configuration. Unknown keys are errors.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
@@ -93,6 +94,23 @@ pub struct ReportConfig {
     pub floors: Option<PathBuf>,
 }
 
+/// Of TOML text. Parsing a structure is code of hundreds of functions, which this crate has for all that read one.
+impl FromStr for Config {
+    type Err = toml::de::Error;
+
+    fn from_str(text: &str) -> std::result::Result<Config, toml::de::Error> {
+        toml::from_str(text)
+    }
+}
+
+impl TryFrom<toml::Table> for Config {
+    type Error = toml::de::Error;
+
+    fn try_from(table: toml::Table) -> std::result::Result<Config, toml::de::Error> {
+        table.try_into()
+    }
+}
+
 impl Config {
     /// Reads a file and applies overrides `key.path=value`; a value is TOML, or a text where it is not.
     ///
@@ -103,7 +121,7 @@ impl Config {
         let text = std::fs::read_to_string(path).map_err(Error::io("read the configuration", path))?;
         let unreadable =
             |e: toml::de::Error| Error::config(path.display().to_string(), e.to_string().trim_end());
-        let file: Config = toml::from_str(&text).map_err(unreadable)?;
+        let file: Config = text.parse().map_err(unreadable)?;
         let config = if overrides.is_empty() {
             file
         } else {
@@ -113,7 +131,7 @@ impl Config {
             }
             let wrong =
                 |e: toml::de::Error| Error::config(format!("--set {}", overrides.join(" ")), e.to_string());
-            table.try_into().map_err(wrong)?
+            Config::try_from(table).map_err(wrong)?
         };
         config.check()?;
         Ok(config)

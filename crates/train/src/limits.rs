@@ -115,7 +115,7 @@ mod tests {
             ..Inputs::default()
         };
         let model = "name = \"dffm\"\nembedding_dim = 16\nhistory = \"list0\"\ntarget = \"item\"\nattention_heads = 1";
-        let (_, architecture) = manygate_models::from_table(&toml::from_str(model).unwrap()).unwrap();
+        let (_, architecture) = manygate_models::from_table(&model.parse().unwrap()).unwrap();
         let graph = manygate_models::build(architecture.as_ref(), &inputs, Mode::Training).unwrap();
         Plan::compile(graph, PlanOptions::default()).unwrap()
     }

@@ -232,7 +232,7 @@ mod tests {
             "features = []\ntasks = []\n[data]\ntrain = [\"a.csv\"]\nvalid = {{ last_fraction = 0.1 }}\n\
              [model]\nname = \"mtms\"\n[train]\nepochs = 2\nfreeze = [\"embed.*\"]\n{stages}"
         );
-        toml::from_str(&text).unwrap()
+        text.parse().unwrap()
     }
 
     #[test]

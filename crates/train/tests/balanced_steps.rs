@@ -13,7 +13,7 @@ use support::{ROWS, batch, graph, learner, tasks};
 const SGD: &str = "[dense]\nmethod = \"sgd\"\nrate = 0.25\n[tables]\nmethod = \"sgd\"\nrate = 0.25";
 
 fn balance(text: &str) -> Balance {
-    Balance::from_table(&toml::from_str(text).unwrap()).unwrap()
+    Balance::from_table(&text.parse().unwrap()).unwrap()
 }
 
 fn balanced(text: &str, optimizer: &str, exec: &dyn Executor) -> Learner {

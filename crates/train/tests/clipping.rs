@@ -17,7 +17,7 @@ fn descent(clip: &str) -> String {
 /// The gradient that a first step took, from how far it moved: of dense parameters, and of tables.
 fn taken(mut learner: Learner, balance: &str) -> [Vec<f64>; 2] {
     if !balance.is_empty() {
-        let balance = Balance::from_table(&toml::from_str(balance).unwrap()).unwrap();
+        let balance = Balance::from_table(&balance.parse().unwrap()).unwrap();
         learner.balance_by(&balance, graph(), &tasks(), 3, &Serial).unwrap();
     }
     let weights = |learner: &Learner| {
@@ -105,7 +105,7 @@ fn threads_do_not_change_a_bit() {
         // A learner has memory for the threads that a stage began on.
         let mut learner = learner(&clip);
         let options = learner.plan.options().clone();
-        learner.begin_stage(graph(), options, &toml::from_str(&clip).unwrap()).unwrap();
+        learner.begin_stage(graph(), options, &clip.parse().unwrap()).unwrap();
         (0..4).for_each(|step| drop(learner.step(exec, &batch(step)).unwrap().to_vec()));
         let tables: Vec<Vec<f32>> = learner.tables.0.iter().map(|table| table.weights()).collect();
         (learner.params.values.to_vec(), tables)

@@ -5,7 +5,6 @@ use manygate_embedding::SparseGradients;
 use manygate_graph::{Draws, Input, Mode, PlanOptions, Workspace};
 use manygate_models::inputs::{Field, Inputs, Table, Task};
 use manygate_train::Learner;
-use manygate_train::optim::OptimizerConfig;
 
 const ROWS: usize = 100;
 const IDS: u64 = 30;
@@ -44,10 +43,10 @@ fn learner(groups: &str, exec: &dyn Executor) -> manygate_core::Result<Learner> 
         ..Inputs::default()
     };
     let model = "name = \"mmoe\"\nembedding_dim = 5\nexperts = 2\nexpert_units = [9, 7]\ntower_units = [5]";
-    let (_, architecture) = manygate_models::from_table(&toml::from_str(model).unwrap())?;
+    let (_, architecture) = manygate_models::from_table(&model.parse().unwrap())?;
     let graph = manygate_models::build(architecture.as_ref(), &inputs, Mode::Training)?;
     let options = PlanOptions { lane_rows: 16, ..PlanOptions::default() };
-    Learner::new(graph, options, &toml::from_str::<OptimizerConfig>(groups).unwrap(), 3, exec, ROWS)
+    Learner::new(graph, options, &groups.parse().unwrap(), 3, exec, ROWS)
 }
 
 fn batch(step: u64) -> Batch {

@@ -176,12 +176,12 @@ fn a_schedule_multiplies_rates_and_begins_anew_with_a_stage() {
     scheduled.step(&Serial, &batch(2)).unwrap();
     assert_eq!(scheduled.rate_factor(), 1.0);
 
-    let optimizer: OptimizerConfig = toml::from_str(&warm).unwrap();
+    let optimizer: OptimizerConfig = warm.parse().unwrap();
     scheduled.begin_stage(graph(), PlanOptions::default(), &optimizer).unwrap();
     scheduled.step(&Serial, &batch(1)).unwrap();
     assert_eq!(scheduled.rate_factor(), 0.5);
 
-    let endless: OptimizerConfig = toml::from_str("[schedule]\nkind = \"linear\"").unwrap();
+    let endless: OptimizerConfig = "[schedule]\nkind = \"linear\"".parse().unwrap();
     let told = scheduled.begin_stage(graph(), PlanOptions::default(), &endless).unwrap_err();
     assert!(told.to_string().contains("optimizer.schedule.steps: must be given"), "{told}");
 }

@@ -16,7 +16,7 @@ fn parameters_go_on_and_what_is_frozen_or_left_out_stays() {
     let mut learner = learner("");
     learner.step(&Serial, &batch(0)).unwrap();
     let before = (learner.params.clone(), learner.tables.clone());
-    let optimizer: OptimizerConfig = toml::from_str("[tables]\nmethod = \"rowwise_adagrad\"").unwrap();
+    let optimizer: OptimizerConfig = "[tables]\nmethod = \"rowwise_adagrad\"".parse().unwrap();
     learner.begin_stage(graph(), frozen(&["experts.*", "embedding.user.*"]), &optimizer).unwrap();
     assert_eq!(learner.params.values[..], before.0.values[..], "a stage begins where the one before ended");
     assert_eq!(learner.step, 0);

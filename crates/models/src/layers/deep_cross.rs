@@ -98,11 +98,11 @@ mod tests {
             ("name = \"epnet_dcn\"\ngamma = -1.0", "model.gamma: -1 is no largest amplitude"),
             ("name = \"epnet_dcn\"\nscenario_fields = [\"city\"]", "there is no categorical feature `city`"),
         ] {
-            let (_, model) = from_table(&toml::from_str(keys).unwrap()).unwrap();
+            let (_, model) = from_table(&keys.parse().unwrap()).unwrap();
             let error = build(model.as_ref(), &inputs, Mode::Training).unwrap_err().to_string();
             assert!(error.contains(told), "{keys}: {error}");
         }
-        let (_, model) = from_table(&toml::from_str("name = \"dcn\"\nscenario_dim = 4").unwrap()).unwrap();
+        let (_, model) = from_table(&"name = \"dcn\"\nscenario_dim = 4".parse().unwrap()).unwrap();
         let error = build(model.as_ref(), &Inputs { scenarios: 0, ..inputs }, Mode::Training).unwrap_err();
         assert!(error.to_string().contains("features.scenario"), "{error}");
     }

@@ -166,11 +166,11 @@ mod tests {
     use crate::balance::Seen;
 
     fn told(text: &str) -> String {
-        Balance::from_table(&toml::from_str(text).unwrap()).map(|_| ()).unwrap_err().to_string()
+        Balance::from_table(&text.parse().unwrap()).map(|_| ()).unwrap_err().to_string()
     }
 
     fn method(text: &str, losses: usize) -> Result<Box<dyn Method>> {
-        let balance = Balance::from_table(&toml::from_str(text).unwrap()).unwrap();
+        let balance = Balance::from_table(&text.parse().unwrap()).unwrap();
         balance.method(&vec![Likelihood::Classification; losses], 1)
     }
 
@@ -183,7 +183,7 @@ mod tests {
             let documented: Vec<&Key> = entry.own_keys.iter().chain(&COMMON_KEYS).collect();
             assert_eq!(resolved.len(), documented.len(), "{}", entry.name);
             for key in documented {
-                let line: toml::Table = toml::from_str(&format!("v = {}", key.default)).unwrap();
+                let line: toml::Table = format!("v = {}", key.default).parse().unwrap();
                 assert_eq!(resolved[key.name], line["v"], "{}.{}", entry.name, key.name);
             }
         }
@@ -193,7 +193,7 @@ mod tests {
     fn a_resolved_table_reads_back() {
         let text = "method = \"gradnorm\"\nlosses = [\"click\", \"buy\"]\n\
                     layer = [\"experts.*.1.weight\"]\nalpha = 0.12";
-        let balance = Balance::from_table(&toml::from_str(text).unwrap()).unwrap();
+        let balance = Balance::from_table(&text.parse().unwrap()).unwrap();
         assert_eq!(balance.losses(), ["click", "buy"]);
         assert_eq!(balance.layer(), ["experts.*.1.weight"]);
         assert_eq!(balance.entry().name, "gradnorm");

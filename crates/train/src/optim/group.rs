@@ -269,7 +269,7 @@ mod tests {
     use super::*;
 
     fn config(text: &str) -> OptimizerConfig {
-        toml::from_str(text).unwrap()
+        text.parse().unwrap()
     }
 
     fn dense(config: &OptimizerConfig, name: &str) -> Moves {
@@ -306,7 +306,7 @@ mod tests {
         for line in ["every = 1", "nesterov = false", "[tables]", "beta2 = 0.999", "weight_decay = 0.01"] {
             assert!(text.contains(line), "{line}: {text}");
         }
-        let read: OptimizerConfig = toml::from_str(&text).unwrap();
+        let read: OptimizerConfig = text.parse().unwrap();
         read.check().unwrap();
         assert_eq!(read.resolved(), read);
         for name in ["a", "b", "c"] {
@@ -388,6 +388,6 @@ mod tests {
         let group = config("[[group]]\nnames = [\"a\"]\nmethod = \"ftrl\"");
         let told = group.moves("a", Kind::Dense).unwrap_err().to_string();
         assert!(told.contains("optimizer.group.0.method: ftrl is for tables, and `a` is dense"), "{told}");
-        assert!(toml::from_str::<OptimizerConfig>("[[group]]\nnames = [\"a\"]\nrates = 1.0").is_err());
+        assert!("[[group]]\nnames = [\"a\"]\nrates = 1.0".parse::<OptimizerConfig>().is_err());
     }
 }

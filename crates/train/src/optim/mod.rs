@@ -17,6 +17,7 @@ pub use schedule::{Schedule, ScheduleConfig, ScheduleKind};
 use manygate_core::{Error, Result};
 use method::Kind;
 use serde::{Deserialize, Serialize};
+use std::str::FromStr;
 
 /// `[optimizer]`.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
@@ -54,6 +55,15 @@ impl Default for OptimizerConfig {
             tables: adam(),
             group: Vec::new(),
         }
+    }
+}
+
+/// Of TOML text.
+impl FromStr for OptimizerConfig {
+    type Err = toml::de::Error;
+
+    fn from_str(text: &str) -> std::result::Result<OptimizerConfig, toml::de::Error> {
+        toml::from_str(text)
     }
 }
 
@@ -114,7 +124,7 @@ mod tests {
             ("clip_norm = 1\nclip_value = 1", "optimizer.clip_value: clip_norm is given as well"),
             ("clip_tables = true", "optimizer.clip_tables: has no effect without clip_norm or clip_value"),
         ] {
-            let config: OptimizerConfig = toml::from_str(text).unwrap();
+            let config: OptimizerConfig = text.parse().unwrap();
             let found = config.check().unwrap_err().to_string();
             assert!(found.contains(told), "{found}");
         }

@@ -25,13 +25,13 @@ pub(crate) fn graph() -> Graph {
     };
     let model = "name = \"mmoe\"\nembedding_dim = 5\nexperts = 2\nexpert_units = [9, 7]\ntower_units = [5]\n\
                  dropout = 0.3";
-    let (_, architecture) = manygate_models::from_table(&toml::from_str(model).unwrap()).unwrap();
+    let (_, architecture) = manygate_models::from_table(&model.parse().unwrap()).unwrap();
     manygate_models::build(architecture.as_ref(), &inputs, Mode::Training).unwrap()
 }
 
 pub(crate) fn learner(optimizer: &str) -> Learner {
     let options = PlanOptions { lane_rows: 16, ..PlanOptions::default() };
-    let optimizer: OptimizerConfig = toml::from_str(optimizer).unwrap();
+    let optimizer: OptimizerConfig = optimizer.parse().unwrap();
     Learner::new(graph(), options, &optimizer, 3, &Serial, ROWS).unwrap()
 }
 

@@ -240,7 +240,7 @@ mod tests {
         let setup = Setup::translate(config.as_object().unwrap()).unwrap();
         let expected = "name = 'mmoe'\nembedding_dim = 4\nactivation = 'tanh'\nnorm = 'none'\ntower_units = []\n\
                         experts = 3\nexpert_units = [6]\ngate_bias = true";
-        assert_eq!(setup.model, toml::from_str(expected).unwrap());
+        assert_eq!(setup.model, expected.parse().unwrap());
         assert_eq!((setup.rows, setup.normalises, setup.inputs.dense), (3, false, 2));
         assert_eq!((setup.inputs.tables[0].rows, setup.inputs.fields[0].table), (7, 0));
         let click = Task::binary("click");
