@@ -7,6 +7,7 @@
 
 pub mod activation;
 pub mod amplitude;
+mod column_sums;
 pub mod cross;
 #[cfg(feature = "driver")]
 pub mod device;
@@ -26,6 +27,7 @@ mod product;
 pub mod random;
 pub mod row;
 pub mod row_product;
+pub mod scenario;
 mod share;
 pub mod signature;
 pub mod stitch;

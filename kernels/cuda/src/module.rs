@@ -248,6 +248,13 @@ pub static ROW_PRODUCT: Family = Family {
     kernels: &["row_product", "row_outer", "row_sums"],
 };
 
+/// What rows have by their scenario.
+pub static SCENARIO: Family = Family {
+    name: "scenario",
+    ptx: include_str!("../ptx/scenario.ptx"),
+    kernels: &["scenario_affine", "scenario_affine_dx", "scenario_sums", "finish_scenario_sums"],
+};
+
 /// Networks side by side that mix.
 pub static STITCH: Family = Family {
     name: "stitch",
@@ -285,6 +292,7 @@ pub static FAMILIES: &[&Family] = &[
     &RANDOM,
     &ROW,
     &ROW_PRODUCT,
+    &SCENARIO,
     &STITCH,
     &TRANSFER,
 ];
