@@ -1,6 +1,6 @@
-// Two sums of each column of a matrix over its rows, f64, in two stages: chunks of rows leave a row of first and one of second
-// sums in `partials`, and blocks of COLUMNS columns add up the chunks. The order is that of the rows, of trees over threads
-// and of chunks. The third index of a grid goes over groups of rows, each with sums of its own.
+// Two sums of each column of a matrix over its rows, f64, in two stages: chunks of rows leave a row of first and one of
+// second sums in `partials`, and blocks of COLUMNS columns add up the chunks. The order is that of the rows, of trees
+// over threads and of chunks. The third index of a grid goes over groups of rows, each with sums of its own.
 //
 // A thread takes four columns in several rows, which it reads before it uses the first. Neighbours take neighbouring
 // columns, and where a row is narrow, the next row.
@@ -63,7 +63,8 @@ DEVICE void leave_sums(const double (&first)[4], const double (&second)[4], u32 
   const u32 which = threadIdx.x / (4 * across), inside = threadIdx.x % (4 * across);
   const u32 col = blockIdx.y * 4 * across + inside;
   if (which > 1 || col >= cols) return;
-  partials[(u64)(2 * (blockIdx.z * gridDim.x + blockIdx.x) + which) * cols + col] = sums[4 * which + inside % 4][inside / 4];
+  partials[(u64)(2 * (blockIdx.z * gridDim.x + blockIdx.x) + which) * cols + col] =
+      sums[4 * which + inside % 4][inside / 4];
 }
 
 // The two sums of a column, in the first COLUMNS threads.

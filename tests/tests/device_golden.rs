@@ -35,6 +35,7 @@ models! {
     hamur: |_| true,
     interactions: |case| case != "autoint",
     lhuc: |_| true,
+    m3oe: |_| true,
     mmoe: |_| true,
     moe: |_| true,
     // Without steps of several stages, which no model alone takes.

@@ -18,6 +18,7 @@ pub mod gemm;
 pub mod gemm_by_scenario;
 pub mod interaction;
 pub mod launch;
+pub mod layer_norm;
 pub mod loss;
 pub mod module;
 pub mod norm;

@@ -159,6 +159,13 @@ pub static INTERACTION: Family = Family {
     ],
 };
 
+/// Layer normalisation.
+pub static LAYER_NORM: Family = Family {
+    name: "layer_norm",
+    ptx: include_str!("../ptx/layer_norm.ptx"),
+    kernels: &["layer_norm", "layer_norm_dx", "layer_norm_sums", "finish_layer_norm_sums"],
+};
+
 /// Losses.
 pub static LOSS: Family = Family {
     name: "loss",
@@ -252,7 +259,16 @@ pub static ROW_PRODUCT: Family = Family {
 pub static SCENARIO: Family = Family {
     name: "scenario",
     ptx: include_str!("../ptx/scenario.ptx"),
-    kernels: &["scenario_affine", "scenario_affine_dx", "scenario_sums", "finish_scenario_sums"],
+    kernels: &[
+        "scenario_affine",
+        "scenario_affine_dx",
+        "scenario_sums",
+        "finish_scenario_sums",
+        "level_fusion",
+        "level_fusion_backward",
+        "level_fusion_products",
+        "finish_level_fusion",
+    ],
 };
 
 /// Networks side by side that mix.
@@ -284,6 +300,7 @@ pub static FAMILIES: &[&Family] = &[
     &GEMM_HOPPER,
     &GEMM_HOPPER_WIDE,
     &INTERACTION,
+    &LAYER_NORM,
     &LOSS,
     &NORM,
     &OPTIM,
