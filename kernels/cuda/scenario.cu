@@ -1,9 +1,10 @@
-// What rows have by their scenario, in whatever order they stand: values scaled and shifted, experts of scenarios and tasks
-// fused.
+// What rows have by their scenario, in whatever order they stand: values scaled and shifted, experts of scenarios and
+// tasks fused, the other scenarios' values by weights of the own one.
 //
-// Floor: the bytes, what is read and what is written once. Scaled and shifted x and y, backward dy and dx, and x and dy for the
-// sums over the rows of each scenario: 65,536 rows of 512 values in f32: 268 MB each, 62 us on an H200 (4.3 TB/s). Of fusions
-// all experts: of 5 scenarios and 3 tasks of 64 values, 65,536 rows in f32: 235 MB forward, 55 us.
+// Floor: the bytes, what is read and what is written once. Scaled and shifted x and y, backward dy and dx, and x and dy
+// for the sums over the rows of each scenario: 65,536 rows of 512 values in f32: 268 MB each, 62 us on an H200 (4.3
+// TB/s). Of fusions all experts: of 5 scenarios and 3 tasks of 64 values, 65,536 rows in f32: 235 MB forward, 55 us. Of
+// attention the values of all scenarios: of 5 of 64 values, 65,536 rows in f32: 119 MB forward, 28 us.
 #include "block_sum.cuh"
 #include "column_sums.cuh"
 #include "math.cuh"
@@ -52,8 +53,8 @@ KERNEL(THREADS) scenario_affine_dx(const u32* scenario, Mat m, Mat dy, u32 accum
   put_share(dx, share, accumulate, values);
 }
 
-// Sums of the columns of dy, and of dy * x unless x has no data, over the rows of each scenario: the third index of the grid.
-// Each of these reads the scenarios of all rows, and the rows of its own.
+// Sums of the columns of dy, and of dy * x unless x has no data, over the rows of each scenario: the third index of the
+// grid. Each of these reads the scenarios of all rows, and the rows of its own.
 KERNEL(THREADS) scenario_sums(const u32* scenario, Mat x, Mat dy, u32 across, double* partials) {
   const u32 rows = rows_of(dy);
   if (blockIdx.x * (THREADS / across) >= rows) return;
@@ -148,8 +149,8 @@ struct Parts {
   }
 };
 
-// How a level of experts is weighed: one's own by alpha * beta, the others together by alpha * (1 - beta), or a single one by
-// alpha.
+// How a level of experts is weighed: one's own by alpha * beta, the others together by alpha * (1 - beta), or a single
+// one by alpha.
 struct Level {
   float alpha, beta, own, other;
   u32 count;
@@ -166,8 +167,8 @@ struct Level {
   }
 };
 
-// The levels of domains, which are scenarios, and of tasks; `numbers` are what the logistic functions are of that alphas and
-// betas are: those of domains, of tasks, and again. `Fusion` of scenario.rs.
+// The levels of domains, which are scenarios, and of tasks; `numbers` are what the logistic functions are of that
+// alphas and betas are: those of domains, of tasks, and again. `Fusion` of scenario.rs.
 struct Fusion {
   const u32* scenario;
   const float* numbers;
@@ -232,8 +233,9 @@ level_fusion_backward(Fusion fusion, Mat dy, RowGradient d_shared, RowGradient d
   }
 }
 
-// What the gradients of the numbers of `level_fusion` need, with d = the sum of dy_t: of the domains' experts d . own and
-// d . sum, of the tasks' dy . experts and d . sum, all summed over rows. The sums of a block go to `partials` [blocks, 4].
+// What the gradients of the numbers of `level_fusion` need, with d = the sum of dy_t: of the domains' experts d . own
+// and d . sum, of the tasks' dy . experts and d . sum, all summed over rows. The sums of a block go to `partials`
+// [blocks, 4].
 KERNEL(THREADS) level_fusion_products(Fusion fusion, Mat domains, Mat tasks, Mat dy, double* partials) {
   const u32 width = dy.cols / fusion.tasks, rows = rows_of(dy);
   double products[4] = {};
@@ -294,4 +296,106 @@ KERNEL(THREADS) finish_level_fusion(Fusion fusion, const double* partials, u32 c
   if (threadIdx.x > 0) return;
   put_slopes(d_numbers, 0, fusion.of_domains(), products[0], products[1]);
   put_slopes(d_numbers, 1, fusion.of_tasks(), products[2], products[3]);
+}
+
+// Weights of scenarios: the softmax of a row of logits over all of them or, unless `drops`, over all but the own one.
+struct Attention {
+  const float* logits;
+  u32 scenarios, own, drops;
+  float largest, sum;
+
+  DEVICE Attention(const Mat& of_all, u32 own, u32 drops)
+      : logits(row_f32(of_all, own)), scenarios(of_all.cols), own(own), drops(drops), largest(MINUS_INFINITY),
+        sum(0.0f) {
+    for (u32 m = 0; m < scenarios; m++) largest = counts(m) ? math::maximum(largest, logits[m]) : largest;
+    for (u32 m = 0; m < scenarios; m++) sum += counts(m) ? math::exp(logits[m] - largest) : 0.0f;
+  }
+
+  DEVICE bool counts(u32 m) const { return drops || m != own; }
+
+  DEVICE float of(u32 m) const { return counts(m) ? math::exp(logits[m] - largest) / sum : 0.0f; }
+};
+
+// y = the values of the row's own scenario, then those of the others by their weights, which go to `weights` [rows,
+// scenarios].
+KERNEL(THREADS) scenario_attention(const u32* scenario, u32 drops, Mat logits, Mat groups, Mat weights, Mat y) {
+  const Parts parts(y.cols / 2, blockIdx.x * THREADS + threadIdx.x);
+  if (parts.row >= rows_of(y)) return;
+  const u32 own = scenario[parts.row];
+  const Attention attention(logits, own, drops);
+  float of_own[4], of_others[4] = {};
+  parts.load(groups, own, of_own);
+  for (u32 first = 0; first < logits.cols; first += 4) {
+    QuadBits bits[4];
+#pragma unroll
+    for (u32 i = 0; i < 4; i++) {
+      bits[i] = {};
+      if (first + i < logits.cols) load_columns(groups, parts.of(first + i), bits[i]);
+    }
+#pragma unroll
+    for (u32 i = 0; i < 4; i++) {
+      const u32 m = first + i;
+      if (m >= logits.cols) break;
+      const float weight = attention.of(m);
+      if (parts.col == 0) row_f32(weights, parts.row)[m] = weight;
+      float values[4];
+      values_of(bits[i], groups.element, values);
+#pragma unroll
+      for (u32 c = 0; c < 4; c++) of_others[c] = m == own ? of_others[c] : fmaf(weight, values[c], of_others[c]);
+    }
+  }
+  store_columns(y, parts.of(0), of_own);
+  store_columns(y, parts.of(1), of_others);
+}
+
+// What each row adds to the gradient of its scenario's logits: g_m (dg_m - sum g dg), with dg_m = the values of m times
+// the second half of dy, 0 of the own. `segment` lanes, a power of two, take a row.
+KERNEL(THREADS)
+scenario_attention_slopes(u32 segment, const u32* scenario, Mat groups, Mat weights, Mat dy, Mat slopes) {
+  const u32 row = (blockIdx.x * THREADS + threadIdx.x) / segment, lane = threadIdx.x % segment, width = dy.cols / 2;
+  const bool is_there = row < rows_of(dy);
+  const u32 own = is_there ? scenario[row] : 0;
+  float mean = 0.0f;
+  for (u32 m = 0; m < slopes.cols; m++) {
+    float sum = 0.0f;
+    for (u32 col = 4 * lane; is_there && m != own && col < width; col += 4 * segment) {
+      const u32 count = min(4u, width - col);
+      QuadBits of_values, of_dy;
+      load_columns(groups, Columns{row, m * width + col, count}, of_values);
+      load_columns(dy, Columns{row, width + col, count}, of_dy);
+      float values[4], gradients[4];
+      values_of(of_values, groups.element, values);
+      values_of(of_dy, dy.element, gradients);
+#pragma unroll
+      for (u32 i = 0; i < 4; i++) sum = fmaf(values[i], gradients[i], sum);
+    }
+    for (u32 offset = segment / 2; offset; offset /= 2) sum += __shfl_xor_sync(FULL_WARP, sum, offset);
+    if (!is_there || lane > 0) continue;
+    row_f32(slopes, row)[m] = sum;
+    mean = fmaf(row_f32(weights, row)[m], sum, mean);
+  }
+  if (!is_there || lane > 0) return;
+  for (u32 m = 0; m < slopes.cols; m++) {
+    float* const slope = row_f32(slopes, row) + m;
+    *slope = __fmul_rn(row_f32(weights, row)[m], *slope - mean);
+  }
+}
+
+// The gradient of all scenarios' values: the first half of dy for the own one, the second by its weight for each other;
+// written or added.
+KERNEL(THREADS)
+scenario_attention_dgroups(const u32* scenario, Mat weights, Mat dy, u32 accumulate, Mat dgroups) {
+  const Parts parts(dy.cols / 2, blockIdx.x * THREADS + threadIdx.x);
+  if (parts.row >= rows_of(dy)) return;
+  const u32 own = scenario[parts.row];
+  float of_own[4], of_others[4];
+  parts.load(dy, 0, of_own);
+  parts.load(dy, 1, of_others);
+  for (u32 m = 0; m < weights.cols; m++) {
+    const float weight = row_f32(weights, parts.row)[m];
+    float values[4];
+#pragma unroll
+    for (u32 i = 0; i < 4; i++) values[i] = m == own ? of_own[i] : __fmul_rn(weight, of_others[i]);
+    parts.put(dgroups, m, accumulate, values);
+  }
 }

@@ -18,6 +18,7 @@ macro_rules! models {
 }
 
 models! {
+    adaptdhm: |_| true,
     adasparse: |_| true,
     aitm: |_| true,
     apg: |_| true,
@@ -33,6 +34,7 @@ models! {
     escm2: |_| true,
     esmm: |_| true,
     hamur: |_| true,
+    hinet: |_| true,
     interactions: |case| case != "autoint",
     lhuc: |_| true,
     m3oe: |_| true,

@@ -7,6 +7,7 @@
 
 pub mod activation;
 pub mod amplitude;
+pub mod cluster;
 mod column_sums;
 pub mod cross;
 #[cfg(feature = "driver")]

@@ -33,6 +33,22 @@ pub static AMPLITUDE: Family = Family {
     ],
 };
 
+/// Rows by cluster.
+pub static CLUSTER: Family = Family {
+    name: "cluster",
+    ptx: include_str!("../ptx/cluster.ptx"),
+    kernels: &[
+        "route",
+        "count_clusters",
+        "order_rows",
+        "gather_rows",
+        "scatter_rows",
+        "move_centers",
+        "move_centers_backward",
+        "keep_centers",
+    ],
+};
+
 /// Cross layers with a vector.
 pub static CROSS: Family = Family {
     name: "cross",
@@ -268,6 +284,9 @@ pub static SCENARIO: Family = Family {
         "level_fusion_backward",
         "level_fusion_products",
         "finish_level_fusion",
+        "scenario_attention",
+        "scenario_attention_slopes",
+        "scenario_attention_dgroups",
     ],
 };
 
@@ -289,6 +308,7 @@ pub static TRANSFER: Family = Family {
 pub static FAMILIES: &[&Family] = &[
     &ACTIVATION,
     &AMPLITUDE,
+    &CLUSTER,
     &CROSS,
     &ELEMENTWISE,
     &EMBEDDING_LOOKUP,

@@ -5,11 +5,12 @@ use crate::column_sums::{THREADS, across, chunks, finish, gradient_bytes, sum, s
 use crate::launch::{Arguments, Launch, blocks};
 use crate::module::SCENARIO;
 use crate::share;
-use crate::view::DeviceMat;
+use crate::view::{DeviceMat, Element};
 
 /// Most scenarios whose sums are taken at once: what a grid takes in its third direction.
 pub const MOST: usize = 65535;
 
+const WARP: u32 = 32;
 /// Blocks that sum over parts of rows: four on each of the 132 multiprocessors of an H200.
 const BLOCKS: u32 = 4 * 132;
 
@@ -203,4 +204,89 @@ pub fn level_fusion_dnumbers(
     let arguments = fusion.arguments().with_u64(scratch).with_u32(count);
     let arguments = arguments.with_bytes(&gradient_bytes(Some((d_numbers, accumulate))), 8);
     [products, Launch::new(&SCENARIO, "finish_level_fusion", 1, THREADS, arguments)]
+}
+
+/// Attention to the other scenarios.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Attention {
+    /// Address of the scenario of each row.
+    pub scenario: u64,
+    /// Whether weights are over all scenarios, of which the own one is left out afterwards, and not over the others alone.
+    pub drops: bool,
+}
+
+/// `y = [S_i ; Σ_{m≠i} g_m S_m]`, i the row's scenario, g the softmax of row i of `logits` `[scenarios, scenarios]`, see the op
+/// `scenario_attention`: `groups` `[rows, scenarios · n]`, y `[rows, 2n]`; `weights`, f32 `[rows, scenarios]`, become g. The
+/// rows that are there are those of `y`.
+///
+/// # Panics
+/// When the shapes do not fit together.
+pub fn scenario_attention(
+    attention: Attention,
+    logits: DeviceMat,
+    groups: DeviceMat,
+    weights: DeviceMat,
+    y: DeviceMat,
+) -> Launch {
+    let width = assert_attention("scenario_attention", groups, weights, y);
+    assert_eq!((logits.rows, logits.cols), (weights.cols, weights.cols), "scenario_attention: logits");
+    let arguments = Arguments::new().with_u64(attention.scenario).with_u32(attention.drops.into());
+    let arguments = arguments.with_mat(logits).with_mat(groups).with_mat(weights).with_mat(y);
+    let grid = by_parts("scenario_attention", y.rows, width);
+    Launch::new(&SCENARIO, "scenario_attention", grid, THREADS, arguments)
+}
+
+/// What each row adds to the gradient of the logits of its scenario: `g_m (dg_m − Σ g dg)`, `dg_m = S_m · e`, e the second half
+/// of `dy`; to `slopes`, f32 `[rows, scenarios]`. The rows that are there are those of `dy`.
+///
+/// # Panics
+/// When the shapes do not fit together.
+pub fn scenario_attention_slopes(
+    scenario: u64,
+    groups: DeviceMat,
+    weights: DeviceMat,
+    dy: DeviceMat,
+    slopes: DeviceMat,
+) -> Launch {
+    let width = assert_attention("scenario_attention_slopes", groups, weights, dy);
+    share::assert_alike("scenario_attention_slopes", &[weights, slopes]);
+    assert_eq!(slopes.element, Element::F32, "scenario_attention_slopes: slopes of f32");
+    let segment = width.div_ceil(4).next_power_of_two().clamp(1, WARP);
+    let threads = u64::from(dy.rows) * u64::from(segment);
+    assert!(threads <= u64::from(u32::MAX / 2), "scenario_attention_slopes: {} rows are too many", dy.rows);
+    let arguments = Arguments::new().with_u32(segment).with_u64(scenario).with_mat(groups);
+    let arguments = arguments.with_mat(weights).with_mat(dy).with_mat(slopes);
+    Launch::new(&SCENARIO, "scenario_attention_slopes", blocks(threads, THREADS), THREADS, arguments)
+}
+
+/// The gradient of `groups` of [`scenario_attention`], written or, with `accumulate`, added. The rows that are there are those
+/// of `dy`.
+///
+/// # Panics
+/// When the shapes do not fit together.
+pub fn scenario_attention_dgroups(
+    scenario: u64,
+    weights: DeviceMat,
+    dy: DeviceMat,
+    accumulate: bool,
+    dgroups: DeviceMat,
+) -> Launch {
+    let width = assert_attention("scenario_attention_dgroups", dgroups, weights, dy);
+    let arguments = Arguments::new().with_u64(scenario).with_mat(weights).with_mat(dy);
+    let arguments = arguments.with_u32(accumulate.into()).with_mat(dgroups);
+    let grid = by_parts("scenario_attention_dgroups", dy.rows, width);
+    Launch::new(&SCENARIO, "scenario_attention_dgroups", grid, THREADS, arguments)
+}
+
+/// Columns of a scenario's values.
+fn assert_attention(kernel: &str, groups: DeviceMat, weights: DeviceMat, y: DeviceMat) -> u32 {
+    let width = y.cols / 2;
+    assert_eq!(
+        (groups.rows, groups.cols),
+        (y.rows, weights.cols * width),
+        "{kernel}: values of all scenarios"
+    );
+    assert_eq!((weights.rows, y.cols), (y.rows, 2 * width), "{kernel}: two halves");
+    assert_eq!(weights.element, Element::F32, "{kernel}: weights of f32");
+    width
 }

@@ -1,7 +1,7 @@
 //! What rows have by their scenario, on the device against f64.
 
-use manygate_cuda::scenario as cuda;
-use manygate_cuda::{DeviceMat, Launch};
+use manygate_cuda::scenario::{self as cuda, Attention, Fusion};
+use manygate_cuda::{DeviceMat, Element, Launch};
 use manygate_cuda_tests::{Gpu, Window, values};
 use proptest::prelude::*;
 
@@ -93,6 +93,43 @@ impl Rows {
     }
 }
 
+/// Two levels of experts `n` wide, those of domains being of the rows' scenarios.
+struct Levels<'a> {
+    rows: &'a Rows,
+    tasks: usize,
+    n: usize,
+    numbers: [f32; 4],
+}
+
+impl Levels<'_> {
+    fn fusion(&self, gpu: &mut Gpu) -> Fusion {
+        let (scenario, numbers) = (gpu.upload(&self.rows.of_rows), gpu.upload(&self.numbers));
+        Fusion { scenario, numbers, domains: self.rows.scenarios as u32, tasks: self.tasks as u32 }
+    }
+
+    /// α and β of level `i`.
+    fn shares(&self, i: usize) -> [f64; 2] {
+        [i, 2 + i].map(|at| 1.0 / (1.0 + (-f64::from(self.numbers[at])).exp()))
+    }
+
+    /// Weights of the own expert of level `i`, of so many, and of each other.
+    fn weights(&self, i: usize, count: usize) -> [f64; 2] {
+        let [alpha, beta] = self.shares(i);
+        if count == 1 { [alpha, 0.0] } else { [alpha * beta, alpha * (1.0 - beta) / (count - 1) as f64] }
+    }
+
+    /// What weighs expert `e` of level `i` where `own` is the own one.
+    fn weight(&self, i: usize, own: usize, e: usize) -> f64 {
+        let count = if i == 0 { self.rows.scenarios } else { self.tasks };
+        self.weights(i, count)[usize::from(e != own)]
+    }
+
+    /// Column `c` of the mixture of level `i`.
+    fn mixed(&self, i: usize, experts: &[f64], own: usize, c: usize) -> f64 {
+        (0..experts.len() / self.n).map(|e| self.weight(i, own, e) * experts[e * self.n + c]).sum()
+    }
+}
+
 /// That `found` is `before`, where that is added to, and `sums` more.
 fn check_sums(found: &[f32], before: Option<&[f32]>, sums: &[f64], rows: usize) -> Result<(), TestCaseError> {
     for (i, (&found, sum)) in found.iter().zip(sums).enumerate() {
@@ -157,5 +194,131 @@ proptest! {
         } else {
             prop_assert_eq!(found, before);
         }
+    }
+
+    #[test]
+    fn levels_of_experts_fuse(rows in Rows::any(), tasks in 1usize..4) {
+        let (n, accumulate) = (rows.window.cols, rows.accumulate);
+        let numbers = [0.5, -1.0, 2.0, -0.25];
+        let levels = Levels { rows: &rows, tasks, n, numbers };
+        let (of_tasks, of_domains) = (rows.with_cols(tasks * n), rows.with_cols(rows.scenarios * n));
+        let dy = Window { cols: tasks * n, ..rows.window };
+        let launch = |gpu: &mut Gpu, from: &[DeviceMat], y| {
+            cuda::level_fusion(levels.fusion(gpu), from[0], from[1], from[2], y)
+        };
+        rows.check(&[of_tasks, of_domains, of_tasks], dy, false, launch, |r, from| {
+            let unit = |at: usize| {
+                let (t, c) = (at / n, at % n);
+                let domains = levels.mixed(0, &from[1], rows.scenario(r), c);
+                from[0][at] + domains + levels.mixed(1, &from[2], t, c)
+            };
+            (0..tasks * n).map(unit).collect()
+        })?;
+        let all = |dy: &[f64], c: usize| (0..tasks).map(|t| dy[t * n + c]).sum::<f64>();
+        let launch = |gpu: &mut Gpu, from: &[DeviceMat], to| {
+            let fusion = levels.fusion(gpu);
+            cuda::level_fusion_backward(fusion, from[0], None, Some((to, accumulate)), None).expect("a launch")
+        };
+        rows.check(&[dy], of_domains, accumulate, launch, |r, from| {
+            let unit = |at: usize| levels.weight(0, rows.scenario(r), at / n) * all(&from[0], at % n);
+            (0..rows.scenarios * n).map(unit).collect()
+        })?;
+        for of_experts in [true, false] {
+            let launch = |gpu: &mut Gpu, from: &[DeviceMat], to| {
+                let (fusion, to) = (levels.fusion(gpu), Some((to, accumulate)));
+                let (shared, tasks) = if of_experts { (None, to) } else { (to, None) };
+                cuda::level_fusion_backward(fusion, from[0], shared, None, tasks).expect("a launch")
+            };
+            rows.check(&[dy], of_tasks, accumulate, launch, |_, from| {
+                let unit = |at: usize| (0..tasks).map(|t| levels.weight(1, t, at / n) * from[0][t * n + at % n]).sum();
+                if of_experts { (0..tasks * n).map(unit).collect() } else { from[0].clone() }
+            })?;
+        }
+    }
+
+    #[test]
+    fn what_weighs_levels_has_gradients(rows in Rows::any(), tasks in 1usize..4) {
+        let Rows { window, scenarios, accumulate, seed, .. } = rows;
+        let n = window.cols;
+        let levels = Levels { rows: &rows, tasks, n, numbers: [0.5, -1.0, 2.0, -0.25] };
+        let windows = [scenarios, tasks, tasks].map(|count| rows.with_cols(count * n));
+        let all = [0, 1, 2].map(|i| windows[i].values(seed ^ i as u64, 1.0));
+        let live = [0, 1, 2].map(|i| windows[i].live_values(&all[i]));
+        // Slopes by differences of the two shares, which the output is linear in.
+        let mut slopes = [0.0; 4];
+        for (at, d) in live[2].iter().enumerate() {
+            let (r, t, c) = (at / (tasks * n), at / n % tasks, at % n);
+            for (i, own, count) in [(0, rows.scenario(r), scenarios), (1, t, tasks)] {
+                let expert = |e: usize| f64::from(live[i][(r * count + e) * n + c]);
+                let [alpha, beta] = levels.shares(i);
+                let sum: f64 = (0..count).map(expert).sum();
+                let others = if count == 1 { expert(own) } else { (sum - expert(own)) / (count - 1) as f64 };
+                let mixed = beta * expert(own) + (1.0 - beta) * others;
+                slopes[i] += f64::from(*d) * mixed * alpha * (1.0 - alpha);
+                slopes[2 + i] += f64::from(*d) * alpha * (expert(own) - others) * beta * (1.0 - beta);
+            }
+        }
+        let mut gpu = Gpu::with_order(seed);
+        let fusion = levels.fusion(&mut gpu);
+        let mats: Vec<DeviceMat> = windows.iter().zip(&all).map(|(of, all)| of.upload(&mut gpu, all)).collect();
+        let (before, scratch) = ([1.0f32; 4], gpu.allocate::<u8>(cuda::level_fusion_scratch() as usize));
+        let to = gpu.upload(&before);
+        for launch in cuda::level_fusion_dnumbers(fusion, mats[0], mats[1], mats[2], to, accumulate, scratch) {
+            gpu.launch(&launch);
+        }
+        let found = gpu.download(to, 4);
+        check_sums(&found, Some(&before[..]).filter(|_| accumulate), &slopes, window.live * tasks * n)?;
+    }
+
+    #[test]
+    fn other_scenarios_are_weighed(rows in Rows::any(), drops: bool) {
+        let Rows { scenarios, accumulate, .. } = rows;
+        let n = rows.window.cols;
+        let (y, groups) = (Window { cols: 2 * n, ..rows.window }, rows.with_cols(scenarios * n));
+        let weights = Window { element: Element::F32, ..rows.with_cols(scenarios) };
+        let logits = rows.once(11, scenarios);
+        let weight = |own: usize, m: usize| {
+            let power = |m: usize| if drops || m != own { f64::from(logits[own * scenarios + m]).exp() } else { 0.0 };
+            let sum: f64 = (0..scenarios).map(power).sum();
+            if sum > 0.0 { power(m) / sum } else { 0.0 }
+        };
+        for to_weights in [false, true] {
+            let launch = |gpu: &mut Gpu, from: &[DeviceMat], to| {
+                let attention = Attention { scenario: gpu.upload(&rows.of_rows), drops };
+                let other = if to_weights { y } else { weights };
+                let other = other.upload(gpu, &other.values(3, 1.0));
+                let (weights, y) = if to_weights { (to, other) } else { (other, to) };
+                cuda::scenario_attention(attention, rows.upload_once(gpu, &logits), from[0], weights, y)
+            };
+            rows.check(&[groups], if to_weights { weights } else { y }, false, launch, |r, from| {
+                let own = rows.scenario(r);
+                let others = |c: usize| {
+                    (0..scenarios).filter(|&m| m != own).map(|m| weight(own, m) * from[0][m * n + c]).sum()
+                };
+                if to_weights {
+                    return (0..scenarios).map(|m| weight(own, m)).collect();
+                }
+                from[0][own * n..][..n].iter().copied().chain((0..n).map(others)).collect()
+            })?;
+        }
+        let launch = |gpu: &mut Gpu, from: &[DeviceMat], to| {
+            cuda::scenario_attention_slopes(gpu.upload(&rows.of_rows), from[0], from[1], from[2], to)
+        };
+        rows.check(&[groups, weights, y], weights, false, launch, |r, from| {
+            let dot = |m: usize| (0..n).map(|c| from[0][m * n + c] * from[2][n + c]).sum::<f64>();
+            let slope = |m: usize| if m == rows.scenario(r) { 0.0 } else { dot(m) };
+            let mean: f64 = (0..scenarios).map(|m| from[1][m] * slope(m)).sum();
+            (0..scenarios).map(|m| from[1][m] * (slope(m) - mean)).collect()
+        })?;
+        let launch = |gpu: &mut Gpu, from: &[DeviceMat], to| {
+            cuda::scenario_attention_dgroups(gpu.upload(&rows.of_rows), from[0], from[1], accumulate, to)
+        };
+        rows.check(&[weights, y], groups, accumulate, launch, |r, from| {
+            let unit = |at: usize| match at / n {
+                m if m == rows.scenario(r) => from[1][at % n],
+                m => from[0][m] * from[1][n + at % n],
+            };
+            (0..scenarios * n).map(unit).collect()
+        })?;
     }
 }
