@@ -76,6 +76,13 @@ fn samples_have_matrices_and_rows_are_taken_by_themselves() {
 }
 
 #[test]
+fn rows_have_something_by_scenario_and_cluster() {
+    for kernel in ["scenario_", "level_fusion", "layer_norm", "order_rows", "gather_rows", "scatter_rows"] {
+        check(kernel);
+    }
+}
+
+#[test]
 fn adam_moves() {
     check("adam");
 }
