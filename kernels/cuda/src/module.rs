@@ -197,6 +197,7 @@ pub static LOSS: Family = Family {
         "range_penalty",
         "add_partials",
         "losses_finite",
+        "weighted_loss",
     ],
 };
 

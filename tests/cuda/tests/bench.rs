@@ -61,9 +61,8 @@ fn gates_mix() {
 
 #[test]
 fn slopes_are_learnt_and_scores_fused() {
-    for kernel in
-        ["dice", "pruning_dr", "self_scored", "fuse_scores", "learner_loss", "risk", "order_penalty"]
-    {
+    let losses = ["learner_loss", "weighted_loss", "risk", "order_penalty"];
+    for kernel in ["dice", "pruning_dr", "self_scored", "fuse_scores"].into_iter().chain(losses) {
         check(kernel);
     }
 }
