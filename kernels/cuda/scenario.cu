@@ -54,37 +54,39 @@ KERNEL(THREADS) scenario_affine_dx(const u32* scenario, Mat m, Mat dy, u32 accum
 }
 
 // Sums of the columns of dy, and of dy * x unless x has no data, over the rows of each scenario: the third index of the
-// grid. Each of these reads the scenarios of all rows, and the rows of its own.
+// grid. Of every `gridDim.x`-th piece of THREADS rows, `across` lanes look at the scenarios of as many rows at once,
+// and read those that are of theirs, four columns each.
 KERNEL(THREADS) scenario_sums(const u32* scenario, Mat x, Mat dy, u32 across, double* partials) {
-  const u32 rows = rows_of(dy);
-  if (blockIdx.x * (THREADS / across) >= rows) return;
+  const u32 rows = rows_of(dy), place = threadIdx.x % across, first_lane = threadIdx.x % 32 - place;
+  if (blockIdx.x * THREADS >= rows) return;
+  const u32 col = (blockIdx.y * across + place) * 4;
   const bool quads_x = has_quads(x), quads_dy = has_quads(dy);
   double first[4] = {}, second[4] = {};
-  for (Place at = place_of_chunk(across); at.row < rows; at.row += ROWS * at.step) {
-    bool is_own[ROWS];
+  for (u32 from = blockIdx.x * THREADS; from < rows; from += gridDim.x * THREADS) {
+    const u32 row = from + threadIdx.x;
+    const u32 votes = __ballot_sync(FULL_WARP, row < rows && scenario[row] == blockIdx.z) >> first_lane;
+    for (u32 left = votes & (FULL_WARP >> (32 - across)); left;) {
+      QuadBits of_x[ROWS] = {}, of_dy[ROWS] = {};
 #pragma unroll
-    for (u32 i = 0; i < ROWS; i++) {
-      const u32 row = at.row + i * at.step;
-      is_own[i] = row < rows && scenario[row] == blockIdx.z;
-    }
-    QuadBits of_x[ROWS] = {}, of_dy[ROWS] = {};
+      for (u32 i = 0; i < ROWS; i++) {
+        if (!left) continue;
+        const u32 own = row - place + __ffs(left) - 1;
+        left &= left - 1;
+        load_quad(dy, quads_dy, own, col, of_dy[i]);
+        if (x.data) load_quad(x, quads_x, own, col, of_x[i]);
+      }
+      // What was not read is 0, and adds nothing.
 #pragma unroll
-    for (u32 i = 0; i < ROWS; i++) {
-      const u32 row = at.row + i * at.step;
-      if (is_own[i]) load_quad(dy, quads_dy, row, at.col, of_dy[i]);
-      if (is_own[i] && x.data) load_quad(x, quads_x, row, at.col, of_x[i]);
-    }
+      for (u32 i = 0; i < ROWS; i++) {
+        float values[4], gradients[4];
+        values_of(of_x[i], x.element, values);
+        values_of(of_dy[i], dy.element, gradients);
 #pragma unroll
-    for (u32 i = 0; i < ROWS; i++) {
-      if (!is_own[i]) continue;
-      float values[4], gradients[4];
-      values_of(of_x[i], x.element, values);
-      values_of(of_dy[i], dy.element, gradients);
-#pragma unroll
-      for (u32 c = 0; c < 4; c++) {
-        const double gradient = gradients[c];
-        first[c] += gradient;
-        second[c] += gradient * (double)values[c];
+        for (u32 c = 0; c < 4; c++) {
+          const double gradient = gradients[c];
+          first[c] += gradient;
+          second[c] += gradient * (double)values[c];
+        }
       }
     }
   }
@@ -93,8 +95,9 @@ KERNEL(THREADS) scenario_sums(const u32* scenario, Mat x, Mat dy, u32 across, do
 
 // The sums that `scenario_sums` has left, a row for each scenario: of dy, and of dy * x.
 KERNEL(THREADS)
-finish_scenario_sums(Mat dy, u32 across, u32 chunks, const double* partials, Gradient of_dy, Gradient of_products) {
-  const Sums sums = sums_of_chunks(partials, chunks, across, rows_of(dy), dy.cols);
+finish_scenario_sums(Mat dy, u32 chunks, const double* partials, Gradient of_dy, Gradient of_products) {
+  // A block takes THREADS rows at a time, however wide they are.
+  const Sums sums = sums_of_chunks(partials, chunks, 1, rows_of(dy), dy.cols);
   if (threadIdx.x >= COLUMNS || sums.col >= dy.cols) return;
   const u32 at = blockIdx.z * dy.cols + sums.col;
   if (of_dy.values) put(of_dy, at, sums.first);
@@ -167,8 +170,8 @@ struct Level {
   }
 };
 
-// The levels of domains, which are scenarios, and of tasks; `numbers` are what the logistic functions are of that
-// alphas and betas are: those of domains, of tasks, and again. `Fusion` of scenario.rs.
+// The levels of domains, which are scenarios, and of tasks; the logistic functions of `numbers` are alpha of domains and
+// of tasks, beta of domains and of tasks. `Fusion` of scenario.rs.
 struct Fusion {
   const u32* scenario;
   const float* numbers;

@@ -44,7 +44,7 @@ void test_affine(u32 rows, u32 scenarios, u32 cols, u64 seed) {
   emulation::launch(dim3(chunks, tiles, scenarios), THREADS, 0, seed,
                     [&] { scenario_sums(scenario.data(), of_x, of_dy, across, partials.data()); });
   emulation::launch(dim3(blocks(cols, COLUMNS), 1, scenarios), THREADS, 0, seed, [&] {
-    finish_scenario_sums(of_dy, across, chunks, partials.data(), Gradient{db.data(), 1}, Gradient{dm.data(), 0});
+    finish_scenario_sums(of_dy, chunks, partials.data(), Gradient{db.data(), 1}, Gradient{dm.data(), 0});
   });
   check_close("scaled and shifted", y, y_wanted, 1e-6);
   check_close("gradients of rows", dx, dx_wanted, 1e-6);

@@ -34,20 +34,20 @@ pub(crate) fn chunks(rows: u32, cols: u32) -> u32 {
     (BLOCKS / tiles(cols).max(1)).clamp(1, rows.div_ceil(chunk_rows).max(1))
 }
 
-/// Bytes that the sums of chunks take: two f64 values for each column, and group of rows.
-pub(crate) fn sums_bytes(groups: usize, rows: u32, cols: u32) -> u64 {
-    16 * groups as u64 * u64::from(chunks(rows, cols)) * u64::from(cols)
+/// Bytes that the sums of so many chunks take: two f64 values for each column, and group of rows.
+pub(crate) fn sums_bytes(groups: usize, chunks: u32, cols: u32) -> u64 {
+    16 * groups as u64 * u64::from(chunks) * u64::from(cols)
 }
 
-/// A launch of a kernel that sums over chunks of the rows of `x`.
+/// A launch of a kernel that sums over so many chunks of the rows of `x`.
 pub(crate) fn sum(
     family: &'static Family,
     kernel: &'static str,
-    groups: u32,
+    [chunks, groups]: [u32; 2],
     x: DeviceMat,
     arguments: Arguments,
 ) -> Launch {
-    let grid = [chunks(x.rows, x.cols), tiles(x.cols), groups];
+    let grid = [chunks, tiles(x.cols), groups];
     Launch { grid, ..Launch::new(family, kernel, 0, THREADS, arguments) }
 }
 

@@ -56,7 +56,7 @@ pub fn layer_norm(normal: Normal, x: DeviceMat, beta: u64, y: DeviceMat) -> Laun
 
 /// Bytes of scratch that [`layer_norm_backward`] works in.
 pub fn layer_norm_scratch(rows: u32, cols: u32, groups: u32) -> u64 {
-    moments_bytes(rows, groups) + sums_bytes(1, rows, cols)
+    moments_bytes(rows, groups) + sums_bytes(1, chunks(rows, cols), cols)
 }
 
 /// Bytes of mean and inverse deviation of each part of each row.
@@ -96,7 +96,7 @@ pub fn layer_norm_backward(
     let partials = scratch + moments_bytes(x.rows, normal.groups);
     let arguments = Arguments::new().with_u32(normal.groups).with_mat(x).with_u64(scratch).with_mat(dy);
     let arguments = arguments.with_u32(across(x.cols)).with_u64(partials);
-    let sums = sum(&LAYER_NORM, "layer_norm_sums", 1, x, arguments);
+    let sums = sum(&LAYER_NORM, "layer_norm_sums", [chunks(x.rows, x.cols), 1], x, arguments);
     let arguments = Arguments::new().with_mat(x).with_u32(across(x.cols)).with_u32(chunks(x.rows, x.cols));
     let arguments = arguments.with_u64(partials).with_bytes(&gradient_bytes(d_gamma), 8);
     let arguments = arguments.with_bytes(&gradient_bytes(d_beta), 8);

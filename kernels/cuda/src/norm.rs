@@ -47,7 +47,7 @@ impl Groups {
 
 /// A launch of a kernel that sums over chunks of the rows of `x`.
 fn sum(kernel: &'static str, groups: Groups, x: DeviceMat, arguments: Arguments) -> Launch {
-    column_sums::sum(&NORM, kernel, groups.count, x, arguments)
+    column_sums::sum(&NORM, kernel, [chunks(x.rows, x.cols), groups.count], x, arguments)
 }
 
 /// A launch of a kernel that adds chunks.
@@ -63,7 +63,7 @@ fn each(kernel: &'static str, groups: Groups, x: DeviceMat, arguments: Arguments
 
 /// Bytes that [`batch_moments`] of so many groups of a matrix of these rows and columns works in.
 pub fn batch_moments_scratch(groups: usize, rows: u32, cols: u32) -> u64 {
-    sums_bytes(groups, rows, cols)
+    sums_bytes(groups, chunks(rows, cols), cols)
 }
 
 /// Mean and biased variance of each column of `x`, at `moments`; zeros where there are no rows.
@@ -98,7 +98,7 @@ pub fn normalise(
 
 /// Bytes that [`normalise_sums`] of so many groups of a matrix of these rows and columns works in.
 pub fn normalise_sums_scratch(groups: usize, rows: u32, cols: u32) -> u64 {
-    sums_bytes(groups, rows, cols)
+    sums_bytes(groups, chunks(rows, cols), cols)
 }
 
 /// Gradients of [`normalise`] that are sums over rows, of the gradient `dz` before the activation: `d_mean = −γ/σ Σ dz`

@@ -49,7 +49,12 @@ pub fn scenario_affine_dx(
 
 /// Bytes of scratch that [`scenario_sums`] works in, for a matrix of these rows and columns.
 pub fn scenario_sums_scratch(scenarios: usize, rows: u32, cols: u32) -> u64 {
-    sums_bytes(scenarios, rows, cols)
+    sums_bytes(scenarios, chunks_of(scenarios, rows, cols), cols)
+}
+
+/// Chunks that the rows are divided into, whose scenarios each scenario looks at: fewer, the more of those there are.
+fn chunks_of(scenarios: usize, rows: u32, cols: u32) -> u32 {
+    chunks(rows, cols).div_ceil(scenarios.max(1) as u32).min(rows.div_ceil(THREADS)).max(1)
 }
 
 /// Sums over the rows of each of `scenarios` scenarios, `[scenarios, n]` one row behind the other: `Σ dy` at `of_dy`, and
@@ -76,12 +81,12 @@ pub fn scenario_sums(
     }
     let x = x.unwrap_or(DeviceMat { address: 0, ..dy });
     share::assert_alike("scenario_sums", &[x, dy]);
-    let (across, groups) = (across(dy.cols), scenarios as u32);
-    let arguments = Arguments::new().with_u64(scenario).with_mat(x).with_mat(dy).with_u32(across);
-    let sums = sum(&SCENARIO, "scenario_sums", groups, dy, arguments.with_u64(scratch));
-    let arguments = Arguments::new().with_mat(dy).with_u32(across).with_u32(chunks(dy.rows, dy.cols));
-    let arguments = arguments.with_u64(scratch).with_bytes(&gradient_bytes(of_dy), 8);
-    let arguments = arguments.with_bytes(&gradient_bytes(of_products), 8);
+    let (groups, chunks) = (scenarios as u32, chunks_of(scenarios, dy.rows, dy.cols));
+    let arguments = Arguments::new().with_u64(scenario).with_mat(x).with_mat(dy).with_u32(across(dy.cols));
+    let sums = sum(&SCENARIO, "scenario_sums", [chunks, groups], dy, arguments.with_u64(scratch));
+    let arguments = Arguments::new().with_mat(dy).with_u32(chunks).with_u64(scratch);
+    let arguments =
+        arguments.with_bytes(&gradient_bytes(of_dy), 8).with_bytes(&gradient_bytes(of_products), 8);
     vec![sums, finish(&SCENARIO, "finish_scenario_sums", groups, dy, arguments)]
 }
 

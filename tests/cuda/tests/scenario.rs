@@ -21,7 +21,7 @@ struct Rows {
 impl Rows {
     fn any() -> impl Strategy<Value = Rows> {
         let cols = prop_oneof![4 => 1usize..20, 1 => 125usize..140];
-        let many = prop_oneof![4 => Just(None), 1 => Just(Some(300usize))];
+        let many = prop_oneof![4 => Just(None), 1 => Just(Some(300usize)), 1 => Just(Some(1100))];
         let sizes = (Window::any(), many, cols, 1usize..6);
         (sizes, any::<bool>(), any::<u64>()).prop_map(
             |((window, many, cols, scenarios), accumulate, seed)| {
