@@ -337,3 +337,20 @@ losses_finite(const double* sums, const double* divisors, const u32* begins, u32
   are_finite = __all_sync(FULL_WARP, are_finite);
   if (threadIdx.x == 0) *go_on = are_finite && *go_on;
 }
+
+// The losses of z [rows, 1], each times the weight of its row, and the gradients there, unless that has no data; sums as
+// bce_with_logits has them.
+KERNEL(THREADS)
+weighted_loss(u32 link, Mat z, const float* labels, const float* counted, Mat weights, Scale scale, u32 accumulate,
+              Mat dz, double* partials) {
+  const u32 row = blockIdx.x * THREADS + threadIdx.x, rows = rows_of(z);
+  double loss = 0.0;
+  if (row < rows) {
+    const float number = *row_f32(z, row), label = labels[row], weight = *row_f32(weights, row);
+    const bool counts = !counted || counted[row] > 0.0f;
+    if (counts) loss = (double)weight * loss_of(link, number, label);
+    const float factor = counts ? __fmul_rn(scale.of(row), weight) : 0.0f;
+    if (dz.data) put(row_f32(dz, row), accumulate, __fmul_rn(factor, loss_slope(link, number, label)));
+  }
+  leave_sum(loss, scale, rows, partials);
+}

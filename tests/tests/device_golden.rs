@@ -18,6 +18,7 @@ macro_rules! models {
 }
 
 models! {
+    adaptdhm: |_| true,
     adasparse: |_| true,
     aitm: |_| true,
     apg: |_| true,
@@ -33,8 +34,10 @@ models! {
     escm2: |_| true,
     esmm: |_| true,
     hamur: |_| true,
+    hinet: |_| true,
     interactions: |case| case != "autoint",
     lhuc: |_| true,
+    m3oe: |_| true,
     mmoe: |_| true,
     moe: |_| true,
     // Without steps of several stages, which no model alone takes.
@@ -47,9 +50,9 @@ models! {
     taml: |_| true,
 }
 
-/// Networks of their own: what they have, others have. And attention, dffm and m2m, which train without behaviours, while
-/// all their cases have some.
-const WITHOUT_CASES: &[&str] = &["attention", "dffm", "m2m", "single_scenario", "single_task"];
+/// Networks of their own: what they have, others have. And attention, dffm, m2m and sarnet, which train without behaviours,
+/// while all their cases have some.
+const WITHOUT_CASES: &[&str] = &["attention", "dffm", "m2m", "sarnet", "single_scenario", "single_task"];
 
 #[test]
 fn every_model_that_trains_there_has_its_cases_and_is_named_in_the_readme() {

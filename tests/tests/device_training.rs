@@ -100,6 +100,19 @@ fn scenarios_are_those_of_the_cpu() {
     compare(&model(FEW_STEPS, &own), FEW_STEPS);
 }
 
+#[test]
+fn scenarios_in_any_order_are_those_of_the_cpu() {
+    let sarnet =
+        "name = \"sarnet\"\nembedding_dim = 4\nscenario_dim = 4\nshared_experts = 2\nscenario_experts = 1";
+    compare(&model(FEW_STEPS, &format!("{sarnet}\nexpert_units = [8]")), FEW_STEPS);
+}
+
+#[test]
+fn clusters_are_those_of_the_cpu() {
+    let adaptdhm = "name = \"adaptdhm\"\nembedding_dim = 4\nunits = [16, 8]";
+    compare(&model(FEW_STEPS / 2, adaptdhm), FEW_STEPS / 2);
+}
+
 /// Asks to stop after some steps.
 struct StopAfter(u64, Cancel);
 

@@ -7,6 +7,10 @@ use std::fs;
 use std::path::Path;
 use support::{Finished, Lab, MODEL};
 
+/// A form of a model that a device cannot run.
+const WITHOUT_KERNELS: &str =
+    "name = \"dcn_v2\"\ncross = \"mixture\"\nembedding_dim = 4\nexperts = 2\nrank = 4\ndeep_units = [8]";
+
 /// Runs the program with the stand-in as its driver.
 #[track_caller]
 fn on_standin(lab: &Lab, driver: &Path, arguments: &[&str], environment: &[(&str, &str)]) -> Finished {
@@ -46,7 +50,7 @@ fn what_was_found_is_told() {
         .failure(2, &["--precision", "--device cuda"]);
     lab.run(&["train", "config.toml", "--device", "gpu", "--out", "run"])
         .failure(2, &["neither `cpu`, `cuda` nor `cuda:N`"]);
-    lab.configure(MODEL, "name = \"m3oe\"");
+    lab.configure(MODEL, WITHOUT_KERNELS);
     on_standin(&lab, driver.path(), &train, &[]).failure(1, &["no CUDA kernel yet", "--device cpu"]);
 }
 
@@ -82,9 +86,9 @@ fn a_finished_run_predicts_on_a_device_as_on_the_cpu() {
     let small = [("MANYGATE_STANDIN_MEMORY", "65536")];
     on_standin(&lab, driver.path(), &eval(&cuda), &small).failure(1, &["of tables", "free", "--device cpu"]);
     lab.run(&predict(&["--precision", "bf16"])).failure(2, &["--precision", "--device cuda"]);
-    lab.configure(MODEL, "name = \"m3oe\"");
-    lab.run(&["train", "config.toml", "--out", "m3oe"]).success();
-    on_standin(&lab, driver.path(), &["eval", "m3oe", "--device", "cuda"], &[])
+    lab.configure(MODEL, WITHOUT_KERNELS);
+    lab.run(&["train", "config.toml", "--out", "mixture"]).success();
+    on_standin(&lab, driver.path(), &["eval", "mixture", "--device", "cuda"], &[])
         .failure(1, &["no CUDA kernel yet", "--device cpu"]);
 }
 

@@ -1,4 +1,4 @@
-// Binary cross-entropy: sums over blocks, gradients, rows that are not there or do not count.
+// Binary cross-entropy: sums over blocks, gradients, rows that are not there or do not count; and with weights by row.
 #include "testing.h"
 
 namespace {
@@ -33,6 +33,15 @@ int main() {
     check("bce: rows that are not there", std::isnan(gradients[live]));
     gradients.resize(live);
     check_close("bce: gradients", gradients, gradients_wanted, 1e-6);
+
+    std::vector<float> weights = random.numbers(rows), weighted = gradients;
+    std::vector<double> weighted_wanted(live);
+    for (u32 i = 0; i < live; i++) weighted_wanted[i] = gradients[i] + weights[i] * gradients_wanted[i];
+    emulation::launch(blocks, THREADS, 0, seed, [&] {
+      weighted_loss(PROBABILITY, x, labels.data(), counted.data(), matrix(weights, rows, 1, 1), {&scale, nullptr},
+                    true, matrix(weighted, live, 1, 1), nullptr);
+    });
+    check_close("weighted bce: gradients", weighted, weighted_wanted, 1e-6);
   }
   return finish();
 }

@@ -7,6 +7,8 @@
 
 pub mod activation;
 pub mod amplitude;
+pub mod cluster;
+mod column_sums;
 pub mod cross;
 #[cfg(feature = "driver")]
 pub mod device;
@@ -17,6 +19,7 @@ pub mod gemm;
 pub mod gemm_by_scenario;
 pub mod interaction;
 pub mod launch;
+pub mod layer_norm;
 pub mod loss;
 pub mod module;
 pub mod norm;
@@ -26,6 +29,7 @@ mod product;
 pub mod random;
 pub mod row;
 pub mod row_product;
+pub mod scenario;
 mod share;
 pub mod signature;
 pub mod stitch;

@@ -258,6 +258,30 @@ pub fn learner_loss(
     summing("learner_loss", z.rows, arguments, scale, loss)
 }
 
+/// Sum of the losses of `z` `[rows, 1]`, f32, each times the weight of its row in `weights` `[rows, 1]`, and the gradient there.
+///
+/// `labels`, `counted`, `scale` and `loss` as of [`bce_with_logits`]. The rows that are there are those of `z`.
+///
+/// # Panics
+/// When the shapes disagree.
+pub fn weighted_loss(
+    link: Link,
+    z: DeviceMat,
+    labels: u64,
+    counted: Option<u64>,
+    weights: DeviceMat,
+    scale: impl Into<Scale>,
+    dz: Option<(DeviceMat, bool)>,
+    loss: Option<LossSum>,
+) -> Vec<Launch> {
+    let (scale, (dz, accumulate)) = (scale.into(), or_none(dz, z.rows, 1));
+    assert_columns("weighted_loss", z.rows, 1, &[z, weights, dz]);
+    let arguments = Arguments::new().with_u32(link as u32).with_mat(z).with_u64(labels);
+    let arguments = arguments.with_u64(counted.unwrap_or(0)).with_mat(weights);
+    let arguments = arguments.with_bytes(&scale.to_bytes(), 8).with_u32(accumulate).with_mat(dz);
+    summing("weighted_loss", z.rows, arguments, scale, loss)
+}
+
 /// A term of the counterfactual risk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Risk {

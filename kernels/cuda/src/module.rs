@@ -33,6 +33,22 @@ pub static AMPLITUDE: Family = Family {
     ],
 };
 
+/// Rows by cluster.
+pub static CLUSTER: Family = Family {
+    name: "cluster",
+    ptx: include_str!("../ptx/cluster.ptx"),
+    kernels: &[
+        "route",
+        "count_clusters",
+        "order_rows",
+        "gather_rows",
+        "scatter_rows",
+        "move_centers",
+        "move_centers_backward",
+        "keep_centers",
+    ],
+};
+
 /// Cross layers with a vector.
 pub static CROSS: Family = Family {
     name: "cross",
@@ -159,6 +175,13 @@ pub static INTERACTION: Family = Family {
     ],
 };
 
+/// Layer normalisation.
+pub static LAYER_NORM: Family = Family {
+    name: "layer_norm",
+    ptx: include_str!("../ptx/layer_norm.ptx"),
+    kernels: &["layer_norm", "layer_norm_dx", "layer_norm_sums", "finish_layer_norm_sums"],
+};
+
 /// Losses.
 pub static LOSS: Family = Family {
     name: "loss",
@@ -174,6 +197,7 @@ pub static LOSS: Family = Family {
         "range_penalty",
         "add_partials",
         "losses_finite",
+        "weighted_loss",
     ],
 };
 
@@ -248,6 +272,25 @@ pub static ROW_PRODUCT: Family = Family {
     kernels: &["row_product", "row_outer", "row_sums"],
 };
 
+/// What rows have by their scenario.
+pub static SCENARIO: Family = Family {
+    name: "scenario",
+    ptx: include_str!("../ptx/scenario.ptx"),
+    kernels: &[
+        "scenario_affine",
+        "scenario_affine_dx",
+        "scenario_sums",
+        "finish_scenario_sums",
+        "level_fusion",
+        "level_fusion_backward",
+        "level_fusion_products",
+        "finish_level_fusion",
+        "scenario_attention",
+        "scenario_attention_slopes",
+        "scenario_attention_dgroups",
+    ],
+};
+
 /// Networks side by side that mix.
 pub static STITCH: Family = Family {
     name: "stitch",
@@ -266,6 +309,7 @@ pub static TRANSFER: Family = Family {
 pub static FAMILIES: &[&Family] = &[
     &ACTIVATION,
     &AMPLITUDE,
+    &CLUSTER,
     &CROSS,
     &ELEMENTWISE,
     &EMBEDDING_LOOKUP,
@@ -277,6 +321,7 @@ pub static FAMILIES: &[&Family] = &[
     &GEMM_HOPPER,
     &GEMM_HOPPER_WIDE,
     &INTERACTION,
+    &LAYER_NORM,
     &LOSS,
     &NORM,
     &OPTIM,
@@ -285,6 +330,7 @@ pub static FAMILIES: &[&Family] = &[
     &RANDOM,
     &ROW,
     &ROW_PRODUCT,
+    &SCENARIO,
     &STITCH,
     &TRANSFER,
 ];

@@ -5,26 +5,15 @@
 //! all before variances of all. σ is the root of a variance plus epsilon, x̂ the normalised value. The rows that are
 //! there are those of `x`, or those that groups have.
 //!
-//! Sums over rows are f64, cut into chunks by the capacity of `x`, never by the rows that are there: the same batch
-//! gives the same bits.
+//! Sums over rows are those of `column_sums.rs`.
 
 use crate::activation;
+use crate::column_sums::{self, ROWS, THREADS, across, chunks, gradient_bytes, sums_bytes, tiles};
 use crate::launch::{Arguments, Launch, blocks};
 use crate::module::NORM;
 use crate::share::assert_alike;
 use crate::view::DeviceMat;
 use manygate_kernels::activation::Activation;
-
-/// Threads of a block.
-const THREADS: u32 = 256;
-/// Rows that a thread reads at a time: `ROWS` of norm.cu.
-const ROWS: u32 = 4;
-/// Columns of a block that adds chunks: `COLUMNS` of norm.cu.
-const COLUMNS: u32 = 16;
-/// Blocks that sum: two on each of the 132 multiprocessors of an H200.
-const BLOCKS: u32 = 2 * 132;
-/// Fewest rows of a thread that sums.
-const CHUNK_ROWS: u32 = 2 * ROWS;
 
 /// Rows that have statistics in common.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,37 +45,14 @@ impl Groups {
     }
 }
 
-/// Threads of a block side by side, four columns each: a power of two.
-fn across(cols: u32) -> u32 {
-    cols.div_ceil(4).next_power_of_two().min(32)
-}
-
-/// Blocks side by side.
-fn tiles(cols: u32) -> u32 {
-    cols.div_ceil(4 * across(cols))
-}
-
-/// Chunks that the rows of sums are divided into.
-fn chunks(rows: u32, cols: u32) -> u32 {
-    let chunk_rows = CHUNK_ROWS * (THREADS / across(cols));
-    (BLOCKS / tiles(cols).max(1)).clamp(1, rows.div_ceil(chunk_rows).max(1))
-}
-
-/// Bytes that the sums of chunks take: two f64 values for each column, and group.
-fn sums_bytes(groups: usize, rows: u32, cols: u32) -> u64 {
-    16 * groups as u64 * u64::from(chunks(rows, cols)) * u64::from(cols)
-}
-
 /// A launch of a kernel that sums over chunks of the rows of `x`.
 fn sum(kernel: &'static str, groups: Groups, x: DeviceMat, arguments: Arguments) -> Launch {
-    let grid = [chunks(x.rows, x.cols), tiles(x.cols), groups.count];
-    Launch { grid, ..Launch::new(&NORM, kernel, 0, THREADS, arguments) }
+    column_sums::sum(&NORM, kernel, [chunks(x.rows, x.cols), groups.count], x, arguments)
 }
 
 /// A launch of a kernel that adds chunks.
 fn finish(kernel: &'static str, groups: Groups, x: DeviceMat, arguments: Arguments) -> Launch {
-    let grid = [blocks(x.cols.into(), COLUMNS), 1, groups.count];
-    Launch { grid, ..Launch::new(&NORM, kernel, 0, THREADS, arguments) }
+    column_sums::finish(&NORM, kernel, groups.count, x, arguments)
 }
 
 /// A launch of a kernel that takes each value of `x` once.
@@ -97,7 +63,7 @@ fn each(kernel: &'static str, groups: Groups, x: DeviceMat, arguments: Arguments
 
 /// Bytes that [`batch_moments`] of so many groups of a matrix of these rows and columns works in.
 pub fn batch_moments_scratch(groups: usize, rows: u32, cols: u32) -> u64 {
-    sums_bytes(groups, rows, cols)
+    sums_bytes(groups, chunks(rows, cols), cols)
 }
 
 /// Mean and biased variance of each column of `x`, at `moments`; zeros where there are no rows.
@@ -132,7 +98,7 @@ pub fn normalise(
 
 /// Bytes that [`normalise_sums`] of so many groups of a matrix of these rows and columns works in.
 pub fn normalise_sums_scratch(groups: usize, rows: u32, cols: u32) -> u64 {
-    sums_bytes(groups, rows, cols)
+    sums_bytes(groups, chunks(rows, cols), cols)
 }
 
 /// Gradients of [`normalise`] that are sums over rows, of the gradient `dz` before the activation: `d_mean = −γ/σ Σ dz`
@@ -168,15 +134,6 @@ pub fn normalise_sums(
         .into_iter()
         .fold(arguments, |arguments, gradient| arguments.with_bytes(&gradient_bytes(gradient), 8));
     vec![sums, finish("finish_gradients", groups, x, arguments)]
-}
-
-/// A `Gradient` of norm.cu: its address, 0 for none, and whether it is added to.
-fn gradient_bytes(gradient: Option<(u64, bool)>) -> [u8; 16] {
-    let (address, accumulate) = gradient.unwrap_or((0, false));
-    let mut bytes = [0; 16];
-    bytes[..8].copy_from_slice(&address.to_le_bytes());
-    bytes[8] = accumulate.into();
-    bytes
 }
 
 /// The gradient at the input of [`normalise`] that does not go through the moments: `dx = dz ⊙ γ/σ`, or `dx +=` it with

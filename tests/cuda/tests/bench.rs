@@ -61,9 +61,8 @@ fn gates_mix() {
 
 #[test]
 fn slopes_are_learnt_and_scores_fused() {
-    for kernel in
-        ["dice", "pruning_dr", "self_scored", "fuse_scores", "learner_loss", "risk", "order_penalty"]
-    {
+    let losses = ["learner_loss", "weighted_loss", "risk", "order_penalty"];
+    for kernel in ["dice", "pruning_dr", "self_scored", "fuse_scores"].into_iter().chain(losses) {
         check(kernel);
     }
 }
@@ -73,6 +72,13 @@ fn samples_have_matrices_and_rows_are_taken_by_themselves() {
     check("row_");
     check("softmax");
     check("transfer_mixture");
+}
+
+#[test]
+fn rows_have_something_by_scenario_and_cluster() {
+    for kernel in ["scenario_", "level_fusion", "layer_norm", "order_rows", "gather_rows", "scatter_rows"] {
+        check(kernel);
+    }
 }
 
 #[test]

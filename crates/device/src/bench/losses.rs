@@ -7,7 +7,7 @@ use super::mmoe::Layers;
 use super::workbench::{Random, Workbench};
 use manygate_cuda::device::DeviceError;
 use manygate_cuda::loss::{
-    Event, Link, Risk, Target, counterfactual_risk, fuse_scores, learner_loss, order_penalty,
+    Event, Link, Risk, Target, counterfactual_risk, fuse_scores, learner_loss, order_penalty, weighted_loss,
 };
 use manygate_cuda::peak::Stream;
 use manygate_cuda::{Element, Launch, Precision};
@@ -25,6 +25,7 @@ pub(super) fn cases(size: Size) -> Vec<Case> {
     vec![
         layer.case("fuse_scores", LEARNERS + 1, learners, fused),
         layer.case("learner_loss", 2 * LEARNERS + 1, learners, learnt),
+        layer.case("weighted_loss", 4, [("learners", 1), ("width", 1)], weighted),
         layer.case("counterfactual_risk", 5, [("events", 2), ("width", 1)], risked),
         layer.case("order_penalty", EVENTS + 1, [("events", EVENTS), ("width", 1)], ordered),
     ]
@@ -66,6 +67,16 @@ fn learnt(layer: Layer, learners: u32, _: u32, bench: &mut Workbench) -> Result<
     let gradient = Some((found, false));
     let launch = only(learner_loss(Link::Probability, target, z.mat, scale, gradient, None, None));
     let expected = move |row| z.row(row).into_iter().map(|z| sigmoid(z) - f64::from(label(0, row))).collect();
+    Ok(Made { launch, found, expected: Box::new(expected) })
+}
+
+/// Of counts.
+fn weighted(layer: Layer, _: u32, _: u32, bench: &mut Workbench) -> Result<Made, DeviceError> {
+    let (z, weights, found) = (layer.random(bench, 1)?, layer.random(bench, 1)?, layer.mat(bench, 1)?);
+    let (labels, scale) = (labels(layer, 0, bench)?, bench.upload_f32([1.0])?);
+    let to = Some((found, false));
+    let launch = only(weighted_loss(Link::Rate, z.mat, labels, None, weights.mat, scale, to, None));
+    let expected = move |row| vec![weights.row(row)[0] * (z.row(row)[0].exp() - f64::from(label(0, row)))];
     Ok(Made { launch, found, expected: Box::new(expected) })
 }
 

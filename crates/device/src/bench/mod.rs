@@ -17,6 +17,7 @@ mod mmoe;
 mod others;
 mod products;
 mod reference;
+mod scenarios;
 mod timing;
 mod workbench;
 
@@ -146,6 +147,7 @@ pub fn cases(device: &Device, size: Size) -> std::result::Result<Vec<Case>, Devi
     cases.extend(products::cases(size));
     cases.extend(others::cases(size));
     cases.extend(layers::cases(size));
+    cases.extend(scenarios::cases(size));
     cases.extend(losses::cases(size));
     Ok(cases)
 }

@@ -15,7 +15,7 @@ mod step;
 pub use batch::{BatchLayout, Capacity, DeviceBag, DeviceBatch};
 pub use record::{DeviceMemory, Recording};
 pub use scenarios::scenario_sums_scratch;
-pub use step::{DeviceGradient, DeviceStep, copy_bytes, groups_refused, layers_refused};
+pub use step::{DeviceGradient, DeviceStep, copy_bytes, groups_refused, layers_refused, scenarios_refused};
 
 use crate::check::Case;
 use crate::graph::{Graph, Kind};
@@ -23,7 +23,7 @@ use crate::ops;
 use crate::plan::{Plan, PlanOptions};
 use crate::shape::Shape;
 use manygate_core::{Error, Result};
-use manygate_cuda::Launch;
+use manygate_cuda::{DeviceMat, Launch};
 use std::collections::BTreeMap;
 
 /// Which of its values an op can read and write as bf16.
@@ -65,13 +65,14 @@ pub trait DeviceOp {
     /// Launches what computes the output.
     fn forward(&self, step: &mut DeviceStep<'_>);
 
-    /// Launches that move the state of a [reduction](crate::op::Reduction) at `state` by its output at `output`, f32 both;
-    /// `cols` values a row of `batch` went in, `go_on` is the address of a u32 that is 0 where nothing may move.
+    /// Launches that move the state at `state`, f32, by the output: that of a [reduction](crate::op::Reduction), or the
+    /// [next one](crate::op::Op::next_state). Into a reduction went `cols` values a row of `batch`; `go_on` is the address
+    /// of a u32 that is 0 where nothing may move.
     fn update_state(
         &self,
         _batch: &DeviceBatch,
         _go_on: u64,
-        _output: u64,
+        _output: DeviceMat,
         _state: u64,
         _cols: u32,
     ) -> Vec<Launch> {

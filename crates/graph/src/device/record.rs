@@ -111,17 +111,18 @@ impl Plan {
         self.once_len
     }
 
-    /// The launches that move the state by what a run saw (running statistics); with `go_on`, the address of a u32 that is 0
-    /// where nothing may move. For a plan that trains, after the launches of the run.
+    /// The launches that move the state by what a run saw (running statistics, centres of clusters); with `go_on`, the address
+    /// of a u32 that is 0 where nothing may move. For a plan that trains, after the launches of the run.
     pub fn record_state(&self, memory: &DeviceMemory, go_on: u64) -> Vec<Launch> {
         let mut launches = Vec::new();
-        for step in self.device_steps().filter(|step| !step.backward && step.reduces) {
+        for step in self.device_steps().filter(|step| !step.backward) {
             let (op, inputs) = self.op(step.node);
-            let state = op.reduction().and_then(Reduction::state);
-            if let (Some(state), Some(on_device), Place::Once { offset, .. }) =
+            let state = op.reduction().and_then(Reduction::state).or(op.next_state());
+            if let (Some(state), Some(on_device), Place::Once { offset, rows, cols, .. }) =
                 (state, op.on_device(), step.output)
             {
                 let output = memory.once[0] + 4 * offset as u64;
+                let output = DeviceMat::new(output, rows as u32, cols as u32);
                 let state = memory.state + 4 * self.state_layout.offset(state) as u64;
                 let cols = self.graph.cols(inputs[0]) as u32;
                 launches.extend(on_device.update_state(&memory.batch, go_on, output, state, cols));

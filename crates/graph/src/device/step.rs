@@ -10,7 +10,7 @@ use manygate_cuda::embedding::DeviceTable;
 use manygate_cuda::gemm_by_scenario::{Layers, MOST_LAYERS};
 use manygate_cuda::loss::{Scale, ScenarioRows};
 use manygate_cuda::norm::Groups;
-use manygate_cuda::{DeviceMat, Element, Launch, Precision};
+use manygate_cuda::{DeviceMat, Element, Launch, Precision, scenario};
 use manygate_kernels::activation::Activation;
 
 /// Where the gradient of an input goes.
@@ -238,6 +238,12 @@ pub fn layers_refused(groups: usize) -> Option<String> {
 pub fn groups_refused(groups: usize) -> Option<String> {
     let most = Groups::MOST;
     (groups > most).then(|| format!("statistics of {groups} scenarios, and its kernels take those of {most}"))
+}
+
+/// Why kernels do not take sums over the rows of each of so many scenarios, if they do not.
+pub fn scenarios_refused(scenarios: usize) -> Option<String> {
+    let most = scenario::MOST;
+    (scenarios > most).then(|| format!("sums of {scenarios} scenarios, and its kernels take those of {most}"))
 }
 
 fn saved(place: Place) -> Place {

@@ -17,7 +17,7 @@ use crate::op::{Backward, Facts, Forward, Matrix, Op, Reads, Reduction, Saved};
 use crate::reach;
 use crate::shape::{Shape, Space};
 use manygate_core::Batch;
-use manygate_cuda::{Launch, norm as cuda};
+use manygate_cuda::{DeviceMat, Launch, norm as cuda};
 use manygate_kernels::norm;
 
 /// Running statistics that a training step moves.
@@ -236,14 +236,14 @@ impl DeviceOp for BatchMoments {
         &self,
         batch: &DeviceBatch,
         go_on: u64,
-        output: u64,
+        output: DeviceMat,
         state: u64,
         cols: u32,
     ) -> Vec<Launch> {
         let Some(Running { momentum, unbiased, .. }) = self.running else { return Vec::new() };
         let starts = if self.scenarios.is_some() { batch.scenario_starts } else { batch.row_range };
         let groups = cuda::Groups::of(starts, self.groups());
-        vec![cuda::move_running(go_on, groups, cols, output, momentum, unbiased, state)]
+        vec![cuda::move_running(go_on, groups, cols, output.address, momentum, unbiased, state)]
     }
 }
 

@@ -8,11 +8,19 @@
 //! Backward as [`linear`](super::linear), cluster by cluster; k has no gradient.
 
 use crate::check::Case;
+use crate::device::{Capacity, DeviceOp, DeviceStep, Halves, copy_bytes, layers_refused};
 use crate::growth::{Axis, Growth};
 use crate::op::{Backward, Forward, Matrix, Op, Pack, Saved, activate_f64};
 use crate::reach;
 use crate::shape::{Shape, Space};
 use manygate_core::Batch;
+use manygate_cuda::cluster::{self as cuda, Order};
+use manygate_cuda::gemm::{BiasGradient, Heads};
+use manygate_cuda::gemm_by_scenario::{
+    Layers, column_sums_by_scenario, linear_by_scenario, linear_dw_by_scenario,
+    linear_dw_by_scenario_scratch, linear_dx_by_scenario,
+};
+use manygate_cuda::{DeviceMat, activation as activate, elementwise};
 use manygate_kernels::activation::{self, Activation};
 use manygate_kernels::gemm::{self, Packed};
 use manygate_kernels::{Mat, MatMut};
@@ -123,6 +131,10 @@ impl Op for ClusterLinear {
         growth.zero((Axis::Columns(1), 0), inputs[0].cols);
     }
 
+    fn on_device(&self) -> Option<&dyn DeviceOp> {
+        Some(self)
+    }
+
     fn forward(&self, tile: &mut Forward<'_>) {
         let (x, bias, route) = (tile.input(0), tile.input(2).contiguous(), tile.input(3));
         let (packed, mut y) = (tile.packed(0), tile.take_output());
@@ -191,6 +203,110 @@ impl Op for ClusterLinear {
         }
         y
     }
+}
+
+/// The rows of the whole batch in the order of their clusters are multiplied as those of scenarios are.
+impl DeviceOp for ClusterLinear {
+    fn halves(&self) -> Halves {
+        Halves { inputs: 0b1, output: true }
+    }
+
+    fn refuses(&self, _inputs: &[Shape]) -> Option<String> {
+        let (clusters, most) = (self.clusters, cuda::MOST);
+        let message = format!("{clusters} clusters, and its kernels take {most}");
+        (clusters > most).then_some(message).or_else(|| layers_refused(clusters))
+    }
+
+    fn scratch(&self, capacity: &Capacity, inputs: &[Shape]) -> u64 {
+        let (rows, inner) = (capacity.rows as u32, inputs[0].cols as u32);
+        let dw = linear_dw_by_scenario_scratch(rows, inner, self.out as u32, self.layers(0));
+        let weight = copy_bytes(inputs[1].rows, inputs[1].cols);
+        self.ordered(0, rows, inner).rest + weight.max(4 * dw as u64)
+    }
+
+    fn forward(&self, step: &mut DeviceStep<'_>) {
+        let (x, bias, y) = (step.input(0), step.input(2).address, step.output());
+        let own = self.order(step, x);
+        let (own_x, own_y) = (ordered(own.x, x), ordered(own.y, y));
+        step.launch(cuda::gather_rows(own.order, x, own_x));
+        let (precision, weight) = (step.precision(x.element), step.weight(1, x.element, own.rest));
+        let heads = Heads::one(self.out as u32, bias, self.activation);
+        step.launch(linear_by_scenario(
+            precision,
+            self.layers(own.order.starts),
+            own_x,
+            weight,
+            &heads,
+            own_y,
+        ));
+        step.launch(cuda::scatter_rows(own.order, own_y, false, y));
+    }
+
+    fn backward(&self, step: &mut DeviceStep<'_>) {
+        let (x, dy) = (step.input(0), step.output_gradient());
+        if !step.activation_done() && self.activation != Activation::Identity {
+            step.launch(activate::activation_dx(self.activation, step.output(), dy));
+        }
+        let own = self.order(step, x);
+        let (own_x, own_dy) = (ordered(own.x, x), ordered(own.y, dy));
+        let (precision, layers) = (step.precision(x.element), self.layers(own.order.starts));
+        step.launch(cuda::gather_rows(own.order, dy, own_dy));
+        let [dw, db] = [1, 2].map(|i| step.take_gradient(i));
+        let db = db.map(|db| BiasGradient { dy: own_dy, accumulate: db.accumulate, to: db.to.address });
+        let own_dy = step.stored_as(x.element, own_dy);
+        if let Some(dw) = dw {
+            let (add, to) = (dw.accumulate, dw.to);
+            step.launch(cuda::gather_rows(own.order, x, own_x));
+            step.launch_all(linear_dw_by_scenario(precision, layers, own_dy, own_x, add, to, db, own.rest));
+        } else if let Some(db) = db {
+            step.launch_all(column_sums_by_scenario(layers, db, own.rest));
+        }
+        if let Some(dx) = step.take_gradient(0) {
+            // What was summed up there is not needed any more, nor are the rows of x.
+            let (weight, own_dx) = (step.weight(1, x.element, own.rest), ordered(own.x, dx.to));
+            step.launch(linear_dx_by_scenario(precision, layers, own_dy, weight, false, None, own_dx));
+            step.launch(cuda::scatter_rows(own.order, own_dx, dx.accumulate, dx.to));
+        }
+        if let Some(d_route) = step.take_gradient(3).filter(|d_route| !d_route.accumulate) {
+            step.launch(elementwise::fill(0.0, d_route.to));
+        }
+    }
+}
+
+/// Where launches work: behind the copy of a gradient, rows in the order of their clusters.
+struct Ordered {
+    x: u64,
+    y: u64,
+    order: Order,
+    /// Where weights are copied to, and sums left.
+    rest: u64,
+}
+
+impl ClusterLinear {
+    /// Rows of clusters whose starts lie at an address.
+    fn layers(&self, starts: u64) -> Layers {
+        Layers::new(starts, self.clusters, 1, false)
+    }
+
+    /// In scratch from an address on, for so many rows.
+    fn ordered(&self, scratch: u64, rows: u32, inner: u32) -> Ordered {
+        let [of_x, of_y] = [inner as usize, self.out].map(|cols| copy_bytes(rows as usize, cols));
+        let (x, y) = (scratch + of_y, scratch + of_y + of_x);
+        let order = Order::at(y + of_y, rows, self.clusters);
+        Ordered { x, y, order, rest: y + of_y + Order::bytes(rows, self.clusters) }
+    }
+
+    /// Launches what finds the order of the rows.
+    fn order(&self, step: &mut DeviceStep<'_>, x: DeviceMat) -> Ordered {
+        let own = self.ordered(step.scratch(), x.rows, x.cols);
+        step.launch_all(cuda::order_rows(step.input(3), own.order));
+        own
+    }
+}
+
+/// As many rows as those of `like`, at an address.
+fn ordered(address: u64, like: DeviceMat) -> DeviceMat {
+    DeviceMat { address, stride: like.cols.next_multiple_of(8), ..like }
 }
 
 /// Instances for the check of every op, see [`check`](crate::check).

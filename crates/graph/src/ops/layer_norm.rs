@@ -8,11 +8,13 @@
 //! `dx = (g − mean(g) − x̂ mean(g ⊙ x̂)) / σ`.
 
 use crate::check::Case;
+use crate::device::{Capacity, DeviceOp, DeviceStep, Halves};
 use crate::growth::{Axis, Growth};
 use crate::op::{Backward, Forward, Gradient, Matrix, Op, Saved};
 use crate::reach;
 use crate::shape::{Shape, Space};
 use manygate_core::Batch;
+use manygate_cuda::layer_norm as cuda;
 
 /// Normalised rows, see the [module](self). Inputs: x, γ, β.
 #[derive(Clone, Debug)]
@@ -90,6 +92,10 @@ impl Op for LayerNorm {
             .for_each(|i| growth.tie((Axis::Rows(i), 0), (Axis::OutColumns, 0), inputs[0].cols));
     }
 
+    fn on_device(&self) -> Option<&dyn DeviceOp> {
+        Some(self)
+    }
+
     fn forward(&self, tile: &mut Forward<'_>) {
         let (x, mut y) = (tile.input(0), tile.take_output());
         let (gamma, beta) = (tile.input(1).contiguous(), tile.input(2).contiguous());
@@ -153,6 +159,38 @@ impl Op for LayerNorm {
             }
         }
         y
+    }
+}
+
+impl DeviceOp for LayerNorm {
+    fn halves(&self) -> Halves {
+        Halves { inputs: 0b1, output: true }
+    }
+
+    fn scratch(&self, capacity: &Capacity, inputs: &[Shape]) -> u64 {
+        let rows = capacity.rows_in(inputs[0]) as u32;
+        cuda::layer_norm_scratch(rows, inputs[0].cols as u32, self.groups as u32)
+    }
+
+    fn forward(&self, step: &mut DeviceStep<'_>) {
+        let (x, beta, y) = (step.input(0), step.input(2).address, step.output());
+        step.launch(cuda::layer_norm(self.normal(step), x, beta, y));
+    }
+
+    fn backward(&self, step: &mut DeviceStep<'_>) {
+        let (x, dy, normal, scratch) =
+            (step.input(0), step.output_gradient(), self.normal(step), step.scratch());
+        let dx = step.take_gradient(0).map(|dx| (dx.to, dx.accumulate));
+        let [d_gamma, d_beta] =
+            [1, 2].map(|i| step.take_gradient(i).map(|to| (to.to.address, to.accumulate)));
+        step.launch_all(cuda::layer_norm_backward(normal, x, dy, dx, d_gamma, d_beta, scratch));
+    }
+}
+
+impl LayerNorm {
+    fn normal(&self, step: &DeviceStep<'_>) -> cuda::Normal {
+        let gamma = step.input(1).address;
+        cuda::Normal { groups: self.groups as u32, epsilon: self.epsilon, gamma }
     }
 }
 

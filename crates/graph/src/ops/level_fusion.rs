@@ -14,10 +14,12 @@
 //! and `d · Σ e`.
 
 use crate::check::Case;
+use crate::device::{Capacity, DeviceOp, DeviceStep, Halves};
 use crate::op::{Backward, Forward, Matrix, Op, Reads, Saved};
 use crate::reach;
 use crate::shape::{Shape, Space};
 use manygate_core::Batch;
+use manygate_cuda::scenario as cuda;
 
 /// Two levels of fusion, see the [module](self). Inputs: S, f, e, and the four numbers.
 #[derive(Clone, Debug)]
@@ -132,6 +134,10 @@ impl Op for LevelFusion {
         }
     }
 
+    fn on_device(&self) -> Option<&dyn DeviceOp> {
+        Some(self)
+    }
+
     fn forward(&self, tile: &mut Forward<'_>) {
         let scenario = &tile.at.batch.scenario[tile.at.range()];
         let [shared, domains, tasks] = [0, 1, 2].map(|i| tile.input(i));
@@ -218,6 +224,42 @@ impl Op for LevelFusion {
             y.set(r, at, shared.at(r, at) + alpha_d * domain + alpha_t * task);
         }
         y
+    }
+}
+
+impl DeviceOp for LevelFusion {
+    fn halves(&self) -> Halves {
+        Halves { inputs: 0b111, output: true }
+    }
+
+    fn scratch(&self, _capacity: &Capacity, _inputs: &[Shape]) -> u64 {
+        cuda::level_fusion_scratch()
+    }
+
+    fn forward(&self, step: &mut DeviceStep<'_>) {
+        let [shared, domains, tasks] = [0, 1, 2].map(|i| step.input(i));
+        step.launch(cuda::level_fusion(self.fusion(step), shared, domains, tasks, step.output()));
+    }
+
+    fn backward(&self, step: &mut DeviceStep<'_>) {
+        let (fusion, dy) = (self.fusion(step), step.output_gradient());
+        let [d_shared, d_domains, d_tasks] =
+            [0, 1, 2].map(|i| step.take_gradient(i).map(|to| (to.to, to.accumulate)));
+        step.launch_all(Vec::from_iter(cuda::level_fusion_backward(
+            fusion, dy, d_shared, d_domains, d_tasks,
+        )));
+        if let Some(to) = step.take_gradient(3) {
+            let (domains, tasks, scratch) = (step.input(1), step.input(2), step.scratch());
+            let (add, to) = (to.accumulate, to.to.address);
+            step.launch_all(cuda::level_fusion_dnumbers(fusion, domains, tasks, dy, to, add, scratch).into());
+        }
+    }
+}
+
+impl LevelFusion {
+    fn fusion(&self, step: &DeviceStep<'_>) -> cuda::Fusion {
+        let (scenario, numbers) = (step.batch().scenario, step.input(3).address);
+        cuda::Fusion { scenario, numbers, domains: self.domains as u32, tasks: self.tasks as u32 }
     }
 }
 

@@ -7,10 +7,13 @@
 //! Backward: `dV = (dC' − C' (C' · dC')) / |V|`, `dC = β dV`, `dG = (1 − β) dV`.
 
 use crate::check::Case;
+use crate::device::{DeviceBatch, DeviceOp, DeviceStep};
 use crate::op::{Backward, Forward, Matrix, Op, Saved};
 use crate::reach;
 use crate::shape::{Shape, Space};
 use manygate_core::Batch;
+use manygate_cuda::cluster as cuda;
+use manygate_cuda::{DeviceMat, Launch};
 
 /// Shortest length that is divided by.
 const SHORTEST: f32 = 1e-12;
@@ -67,6 +70,10 @@ impl Op for MoveCenters {
         reach::same(output, reached);
     }
 
+    fn on_device(&self) -> Option<&dyn DeviceOp> {
+        Some(self)
+    }
+
     fn forward(&self, tile: &mut Forward<'_>) {
         let (old, pull, mut to) = (tile.input(0), tile.input(1), tile.take_output());
         for k in 0..old.rows() {
@@ -98,6 +105,35 @@ impl Op for MoveCenters {
             row.iter_mut().for_each(|v| *v /= length);
         }
         y
+    }
+}
+
+impl DeviceOp for MoveCenters {
+    fn forward(&self, step: &mut DeviceStep<'_>) {
+        step.launch(cuda::move_centers(self.moving(step), step.output()));
+    }
+
+    fn update_state(
+        &self,
+        _batch: &DeviceBatch,
+        go_on: u64,
+        output: DeviceMat,
+        state: u64,
+        _cols: u32,
+    ) -> Vec<Launch> {
+        vec![cuda::keep_centers(go_on, output, state)]
+    }
+
+    fn backward(&self, step: &mut DeviceStep<'_>) {
+        let (moving, unit, dy) = (self.moving(step), step.output(), step.output_gradient());
+        let [d_old, d_pull] = [0, 1].map(|i| step.take_gradient(i).map(|to| (to.to, to.accumulate)));
+        step.launch_all(Vec::from_iter(cuda::move_centers_backward(moving, unit, dy, d_old, d_pull)));
+    }
+}
+
+impl MoveCenters {
+    fn moving(&self, step: &DeviceStep<'_>) -> cuda::Moving {
+        cuda::Moving { beta: self.beta, shortest: SHORTEST, old: step.input(0), pull: step.input(1) }
     }
 }
 

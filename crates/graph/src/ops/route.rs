@@ -4,9 +4,12 @@
 //! score moves it in passing, so its gradients are 0.
 
 use crate::check::Case;
+use crate::device::{DeviceOp, DeviceStep};
 use crate::op::{Backward, Forward, Matrix, Op, Saved};
 use crate::shape::{Shape, Space};
 use manygate_core::Batch;
+use manygate_cuda::cluster as cuda;
+use manygate_cuda::elementwise;
 
 /// A choice for each row, see the [module](self). Input: z.
 #[derive(Clone, Debug)]
@@ -34,6 +37,10 @@ impl Op for Route {
 
     fn reach(&self, _inputs: &[Shape], _i: usize, _output: &[bool], _reached: &mut [bool]) {}
 
+    fn on_device(&self) -> Option<&dyn DeviceOp> {
+        Some(self)
+    }
+
     fn forward(&self, tile: &mut Forward<'_>) {
         let (z, mut y) = (tile.input(0), tile.take_output());
         (0..z.rows()).for_each(|r| y.row_mut(r)[0] = largest(z.row(r)) as f32);
@@ -48,6 +55,19 @@ impl Op for Route {
         let z = &inputs[0];
         let data = z.data.chunks_exact(z.cols).map(|row| largest(row) as f64).collect();
         Matrix { rows: z.rows, cols: 1, data }
+    }
+}
+
+/// Scores are compared as they were computed, never rounded to bf16.
+impl DeviceOp for Route {
+    fn forward(&self, step: &mut DeviceStep<'_>) {
+        step.launch(cuda::route(step.input(0), step.output()));
+    }
+
+    fn backward(&self, step: &mut DeviceStep<'_>) {
+        if let Some(dz) = step.take_gradient(0).filter(|dz| !dz.accumulate) {
+            step.launch(elementwise::fill(0.0, dz.to));
+        }
     }
 }
 

@@ -4,11 +4,13 @@
 //! Backward: `dx = M[s] ⊙ dy`, `dM[s] = Σ dy ⊙ x`, `dB[s] = Σ dy`, over the rows of scenario s.
 
 use crate::check::Case;
+use crate::device::{Capacity, DeviceOp, DeviceStep, Halves, scenarios_refused};
 use crate::growth::Growth;
 use crate::op::{Backward, Forward, Matrix, Op, Reads, Saved};
 use crate::reach;
 use crate::shape::{Shape, Space};
 use manygate_core::Batch;
+use manygate_cuda::scenario as cuda;
 
 /// A transformation for each scenario, see the [module](self). Inputs: x, M, B.
 #[derive(Clone, Debug)]
@@ -59,6 +61,10 @@ impl Op for ScenarioAffine {
         growth.same_columns(inputs, 0..3);
     }
 
+    fn on_device(&self) -> Option<&dyn DeviceOp> {
+        Some(self)
+    }
+
     fn forward(&self, tile: &mut Forward<'_>) {
         let scenarios = &tile.at.batch.scenario[tile.at.range()];
         let (x, m, b, mut y) = (tile.input(0), tile.input(1), tile.input(2), tile.take_output());
@@ -101,6 +107,36 @@ impl Op for ScenarioAffine {
             }
         }
         y
+    }
+}
+
+impl DeviceOp for ScenarioAffine {
+    fn halves(&self) -> Halves {
+        Halves { inputs: 0b1, output: true }
+    }
+
+    fn refuses(&self, _inputs: &[Shape]) -> Option<String> {
+        scenarios_refused(self.scenarios)
+    }
+
+    fn scratch(&self, capacity: &Capacity, inputs: &[Shape]) -> u64 {
+        cuda::scenario_sums_scratch(self.scenarios, capacity.rows as u32, inputs[0].cols as u32)
+    }
+
+    fn forward(&self, step: &mut DeviceStep<'_>) {
+        let (x, m, b, y) = (step.input(0), step.input(1), step.input(2), step.output());
+        step.launch(cuda::scenario_affine(step.batch().scenario, x, m, b, y));
+    }
+
+    fn backward(&self, step: &mut DeviceStep<'_>) {
+        let (x, m, dy, scenario) =
+            (step.input(0), step.input(1), step.output_gradient(), step.batch().scenario);
+        if let Some(dx) = step.take_gradient(0) {
+            step.launch(cuda::scenario_affine_dx(scenario, m, dy, dx.accumulate, dx.to));
+        }
+        let [dm, db] = [1, 2].map(|i| step.take_gradient(i).map(|to| (to.to.address, to.accumulate)));
+        let scratch = step.scratch();
+        step.launch_all(cuda::scenario_sums(scenario, self.scenarios, Some(x), dy, db, dm, scratch));
     }
 }
 

@@ -10,10 +10,13 @@
 //! `da_im = g_m (dg_m − Σ g dg)`, over what the softmax is over.
 
 use crate::check::Case;
+use crate::device::{Capacity, DeviceOp, DeviceStep, Halves, copy_bytes, scenarios_refused};
 use crate::op::{Backward, Forward, Matrix, Op, Reads, Saved};
 use crate::reach;
 use crate::shape::{Shape, Space};
 use manygate_core::Batch;
+use manygate_cuda::DeviceMat;
+use manygate_cuda::scenario as cuda;
 
 /// Attention to the other scenarios, see the [module](self). Inputs: a, S.
 #[derive(Clone, Debug)]
@@ -94,6 +97,10 @@ impl Op for ScenarioAttention {
         }
     }
 
+    fn on_device(&self) -> Option<&dyn DeviceOp> {
+        Some(self)
+    }
+
     fn forward(&self, tile: &mut Forward<'_>) {
         let scenario = &tile.at.batch.scenario[tile.at.range()];
         let (logits, groups) = (tile.input(0), tile.input(1));
@@ -159,6 +166,42 @@ impl Op for ScenarioAttention {
             }
         }
         y
+    }
+}
+
+impl DeviceOp for ScenarioAttention {
+    fn halves(&self) -> Halves {
+        Halves { inputs: 0b10, output: true }
+    }
+
+    fn refuses(&self, _inputs: &[Shape]) -> Option<String> {
+        scenarios_refused(self.scenarios)
+    }
+
+    fn scratch(&self, capacity: &Capacity, _inputs: &[Shape]) -> u64 {
+        let sums = cuda::scenario_sums_scratch(self.scenarios, capacity.rows as u32, self.scenarios as u32);
+        copy_bytes(capacity.rows, self.scenarios) + sums
+    }
+
+    fn forward(&self, step: &mut DeviceStep<'_>) {
+        let (logits, groups, weights, y) = (step.input(0), step.input(1), step.extra(), step.output());
+        let attention = cuda::Attention { scenario: step.batch().scenario, drops: self.drops };
+        step.launch(cuda::scenario_attention(attention, logits, groups, weights, y));
+    }
+
+    fn backward(&self, step: &mut DeviceStep<'_>) {
+        let (groups, weights, dy) = (step.input(1), step.extra(), step.output_gradient());
+        let scenario = step.batch().scenario;
+        if let Some(to) = step.take_gradient(0) {
+            let slopes = DeviceMat { address: step.scratch(), stride: weights.cols, ..weights };
+            let scratch = step.scratch() + copy_bytes(weights.rows as usize, self.scenarios);
+            let sums = Some((to.to.address, to.accumulate));
+            step.launch(cuda::scenario_attention_slopes(scenario, groups, weights, dy, slopes));
+            step.launch_all(cuda::scenario_sums(scenario, self.scenarios, None, slopes, sums, None, scratch));
+        }
+        if let Some(to) = step.take_gradient(1) {
+            step.launch(cuda::scenario_attention_dgroups(scenario, weights, dy, to.accumulate, to.to));
+        }
     }
 }
 

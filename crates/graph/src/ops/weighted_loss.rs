@@ -6,10 +6,13 @@
 //! Backward: `dz = scale w ℓ'(z)` with ℓ' `sigmoid(z) − y`, `2 (z − y)` or `e^z − y`; 0 for rows that do not count.
 
 use crate::check::Case;
+use crate::device::{Capacity, DeviceOp, DeviceStep};
 use crate::graph::{Graph, LossId, LossPart, Value};
 use crate::op::{Backward, Forward, Matrix, Op, Reads, Saved};
 use crate::shape::Shape;
 use manygate_core::Batch;
+use manygate_cuda::DeviceMat;
+use manygate_cuda::loss::{self as cuda, Link, LossSum};
 
 /// What the loss of a row is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,6 +26,15 @@ pub enum RowLoss {
 }
 
 impl RowLoss {
+    /// What kernels know it by: how z gives the mean of a label.
+    fn on_device(self) -> Link {
+        match self {
+            RowLoss::CrossEntropy => Link::Probability,
+            RowLoss::Squared => Link::Value,
+            RowLoss::Poisson => Link::Rate,
+        }
+    }
+
     fn value(self, z: f64, y: f64) -> f64 {
         match self {
             RowLoss::CrossEntropy => z.max(0.0) - z * y + (-z.abs()).exp().ln_1p(),
@@ -108,6 +120,10 @@ impl Op for WeightedLoss {
         Some(self.loss)
     }
 
+    fn on_device(&self) -> Option<&dyn DeviceOp> {
+        Some(self)
+    }
+
     fn forward(&self, tile: &mut Forward<'_>) {
         let (z, at) = (tile.input(0), tile.at);
         let loss = tile.take_loss(self.loss.index());
@@ -136,6 +152,37 @@ impl Op for WeightedLoss {
             terms.set(r, 0, weight * self.kind.value(inputs[0].at(r, 0), label));
         }
         terms
+    }
+}
+
+impl DeviceOp for WeightedLoss {
+    fn sums_by_scenario(&self) -> bool {
+        true
+    }
+
+    fn scratch(&self, capacity: &Capacity, _inputs: &[Shape]) -> u64 {
+        8 * u64::from(cuda::partials_of(capacity.rows as u32))
+    }
+
+    fn forward(&self, step: &mut DeviceStep<'_>) {
+        let sum = LossSum { sum: step.loss_sum(self.loss), partials: step.scratch() };
+        self.launch(step, None, Some(sum));
+    }
+
+    fn backward(&self, step: &mut DeviceStep<'_>) {
+        if let Some(gradient) = step.take_gradient(0) {
+            self.launch(step, Some((gradient.to, gradient.accumulate)), None);
+        }
+    }
+}
+
+impl WeightedLoss {
+    fn launch(&self, step: &mut DeviceStep<'_>, dz: Option<(DeviceMat, bool)>, sum: Option<LossSum>) {
+        let (link, z, labels) = (self.kind.on_device(), step.input(0), &step.batch().labels);
+        let RowWeight { column, width } = self.weight;
+        let (weights, scale) = (step.dense(width).columns(column as u32, 1), step.scale(self.loss));
+        let (own, counted) = (labels[self.task], self.counted.map(|task| labels[task]));
+        step.launch_all(cuda::weighted_loss(link, z, own, counted, weights, scale, dz, sum));
     }
 }
 

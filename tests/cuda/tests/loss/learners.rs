@@ -121,6 +121,37 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 
     #[test]
+    fn weighted_losses_agree_with_f64(
+        window in any_learners(), link in any_link(), counted: bool, asked: [bool; 2], seed: u64,
+    ) {
+        let z = Window { cols: 1, ..window };
+        let weights = Window { before: z.behind, behind: z.before, ..z };
+        let (numbers, of_rows) = (z.values(seed, 3.0), weights.values(seed ^ 1, 1.0));
+        let labels: Vec<f32> = (0..z.rows).map(|r| (r % 2) as f32).collect();
+        let counts: Vec<f32> = (0..z.rows).map(|r| (r % 3) as f32).collect();
+        let gradients = [Gradient::new(z, seed ^ 2, asked)];
+        let (found, sum) = run(seed, z.rows, &gradients, |gpu, to, scale, loss| {
+            let (on_z, on_weights) = (z.upload(gpu, &numbers), weights.upload(gpu, &of_rows));
+            let (labels, counts) = (gpu.upload(&labels), gpu.upload(&counts));
+            loss::weighted_loss(link, on_z, labels, counted.then_some(counts), on_weights, scale, to[0], Some(loss))
+        });
+        let (mut wanted, mut slopes) = (2.5, Vec::new());
+        for (r, (z, weight)) in rows_of(z, &numbers).iter().zip(rows_of(weights, &of_rows)).enumerate() {
+            let (z, y, counts) = (z[0], f64::from(labels[r]), !counted || counts[r] > 0.0);
+            let weight = if counts { weight[0] } else { 0.0 };
+            let (value, slope) = match link {
+                Link::Probability => (cross_entropy(z, y), sigmoid(z) - y),
+                Link::Rate => (z.exp() - y * z, z.exp() - y),
+                Link::Value => ((z - y).powi(2), 2.0 * (z - y)),
+            };
+            wanted += weight * value;
+            slopes.push(f64::from(SCALE) * weight * slope);
+        }
+        prop_assert!((sum - wanted).abs() <= 1e-5 * (1.0 + z.live as f64), "{sum}, not {wanted}");
+        prop_assert_eq!(gradients[0].difference(&found[0], &slopes), None);
+    }
+
+    #[test]
     fn fused_scores_agree_with_f64(
         z in any_learners(), link in any_link(), gated: bool, asked: [[bool; 2]; 2], seed: u64,
     ) {
