@@ -8,7 +8,7 @@ use manygate_train::{
 
 /// Steps of a run that shows that a model learns, and of one in which nothing else happens than in that.
 const STEPS: usize = 30;
-const FEW_STEPS: usize = 10;
+const FEW_STEPS: usize = 5;
 
 /// A small mmoe on the bundled data, with batches of 128 rows.
 fn config(steps: usize, keys: &str) -> Config {
@@ -110,7 +110,7 @@ fn scenarios_in_any_order_are_those_of_the_cpu() {
 #[test]
 fn clusters_are_those_of_the_cpu() {
     let adaptdhm = "name = \"adaptdhm\"\nembedding_dim = 4\nunits = [16, 8]";
-    compare(&model(FEW_STEPS / 2, adaptdhm), FEW_STEPS / 2);
+    compare(&model(FEW_STEPS, adaptdhm), FEW_STEPS);
 }
 
 /// Asks to stop after some steps.
@@ -126,7 +126,7 @@ impl Observer for StopAfter {
 
 #[test]
 fn a_run_goes_on_where_another_device_left_it() {
-    let config = config(FEW_STEPS, "");
+    let config = config(2 * FEW_STEPS, "");
     let (gpu, folder) = (Gpu::new(), tempfile::tempdir().expect("a folder"));
     let devices = [DeviceChoice::Cuda(gpu.device().description().ordinal), DeviceChoice::Cpu];
     let run = folder.path().join("run");

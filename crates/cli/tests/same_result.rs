@@ -201,7 +201,7 @@ patience = 5
 fn long_job((model, left_out): Job) -> Lab {
     let lab = Lab::new();
     lab.write("train.csv", csv(3000, 3));
-    let long = ("epochs = 2\nbatch_size = 64", "epochs = 40\nbatch_size = 32\nselect = \"logloss\"");
+    let long = ("epochs = 2\nbatch_size = 64", "epochs = 20\nbatch_size = 32\nselect = \"logloss\"");
     // In two stages, so that it is killed in the middle of one; the plain model has none.
     let staged = if model == MODEL || model.contains("[[stage]]") { "" } else { STAGES };
     lab.configure_all(&[(MODEL, &format!("{model}{staged}")), (left_out, ""), long]);
