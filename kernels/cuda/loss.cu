@@ -354,3 +354,34 @@ weighted_loss(u32 link, Mat z, const float* labels, const float* counted, Mat we
   }
   leave_sum(loss, scale, rows, partials);
 }
+
+// The negative log-likelihoods of labels under mixtures of normal distributions of variance 1, around the outputs `o` and
+// weighed by the softmax of `z` [rows, experts], but for a constant: ln sum e^z - ln sum e^(z - (label - o)^2 / 2). The
+// gradients at z and o are the softmax less each expert's share in the label, and that times o - label. Rows that count,
+// gradients and sums as bce_with_logits has them.
+KERNEL(THREADS)
+mixture_likelihood(Mat z, Mat o, const float* labels, const float* counted, Scale scale, u32 accumulate_z, Mat dz,
+                   u32 accumulate_o, Mat d_o, double* partials) {
+  const u32 row = blockIdx.x * THREADS + threadIdx.x, rows = rows_of(z);
+  double loss = 0.0;
+  if (row < rows) {
+    const float* const logits = row_f32(z, row);
+    const float* const outputs = row_f32(o, row);
+    const double label = labels[row];
+    const auto with_label = [&](u32 e) { return logits[e] - 0.5 * (label - outputs[e]) * (label - outputs[e]); };
+    double total = MINUS_INFINITY, total_with_label = MINUS_INFINITY;
+    for (u32 e = 0; e < z.cols; e++) {
+      total = log_add(total, logits[e]), total_with_label = log_add(total_with_label, with_label(e));
+    }
+    const bool counts = !counted || counted[row] > 0.0f;
+    if (counts) loss = total - total_with_label;
+    const float factor = counts ? scale.of(row) : 0.0f;
+    for (u32 e = 0; e < z.cols; e++) {
+      const float weight = math::exp((float)(logits[e] - total));
+      const float share = math::exp((float)(with_label(e) - total_with_label));
+      if (dz.data) put(row_f32(dz, row) + e, accumulate_z, __fmul_rn(factor, weight - share));
+      if (d_o.data) put(row_f32(d_o, row) + e, accumulate_o, __fmul_rn(factor * share, (float)(outputs[e] - label)));
+    }
+  }
+  leave_sum(loss, scale, rows, partials);
+}

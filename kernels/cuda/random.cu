@@ -1,4 +1,5 @@
-// Counter-based random numbers, Philox 4x32-10, and dropout: the numbers of the CPU's `random.rs`, which has the paper.
+// Counter-based random numbers, Philox 4x32-10, dropout, and which experts a gate may weigh: the numbers of the CPU's
+// `random.rs`, which has the paper.
 //
 // Floor: the bytes, read once and written once; a value takes some 25 instructions, a quarter of those of a block of
 // four numbers.
@@ -43,4 +44,44 @@ dropout(const u32* key, u64 first_row, const u32* rows, u32 threshold, float fac
     }
   }
   put_share(y, share, accumulate, values);
+}
+
+// Whether a logit is among the `best` of a gate's, of equal ones the first: NaN always is.
+DEVICE bool is_best(const Mat& logits, u32 row, u32 first, u32 experts, u32 best, u32 expert) {
+  const float own = load_value(logits, row, first + expert);
+  u32 before = 0;
+  for (u32 e = 0; best < experts && e < experts; e++) {
+    const float other = load_value(logits, row, first + e);
+    before += other > own || (other == own && e < expert);
+  }
+  return before < best;
+}
+
+// The logits of gates over `experts` experts each, with minus infinity where an expert is left out: all but the `best` of a
+// gate, and of these those whose number, as of `dropout`, is below `threshold`, unless that is all of them. A logit that is
+// not finite stays, to be found. Rows count from 0 or are those named. A thread takes a gate of a row.
+KERNEL(256)
+select_experts(const u32* key, const u32* rows, u32 threshold, u32 experts, u32 best, Mat logits, Mat selected) {
+  const u32 gates = logits.cols / experts, index = blockIdx.x * 256 + threadIdx.x;
+  const u32 row = index / gates, first = index % gates * experts;
+  if (row >= rows_of(logits)) return;
+  const u32 name = rows ? rows[row] : row;
+  Numbers numbers = {};
+  u32 block = ~0u;
+  const auto is_left = [&](u32 expert) {
+    const u32 col = first + expert;
+    if (threshold == 0 || !isfinite(load_value(logits, row, col))) return true;
+    if (block != col / 4) block = col / 4, numbers = philox({name, 0, block, 0}, key[0], key[1]);
+    // Not by an index: registers have none.
+    const u32 low = col & 1 ? numbers.at[1] : numbers.at[0], high = col & 1 ? numbers.at[3] : numbers.at[2];
+    return (col & 2 ? high : low) >= threshold;
+  };
+  bool is_any_left = false;
+  for (u32 e = 0; e < experts; e++) {
+    is_any_left = is_any_left || (is_best(logits, row, first, experts, best, e) && is_left(e));
+  }
+  for (u32 e = 0; e < experts; e++) {
+    const bool stays = is_best(logits, row, first, experts, best, e) && (!is_any_left || is_left(e));
+    store_value(selected, row, first + e, stays ? load_value(logits, row, first + e) : MINUS_INFINITY);
+  }
 }

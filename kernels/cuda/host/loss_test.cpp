@@ -42,6 +42,31 @@ int main() {
                     true, matrix(weighted, live, 1, 1), nullptr);
     });
     check_close("weighted bce: gradients", weighted, weighted_wanted, 1e-6);
+
+    const u32 experts = 3;
+    std::vector<float> gate = random.numbers(rows * experts), outputs = random.numbers(rows * experts);
+    std::vector<float> dz(rows * experts, NOT_WRITTEN), d_o = dz;
+    const Mat z = matrix(gate, rows, experts, experts, &live), o = matrix(outputs, rows, experts, experts, &live);
+    emulation::launch(blocks, THREADS, 0, seed, [&] {
+      mixture_likelihood(z, o, labels.data(), nullptr, {&scale, nullptr}, false, matrix(dz, rows, experts, experts), false,
+                         matrix(d_o, rows, experts, experts), nullptr);
+    });
+    std::vector<double> dz_wanted, d_o_wanted;
+    for (u32 i = 0; i < live; i++) {
+      double weights[experts], shares[experts], total = 0.0, all = 0.0;
+      for (u32 e = 0; e < experts; e++) {
+        const double distance = labels[i] - outputs[i * experts + e];
+        total += weights[e] = exp(gate[i * experts + e]), all += shares[e] = weights[e] * exp(-distance * distance / 2);
+      }
+      for (u32 e = 0; e < experts; e++) {
+        dz_wanted.push_back(scale * (weights[e] / total - shares[e] / all));
+        d_o_wanted.push_back(scale * shares[e] / all * (outputs[i * experts + e] - labels[i]));
+      }
+    }
+    check("mixture: rows that are not there", std::isnan(dz[live * experts]) && std::isnan(d_o[live * experts]));
+    dz.resize(live * experts), d_o.resize(live * experts);
+    check_close("mixture: gradients of logits", dz, dz_wanted, 1e-6);
+    check_close("mixture: gradients of outputs", d_o, d_o_wanted, 1e-6);
   }
   return finish();
 }

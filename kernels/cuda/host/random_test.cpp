@@ -1,4 +1,4 @@
-// Dropout: the known numbers of Philox, shares, rows by name and by count, strides.
+// Dropout: the known numbers of Philox, shares, rows by name and by count, strides. Experts: the best, and all for none.
 #include "testing.h"
 
 namespace {
@@ -40,6 +40,26 @@ int main() {
     check("kept values are scaled, and rows the same by name", wrong == 0);
     check("nothing beyond rows and columns", beyond == 0);
     check("a quarter is dropped", std::fabs((double)zeros / (live * cols) - 0.25) < 0.02);
+
+    const u32 experts = 5, gates = 2, cells = gates * experts;
+    std::vector<float> logits = Random(seed).numbers(rows * cells), selected(rows * cells, NOT_WRITTEN);
+    emulation::launch((rows * gates + 255) / 256, 256, 0, seed, [&] {
+      select_experts(key, nullptr, 0x80000000, experts, 3, matrix(logits, rows, cells, cells, &live),
+                     matrix(selected, rows, cells, cells, &live));
+    });
+    u32 empty = 0, too_many = 0, moved = 0, kept = 0;
+    for (u32 gate = 0; gate < live * gates; gate++) {
+      u32 stay = 0;
+      for (u32 e = gate * experts; e < (gate + 1) * experts; e++) {
+        if (selected[e] == MINUS_INFINITY) continue;
+        stay++, moved += selected[e] != logits[e];
+      }
+      empty += stay == 0, too_many += stay > 3, kept += stay;
+    }
+    check("a gate keeps one expert to three, as they are", empty + too_many + moved == 0);
+    // Half of three, and all three where none is left.
+    check("half are dropped", std::fabs(kept / (float)(live * gates) - 1.875) < 0.1);
+    check("nothing beyond rows", std::isnan(selected[live * cells]));
   }
   return finish();
 }

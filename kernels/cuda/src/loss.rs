@@ -282,6 +282,33 @@ pub fn weighted_loss(
     summing("weighted_loss", z.rows, arguments, scale, loss)
 }
 
+/// Sum of the negative log-likelihoods, but for a constant, of labels under mixtures of normal distributions of variance 1: around
+/// the outputs `o` `[rows, experts]`, weighed by the softmax of the logits `z` `[rows, experts]`, f32 both; and the gradients
+/// there.
+///
+/// `labels`, `counted`, `scale` and `loss` as of [`bce_with_logits`]. The rows that are there are those of `z`.
+///
+/// # Panics
+/// When the shapes disagree.
+pub fn mixture_likelihood(
+    z: DeviceMat,
+    o: DeviceMat,
+    labels: u64,
+    counted: Option<u64>,
+    scale: impl Into<Scale>,
+    dz: Option<(DeviceMat, bool)>,
+    d_o: Option<(DeviceMat, bool)>,
+    loss: Option<LossSum>,
+) -> Vec<Launch> {
+    let scale = scale.into();
+    let [(dz, accumulate_z), (d_o, accumulate_o)] = [dz, d_o].map(|to| or_none(to, z.rows, z.cols));
+    assert_columns("mixture_likelihood", z.rows, z.cols, &[z, o, dz, d_o]);
+    let arguments = Arguments::new().with_mat(z).with_mat(o).with_u64(labels).with_u64(counted.unwrap_or(0));
+    let arguments = arguments.with_bytes(&scale.to_bytes(), 8).with_u32(accumulate_z).with_mat(dz);
+    let arguments = arguments.with_u32(accumulate_o).with_mat(d_o);
+    summing("mixture_likelihood", z.rows, arguments, scale, loss)
+}
+
 /// A term of the counterfactual risk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Risk {

@@ -198,6 +198,7 @@ pub static LOSS: Family = Family {
         "add_partials",
         "losses_finite",
         "weighted_loss",
+        "mixture_likelihood",
     ],
 };
 
@@ -246,8 +247,11 @@ pub static PEAK_HOPPER: Family = Family {
 };
 
 /// Random numbers.
-pub static RANDOM: Family =
-    Family { name: "random", ptx: include_str!("../ptx/random.ptx"), kernels: &["dropout"] };
+pub static RANDOM: Family = Family {
+    name: "random",
+    ptx: include_str!("../ptx/random.ptx"),
+    kernels: &["dropout", "select_experts"],
+};
 
 /// What is made of each row by itself.
 pub static ROW: Family = Family {

@@ -1,5 +1,6 @@
-//! Dropout on the device: the bits of the CPU.
+//! Dropout on the device, and which experts it leaves to gates: the bits of the CPU.
 
+use manygate_cuda::random::Selection;
 use manygate_cuda::{Element, random};
 use manygate_cuda_tests::{Gpu, Window, first_difference};
 use manygate_kernels::random::{Dropping, dropout, philox};
@@ -34,6 +35,47 @@ proptest! {
         let (from, to) = (window.upload(&mut gpu, &x), out.upload(&mut gpu, &before));
         let (key, rows) = (gpu.upload(&key), named.then(|| gpu.upload(&names)));
         gpu.launch(&random::dropout(key, first_row, rows, dropping, accumulate, from, to));
+        let found = out.download(&mut gpu, to);
+        prop_assert_eq!(first_difference(&found, &out.replaced(&before, &expected)), None);
+    }
+
+    #[test]
+    fn experts_are_the_best_of_those_that_dropout_leaves(
+        window in Window::any(), gates in 1usize..4, experts in 1usize..7, best in 1u32..8, named: bool,
+        rate in prop_oneof![Just(None), (0.0f64..1.0).prop_map(Some)], key: [u32; 2], seed: u64,
+    ) {
+        let window = Window { cols: gates * experts, ..window };
+        let out = Window { element: Element::F32, before: window.behind, ..window };
+        // Some are equal, and some not finite.
+        let logits: Vec<f32> = window.values(seed, 3.0).into_iter().map(|v| if v > 2.8 { f32::NAN } else { v.round() }).collect();
+        let before = out.values(seed ^ 1, 1.0);
+        let names: Vec<u32> = (0..window.rows as u32).map(|r| r.wrapping_mul(2_654_435_761) ^ key[0]).collect();
+        let threshold = rate.map(|rate| Dropping::new(rate).threshold);
+
+        let mut expected = window.live_values(&logits);
+        for (r, row) in expected.chunks_exact_mut(gates * experts).enumerate() {
+            let name = if named { names[r] } else { r as u32 };
+            let number = |col: usize| philox([name, 0, col as u32 / 4, 0], key)[col % 4];
+            for (t, gate) in row.chunks_exact_mut(experts).enumerate() {
+                let logits = gate.to_vec();
+                let is_before = |i: usize, e: usize| logits[i] > logits[e] || (logits[i] == logits[e] && i < e);
+                let chosen = |e: &usize| (0..experts).filter(|&i| is_before(i, *e)).count() < best as usize;
+                let chosen: Vec<usize> = (0..experts).filter(chosen).collect();
+                let left = |e: &usize| {
+                    !logits[*e].is_finite() || threshold.is_none_or(|least| number(t * experts + e) >= least)
+                };
+                let left: Vec<usize> = chosen.iter().copied().filter(left).collect();
+                let stay = if left.is_empty() { chosen } else { left };
+                (0..experts).filter(|e| !stay.contains(e)).for_each(|e| gate[e] = f32::NEG_INFINITY);
+            }
+        }
+
+        let mut gpu = Gpu::with_order(seed);
+        let (from, to) = (window.upload(&mut gpu, &logits), out.upload(&mut gpu, &before));
+        let (key, rows) = (gpu.upload(&key), named.then(|| gpu.upload(&names)));
+        let dropping = threshold.map(|threshold| (threshold, key));
+        let selection = Selection { experts: experts as u32, best, dropping, rows };
+        gpu.launch(&random::select_experts(selection, from, to));
         let found = out.download(&mut gpu, to);
         prop_assert_eq!(first_difference(&found, &out.replaced(&before, &expected)), None);
     }

@@ -107,7 +107,7 @@ impl Op for GateCombine {
     }
 
     fn on_device(&self) -> Option<&dyn DeviceOp> {
-        if self.selection.is_all() { Some(self) } else { None }
+        Some(self)
     }
 
     fn forward(&self, tile: &mut Forward<'_>) {
@@ -201,7 +201,15 @@ impl DeviceOp for GateCombine {
     }
 
     fn forward(&self, step: &mut DeviceStep<'_>) {
-        let (logits, bank) = (step.input(0), step.input(1));
+        let (mut logits, bank) = (step.input(0), step.input(1));
+        if !self.selection.is_all() {
+            let selected = DeviceMat {
+                live_rows: logits.live_rows,
+                ..DeviceMat::new(step.scratch(), logits.rows, logits.cols)
+            };
+            step.launch(self.selection.select_on_device(step, self.experts, logits, selected));
+            logits = selected;
+        }
         step.launch(cuda::gate_combine(self.gates as u32, logits, bank, step.extra(), step.output()));
     }
 

@@ -11,9 +11,12 @@
 //! t · experts + e, see [`dropout`](super::dropout).
 
 use super::dropout::check_rate;
+use crate::device::DeviceStep;
 use crate::draws::Draws;
 use crate::op::Rowset;
 use crate::param::name_hash;
+use manygate_cuda::random::{Selection, select_experts};
+use manygate_cuda::{DeviceMat, Launch};
 use manygate_kernels::random::{self, Dropping};
 use manygate_kernels::{Mat, MatMut};
 
@@ -74,6 +77,20 @@ impl GateSelection {
                 }
             }
         }
+    }
+
+    /// The same as a launch, to `selected` in f32.
+    pub(super) fn select_on_device(
+        &self,
+        step: &DeviceStep<'_>,
+        experts: usize,
+        logits: DeviceMat,
+        selected: DeviceMat,
+    ) -> Launch {
+        let dropping = self.dropout.map(|(key, rate)| (Dropping::new(rate).threshold, step.draws(key)));
+        let best = self.top_k.unwrap_or(experts) as u32;
+        let (experts, rows) = (experts as u32, step.caller_rows());
+        select_experts(Selection { experts, best, dropping, rows }, logits, selected)
     }
 
     /// Whether fewer than k logits come before that of expert `e`. None comes before NaN, which stays to be found.

@@ -9,10 +9,13 @@
 //! the sample: `dz = g − h`, `do = h ⊙ (o − y)`; each times the part's scale, 0 for rows that do not count.
 
 use crate::check::Case;
+use crate::device::{Capacity, DeviceOp, DeviceStep};
 use crate::graph::{Graph, LossId, LossPart, Over, Value};
 use crate::op::{Backward, Forward, Matrix, Op, Reads, Saved};
 use crate::shape::Shape;
 use manygate_core::Batch;
+use manygate_cuda::DeviceMat;
+use manygate_cuda::loss::{self as cuda, LossSum};
 
 /// The loss, see the [module](self). Inputs: z, o.
 #[derive(Clone, Debug)]
@@ -75,6 +78,10 @@ impl Op for MixtureLikelihood {
         Some(self.loss)
     }
 
+    fn on_device(&self) -> Option<&dyn DeviceOp> {
+        Some(self)
+    }
+
     fn forward(&self, tile: &mut Forward<'_>) {
         let (z, o, at) = (tile.input(0), tile.input(1), tile.at);
         let loss = tile.take_loss(self.loss.index());
@@ -118,6 +125,40 @@ impl Op for MixtureLikelihood {
             terms.set(r, 0, -likelihood.ln());
         }
         terms
+    }
+}
+
+impl DeviceOp for MixtureLikelihood {
+    fn sums_by_scenario(&self) -> bool {
+        true
+    }
+
+    fn scratch(&self, capacity: &Capacity, _inputs: &[Shape]) -> u64 {
+        8 * u64::from(cuda::partials_of(capacity.rows as u32))
+    }
+
+    fn forward(&self, step: &mut DeviceStep<'_>) {
+        let sum = LossSum { sum: step.loss_sum(self.loss), partials: step.scratch() };
+        self.launch(step, [None; 2], Some(sum));
+    }
+
+    fn backward(&self, step: &mut DeviceStep<'_>) {
+        let gradients = [0, 1].map(|i| step.take_gradient(i).map(|to| (to.to, to.accumulate)));
+        self.launch(step, gradients, None);
+    }
+}
+
+impl MixtureLikelihood {
+    fn launch(
+        &self,
+        step: &mut DeviceStep<'_>,
+        [dz, d_o]: [Option<(DeviceMat, bool)>; 2],
+        sum: Option<LossSum>,
+    ) {
+        let (labels, scale) = (&step.batch().labels, step.scale(self.loss));
+        let (target, counted) = (labels[self.task], self.counted.map(|task| labels[task]));
+        let (z, o) = (step.input(0), step.input(1));
+        step.launch_all(cuda::mixture_likelihood(z, o, target, counted, scale, dz, d_o, sum));
     }
 }
 

@@ -152,6 +152,44 @@ proptest! {
     }
 
     #[test]
+    fn likelihoods_of_mixtures_agree_with_f64(
+        z in any_learners(), counted: bool, asked: [[bool; 2]; 2], distance in 1.0f32..100.0, seed: u64,
+    ) {
+        let o = Window { before: z.behind, behind: z.before, ..z };
+        let (logits, outputs) = (z.values(seed, 3.0), o.values(seed ^ 1, distance));
+        let labels: Vec<f32> = (0..z.rows).map(|r| (r % 5) as f32 - 2.0).collect();
+        let counts: Vec<f32> = (0..z.rows).map(|r| (r % 3) as f32).collect();
+        let gradients = [0, 1].map(|i| Gradient::new([z, o][i], seed ^ (2 + i as u64), asked[i]));
+        let (found, sum) = run(seed, z.rows, &gradients, |gpu, to, scale, loss| {
+            let (on_z, on_o) = (z.upload(gpu, &logits), o.upload(gpu, &outputs));
+            let (labels, counts) = (gpu.upload(&labels), gpu.upload(&counts));
+            let counts = counted.then_some(counts);
+            loss::mixture_likelihood(on_z, on_o, labels, counts, scale, to[0], to[1], Some(loss))
+        });
+        let softmax = |z: &[f64]| {
+            let largest = z.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+            let sum: f64 = z.iter().map(|z| (z - largest).exp()).sum();
+            let weights: Vec<f64> = z.iter().map(|z| (z - largest).exp() / sum).collect();
+            (largest + sum.ln(), weights)
+        };
+        let (mut wanted, mut slopes) = (2.5, [Vec::new(), Vec::new()]);
+        for (r, (z, o)) in rows_of(z, &logits).iter().zip(rows_of(o, &outputs)).enumerate() {
+            let y = f64::from(labels[r]);
+            let factor = if !counted || counts[r] > 0.0 { 1.0 } else { 0.0 };
+            let with_label: Vec<f64> = z.iter().zip(&o).map(|(z, o)| z - 0.5 * (y - o).powi(2)).collect();
+            let ((total, weights), (total_with_label, shares)) = (softmax(z), softmax(&with_label));
+            wanted += factor * (total - total_with_label);
+            let factor = f64::from(SCALE) * factor;
+            slopes[0].extend(weights.iter().zip(&shares).map(|(g, h)| factor * (g - h)));
+            slopes[1].extend(shares.iter().zip(&o).map(|(h, o)| factor * h * (o - y)));
+        }
+        prop_assert!((sum - wanted).abs() <= 1e-6 * (1.0 + wanted.abs()) * z.cols as f64, "{sum}, not {wanted}");
+        for (i, gradient) in gradients.iter().enumerate() {
+            prop_assert_eq!(gradient.difference(&found[i], &slopes[i]), None, "gradient {}", i);
+        }
+    }
+
+    #[test]
     fn fused_scores_agree_with_f64(
         z in any_learners(), link in any_link(), gated: bool, asked: [[bool; 2]; 2], seed: u64,
     ) {
