@@ -7,6 +7,7 @@
 
 pub mod activation;
 pub mod amplitude;
+pub mod attention;
 pub mod cluster;
 mod column_sums;
 pub mod cross;
@@ -30,6 +31,7 @@ pub mod random;
 pub mod row;
 pub mod row_product;
 pub mod scenario;
+pub mod sequence;
 mod share;
 pub mod signature;
 pub mod stitch;

@@ -33,6 +33,13 @@ pub static AMPLITUDE: Family = Family {
     ],
 };
 
+/// Attention.
+pub static ATTENTION: Family = Family {
+    name: "attention",
+    ptx: include_str!("../ptx/attention.ptx"),
+    kernels: &["attend", "self_attention", "attend_backward", "self_attention_dq", "self_attention_dkv"],
+};
+
 /// Rows by cluster.
 pub static CLUSTER: Family = Family {
     name: "cluster",
@@ -291,6 +298,27 @@ pub static SCENARIO: Family = Family {
     ],
 };
 
+/// Lists of ids and their samples.
+pub static SEQUENCE: Family = Family {
+    name: "sequence",
+    ptx: include_str!("../ptx/sequence.ptx"),
+    kernels: &[
+        "sequence_pool",
+        "sequence_pool_dx",
+        "sequence_softmax",
+        "sequence_softmax_dx",
+        "weighted_pool",
+        "weighted_pool_dx",
+        "weighted_pool_dw",
+        "compare",
+        "compare_dk",
+        "compare_dq",
+        "position_embedding",
+        "position_sums",
+        "finish_position_sums",
+    ],
+};
+
 /// Networks side by side that mix.
 pub static STITCH: Family = Family {
     name: "stitch",
@@ -309,6 +337,7 @@ pub static TRANSFER: Family = Family {
 pub static FAMILIES: &[&Family] = &[
     &ACTIVATION,
     &AMPLITUDE,
+    &ATTENTION,
     &CLUSTER,
     &CROSS,
     &ELEMENTWISE,
@@ -331,6 +360,7 @@ pub static FAMILIES: &[&Family] = &[
     &ROW,
     &ROW_PRODUCT,
     &SCENARIO,
+    &SEQUENCE,
     &STITCH,
     &TRANSFER,
 ];
