@@ -28,8 +28,7 @@ models! {
     cgc: |_| true,
     cross_stitch: |_| true,
     dcn: |_| true,
-    // Without mixtures of cross layers.
-    dcn_v2: |case| !case.starts_with("mixture"),
+    dcn_v2: |_| true,
     deepfm: |_| true,
     dffm: |_| true,
     epnet_dcn: |_| true,

@@ -108,6 +108,15 @@ fn scenarios_in_any_order_are_those_of_the_cpu() {
 }
 
 #[test]
+fn behaviours_are_those_of_the_cpu() {
+    let attention = "name = \"attention\"\nembedding_dim = 4\nhistory = \"hist_video_ids\"\nunits = [8]";
+    let din = "kind = \"din\"\ntarget = \"video_id\"\nunit_units = [4]\nunit_activation = \"dice\"";
+    compare(&model(FEW_STEPS, &format!("{attention}\n{din}")), FEW_STEPS);
+    let among_themselves = "kind = \"self\"\nattention_head_dim = 2\nposition = true";
+    compare(&model(FEW_STEPS / 2, &format!("{attention}\n{among_themselves}")), FEW_STEPS / 2);
+}
+
+#[test]
 fn clusters_are_those_of_the_cpu() {
     let adaptdhm = "name = \"adaptdhm\"\nembedding_dim = 4\nunits = [16, 8]";
     compare(&model(FEW_STEPS / 2, adaptdhm), FEW_STEPS / 2);

@@ -208,6 +208,13 @@ pub static LOSS: Family = Family {
     ],
 };
 
+/// Mixtures of the experts of cross layers.
+pub static MIXTURE: Family = Family {
+    name: "mixture",
+    ptx: include_str!("../ptx/mixture.ptx"),
+    kernels: &["gate_groups", "gate_groups_dz", "gate_groups_dg", "hard_tanh", "hard_tanh_dx"],
+};
+
 /// Batch normalisation.
 pub static NORM: Family = Family {
     name: "norm",
@@ -269,6 +276,8 @@ pub static ROW: Family = Family {
         "mean_square",
         "bce_residual",
         "bce_residual_dz",
+        "product_logit",
+        "product_logit_backward",
     ],
 };
 
@@ -352,6 +361,7 @@ pub static FAMILIES: &[&Family] = &[
     &INTERACTION,
     &LAYER_NORM,
     &LOSS,
+    &MIXTURE,
     &NORM,
     &OPTIM,
     &PEAK,
