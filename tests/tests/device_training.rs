@@ -191,6 +191,18 @@ fn tensor_cores_come_close_with_weights_that_are_computed() {
 }
 
 #[test]
+fn tensor_cores_come_close_along_lists() {
+    let attention = "name = \"attention\"\nembedding_dim = 4\nunits = [8]\nhistory = \"hist_video_ids\"";
+    let target = "kind = \"target\"\ntarget = \"video_id\"\nattention_head_dim = 2";
+    check_close(
+        &model(FEW_STEPS / 2, &format!("{attention}\n{target}")),
+        (8, 0),
+        PrecisionChoice::Bf16,
+        2e-2,
+    );
+}
+
+#[test]
 fn a_loss_that_is_not_finite_stops_the_run_before_anything_moves() {
     let mut config = config(FEW_STEPS, "");
     // The first step throws the weights so far that later losses overflow.
