@@ -4,7 +4,7 @@
 // starting the kernels takes longer: 65,536 rows of 8 values in f32 and their probabilities are 4 MB, 1 us on an H200
 // (4.3 TB/s). `segment` lanes, a power of two, take a row, four columns each at a time.
 #include "block_sum.cuh"
-#include "math.cuh"
+#include "link.cuh"
 #include "quad.cuh"
 
 #define THREADS 256
@@ -206,4 +206,33 @@ KERNEL(THREADS) bce_residual_dz(Mat z, Mat dy, u32 accumulate, Mat dz) {
   const float p = math::sigmoid(load_value(z, row, 0));
   const float d = load_value(dy, row, 0) * p * (1.0f - p) / rows;
   store_value(dz, row, 0, accumulate ? load_value(dz, row, 0) + d : d);
+}
+
+// ln(1 - sigma(a) sigma(b)).
+DEVICE double log_rest(float a, float b) { return log_add(log_sigmoid(-a), log_sigmoid(a) + log_sigmoid(-b)); }
+
+// z = the logit of sigma(a) sigma(b), of a [rows, 1] and each column of b.
+KERNEL(THREADS) product_logit(Mat a, Mat b, Mat z) {
+  const u32 index = blockIdx.x * THREADS + threadIdx.x, row = index / b.cols, col = index % b.cols;
+  if (row >= rows_of(b)) return;
+  const float first = load_value(a, row, 0), then = load_value(b, row, col);
+  store_value(z, row, col, (float)(log_sigmoid(first) + log_sigmoid(then) - log_rest(first, then)));
+}
+
+// With r = 1 - sigma(a) sigma(b), db = dz sigma(-b) / r, and da the sum of dz sigma(-a) / r over the columns. Each is
+// written or, by the bits of `accumulate`, added, unless it has no data.
+KERNEL(THREADS) product_logit_backward(Mat a, Mat b, Mat dz, u32 accumulate, Mat da, Mat db) {
+  const u32 row = blockIdx.x * THREADS + threadIdx.x;
+  if (row >= rows_of(b)) return;
+  const float first = load_value(a, row, 0);
+  double sum = 0.0;
+  for (u32 col = 0; col < b.cols; col++) {
+    const float then = load_value(b, row, col), gradient = load_value(dz, row, col);
+    const double rest = log_rest(first, then);
+    sum = fma((double)gradient, (double)math::exp((float)(log_sigmoid(-first) - rest)), sum);
+    if (!db.data) continue;
+    const float d = __fmul_rn(gradient, math::exp((float)(log_sigmoid(-then) - rest)));
+    store_value(db, row, col, accumulate & 2 ? load_value(db, row, col) + d : d);
+  }
+  if (da.data) store_value(da, row, 0, accumulate & 1 ? load_value(da, row, 0) + (float)sum : (float)sum);
 }

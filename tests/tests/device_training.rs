@@ -108,6 +108,15 @@ fn scenarios_in_any_order_are_those_of_the_cpu() {
 }
 
 #[test]
+fn behaviours_are_those_of_the_cpu() {
+    let attention = "name = \"attention\"\nembedding_dim = 4\nhistory = \"hist_video_ids\"\nunits = [8]";
+    let din = "kind = \"din\"\ntarget = \"video_id\"\nunit_units = [4]\nunit_activation = \"dice\"";
+    compare(&model(FEW_STEPS, &format!("{attention}\n{din}")), FEW_STEPS);
+    let among_themselves = "kind = \"self\"\nattention_head_dim = 2\nposition = true";
+    compare(&model(FEW_STEPS / 2, &format!("{attention}\n{among_themselves}")), FEW_STEPS / 2);
+}
+
+#[test]
 fn clusters_are_those_of_the_cpu() {
     let adaptdhm = "name = \"adaptdhm\"\nembedding_dim = 4\nunits = [16, 8]";
     compare(&model(FEW_STEPS, adaptdhm), FEW_STEPS);
@@ -179,6 +188,18 @@ fn tensor_cores_come_close() {
 fn tensor_cores_come_close_with_weights_that_are_computed() {
     let star = model(FEW_STEPS, "name = \"star\"\nembedding_dim = 4\nunits = [16, 1]");
     check_close(&star, (8, 0), PrecisionChoice::Bf16, 2e-2);
+}
+
+#[test]
+fn tensor_cores_come_close_along_lists() {
+    let attention = "name = \"attention\"\nembedding_dim = 4\nunits = [8]\nhistory = \"hist_video_ids\"";
+    let target = "kind = \"target\"\ntarget = \"video_id\"\nattention_head_dim = 2";
+    check_close(
+        &model(FEW_STEPS / 2, &format!("{attention}\n{target}")),
+        (8, 0),
+        PrecisionChoice::Bf16,
+        2e-2,
+    );
 }
 
 #[test]

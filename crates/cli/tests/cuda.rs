@@ -9,7 +9,7 @@ use support::{Finished, Lab, MODEL};
 
 /// A form of a model that a device cannot run.
 const WITHOUT_KERNELS: &str =
-    "name = \"dcn_v2\"\ncross = \"mixture\"\nembedding_dim = 4\nexperts = 2\nrank = 4\ndeep_units = [8]";
+    "name = \"moe\"\ntop_k = 1\nembedding_dim = 4\nexperts = 2\nexpert_units = [8]\ntower_units = [4]";
 
 /// Runs the program with the stand-in as its driver.
 #[track_caller]

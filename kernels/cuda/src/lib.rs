@@ -7,6 +7,7 @@
 
 pub mod activation;
 pub mod amplitude;
+pub mod attention;
 pub mod cluster;
 mod column_sums;
 pub mod cross;
@@ -21,6 +22,7 @@ pub mod interaction;
 pub mod launch;
 pub mod layer_norm;
 pub mod loss;
+pub mod mixture;
 pub mod module;
 pub mod norm;
 pub mod optim;
@@ -30,6 +32,7 @@ pub mod random;
 pub mod row;
 pub mod row_product;
 pub mod scenario;
+pub mod sequence;
 mod share;
 pub mod signature;
 pub mod stitch;

@@ -33,6 +33,13 @@ pub static AMPLITUDE: Family = Family {
     ],
 };
 
+/// Attention.
+pub static ATTENTION: Family = Family {
+    name: "attention",
+    ptx: include_str!("../ptx/attention.ptx"),
+    kernels: &["attend", "self_attention", "attend_backward", "self_attention_dq", "self_attention_dkv"],
+};
+
 /// Rows by cluster.
 pub static CLUSTER: Family = Family {
     name: "cluster",
@@ -202,6 +209,13 @@ pub static LOSS: Family = Family {
     ],
 };
 
+/// Mixtures of the experts of cross layers.
+pub static MIXTURE: Family = Family {
+    name: "mixture",
+    ptx: include_str!("../ptx/mixture.ptx"),
+    kernels: &["gate_groups", "gate_groups_dz", "gate_groups_dg", "hard_tanh", "hard_tanh_dx"],
+};
+
 /// Batch normalisation.
 pub static NORM: Family = Family {
     name: "norm",
@@ -266,6 +280,8 @@ pub static ROW: Family = Family {
         "mean_square",
         "bce_residual",
         "bce_residual_dz",
+        "product_logit",
+        "product_logit_backward",
     ],
 };
 
@@ -295,6 +311,27 @@ pub static SCENARIO: Family = Family {
     ],
 };
 
+/// Lists of ids and their samples.
+pub static SEQUENCE: Family = Family {
+    name: "sequence",
+    ptx: include_str!("../ptx/sequence.ptx"),
+    kernels: &[
+        "sequence_pool",
+        "sequence_pool_dx",
+        "sequence_softmax",
+        "sequence_softmax_dx",
+        "weighted_pool",
+        "weighted_pool_dx",
+        "weighted_pool_dw",
+        "compare",
+        "compare_dk",
+        "compare_dq",
+        "position_embedding",
+        "position_sums",
+        "finish_position_sums",
+    ],
+};
+
 /// Networks side by side that mix.
 pub static STITCH: Family = Family {
     name: "stitch",
@@ -313,6 +350,7 @@ pub static TRANSFER: Family = Family {
 pub static FAMILIES: &[&Family] = &[
     &ACTIVATION,
     &AMPLITUDE,
+    &ATTENTION,
     &CLUSTER,
     &CROSS,
     &ELEMENTWISE,
@@ -327,6 +365,7 @@ pub static FAMILIES: &[&Family] = &[
     &INTERACTION,
     &LAYER_NORM,
     &LOSS,
+    &MIXTURE,
     &NORM,
     &OPTIM,
     &PEAK,
@@ -335,6 +374,7 @@ pub static FAMILIES: &[&Family] = &[
     &ROW,
     &ROW_PRODUCT,
     &SCENARIO,
+    &SEQUENCE,
     &STITCH,
     &TRANSFER,
 ];

@@ -125,6 +125,41 @@ pub fn bce_residual_dz(z: DeviceMat, dy: DeviceMat, accumulate: bool, dz: Device
     by_values("bce_residual_dz", z, arguments)
 }
 
+/// The logit of a product of probabilities, `σ(z) = σ(a) σ(b)`, of logits a `[rows, 1]` and each column of b, `[rows, n]` as
+/// z. The rows that are there are those of `b`.
+///
+/// # Panics
+/// When the shapes do not fit together.
+pub fn product_logit(a: DeviceMat, b: DeviceMat, z: DeviceMat) -> Launch {
+    share::assert_alike("product_logit", &[b, z]);
+    assert_eq!((a.rows, a.cols), (b.rows, 1), "product_logit: one logit for each row");
+    let values = blocks(u64::from(b.rows) * u64::from(b.cols), THREADS);
+    let arguments = Arguments::new().with_mat(a).with_mat(b).with_mat(z);
+    Launch::new(&ROW, "product_logit", values, THREADS, arguments)
+}
+
+/// The gradients of [`product_logit`], with `r = 1 − σ(a) σ(b)`: `da = Σ dz σ(−a) / r`, `db = dz σ(−b) / r`, each written, or
+/// added where the bool says so. The rows that are there are those of `b`.
+///
+/// # Panics
+/// When the shapes do not fit together.
+pub fn product_logit_backward(
+    a: DeviceMat,
+    b: DeviceMat,
+    dz: DeviceMat,
+    da: Option<(DeviceMat, bool)>,
+    db: Option<(DeviceMat, bool)>,
+) -> Launch {
+    let (da, add_a) = da.unwrap_or((DeviceMat { address: 0, ..a }, false));
+    let (db, add_b) = db.unwrap_or((DeviceMat { address: 0, ..b }, false));
+    share::assert_alike("product_logit_backward", &[b, dz, db]);
+    share::assert_alike("product_logit_backward", &[a, da]);
+    assert_eq!((a.rows, a.cols), (b.rows, 1), "product_logit_backward: one logit for each row");
+    let arguments = Arguments::new().with_mat(a).with_mat(b).with_mat(dz);
+    let arguments = arguments.with_u32(u32::from(add_a) | u32::from(add_b) << 1).with_mat(da).with_mat(db);
+    by_values("product_logit_backward", b, arguments)
+}
+
 fn assert_columns(kernel: &str, mats: &[DeviceMat]) {
     share::assert_alike(kernel, mats);
     assert_eq!(mats[0].cols, 1, "{kernel}: one column is needed");
@@ -147,7 +182,7 @@ fn by_rows(kernel: &'static str, mat: DeviceMat, with_more: impl FnOnce(Argument
     Launch::new(&ROW, kernel, blocks_of(kernel, mat.rows, mat.cols), THREADS, arguments)
 }
 
-/// A launch in which a thread takes a row of `mat`, one column.
+/// A launch in which a thread takes a row of `mat`.
 fn by_values(kernel: &'static str, mat: DeviceMat, arguments: Arguments) -> Launch {
     Launch::new(&ROW, kernel, blocks(mat.rows.into(), THREADS), THREADS, arguments)
 }

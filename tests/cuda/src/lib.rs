@@ -3,8 +3,10 @@
 //! It is the stand-in driver over the PTX interpreter, a device for each [`Gpu`], so that tests run beside each other
 //! and the fault of one is not that of another. With `MANYGATE_TEST_DEVICE=cuda` it is the machine's first CUDA device.
 
+pub mod lists;
 pub mod values;
 
+pub use lists::Sampled;
 pub use values::{Window, first_difference, values};
 
 use manygate_cuda::device::{Device, DeviceBuffer, DeviceError, Stream};

@@ -82,6 +82,13 @@ fn rows_have_something_by_scenario_and_cluster() {
 }
 
 #[test]
+fn lists_are_pooled_compared_and_attended_to() {
+    for kernel in ["sequence_pool", "compare", "attend", "self_attention"] {
+        check(kernel);
+    }
+}
+
+#[test]
 fn adam_moves() {
     check("adam");
 }

@@ -96,6 +96,13 @@ fn is_close(found: f64, expected: f64) -> bool {
     (found - expected).abs() <= f64::from(TOLERANCE) * expected.abs().max(100.0)
 }
 
+/// The logit of σ(a) σ(b), and what its slopes by a and b are.
+fn product_logit(a: f64, b: f64) -> (f64, [f64; 2]) {
+    let sigmoid = |x: f64| 1.0 / (1.0 + (-x).exp());
+    let rest = sigmoid(-a) + sigmoid(a) * sigmoid(-b);
+    ((sigmoid(a) * sigmoid(b) / rest).ln(), [-a, -b].map(|x| sigmoid(x) / rest))
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(32))]
 
@@ -151,6 +158,29 @@ proptest! {
         let of_row = |r: usize| -probabilities(&values[r * cols..][..cols])[ids[r] as usize].ln();
         let (found, wanted) = (gpu.download::<f64>(loss.sum, 1)[0], 100.0 + (0..live).map(of_row).sum::<f64>());
         prop_assert!(is_close(found, wanted), "{found}, not {wanted}");
+    }
+
+    #[test]
+    fn logits_of_products(rows in Rows::any(), column in Rows::column()) {
+        let written = Rows { accumulate: false, ..rows };
+        let launch = |_: &mut Gpu, from: &[DeviceMat], z| {
+            vec![cuda::product_logit(from[0].columns(0, 1), from[1], z)]
+        };
+        written.check(3.0, launch, 2, |_, from| from[1].iter().map(|&b| product_logit(from[0][0], b).0).collect())?;
+        let launch = |_: &mut Gpu, from: &[DeviceMat], db| {
+            let a = from[0].columns(0, 1);
+            vec![cuda::product_logit_backward(a, from[1], from[2], None, Some((db, rows.accumulate)))]
+        };
+        rows.check(3.0, launch, 3, |_, from| {
+            let terms = from[1].iter().zip(&from[2]);
+            terms.map(|(&b, dz)| dz * product_logit(from[0][0], b).1[1]).collect()
+        })?;
+        let launch = |_: &mut Gpu, from: &[DeviceMat], da| {
+            vec![cuda::product_logit_backward(from[0], from[1], from[2], Some((da, column.accumulate)), None)]
+        };
+        column.check(3.0, launch, 3, |_, from| {
+            vec![from[2][0] * product_logit(from[0][0], from[1][0]).1[0]]
+        })?;
     }
 
     #[test]

@@ -18,6 +18,7 @@ mod others;
 mod products;
 mod reference;
 mod scenarios;
+mod sequences;
 mod timing;
 mod workbench;
 
@@ -148,6 +149,7 @@ pub fn cases(device: &Device, size: Size) -> std::result::Result<Vec<Case>, Devi
     cases.extend(others::cases(size));
     cases.extend(layers::cases(size));
     cases.extend(scenarios::cases(size));
+    cases.extend(sequences::cases(size));
     cases.extend(losses::cases(size));
     Ok(cases)
 }

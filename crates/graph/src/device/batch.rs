@@ -55,6 +55,8 @@ pub struct DeviceBag {
     pub offsets: u64,
     /// Address of the ids, u32.
     pub ids: u64,
+    /// Of the first id and the one behind the last, u32 `[2]`.
+    pub id_range: u64,
     /// Address of their number, a u32.
     pub count: u64,
 }
@@ -118,10 +120,10 @@ impl BatchLayout {
             rows: row_range + 4,
             ids: (0..reads.fields).map(|_| place(rows, 4)).collect(),
             bags: (0..reads.bags)
-                .map(|b| DeviceBag {
-                    offsets: place(rows + 1, 4),
-                    ids: place(capacity.ids[b], 4),
-                    count: place(1, 4),
+                .map(|b| {
+                    let [offsets, ids] = [rows + 1, capacity.ids[b]].map(|count| place(count, 4));
+                    let id_range = place(2, 4);
+                    DeviceBag { offsets, ids, id_range, count: id_range + 4 }
                 })
                 .collect(),
             scenario: place(if reads.scenarios.is_some() { rows } else { 0 }, 4),
@@ -150,6 +152,7 @@ impl BatchLayout {
         let bag = |bag: &DeviceBag| DeviceBag {
             offsets: address + bag.offsets,
             ids: address + bag.ids,
+            id_range: address + bag.id_range,
             count: address + bag.count,
         };
         DeviceBatch {
@@ -190,7 +193,7 @@ impl BatchLayout {
         for (to, bag) in at.bags.iter().zip(&batch.bags) {
             write(block, to.offsets, bag.offsets.iter().map(|offset| offset.to_le_bytes()));
             write(block, to.ids, bag.ids.iter().map(|id| id.to_le_bytes()));
-            write(block, to.count, [bag.ids.len() as u32].map(u32::to_le_bytes));
+            write(block, to.id_range, [0, bag.ids.len() as u32].map(u32::to_le_bytes));
         }
         if let Some(scenarios) = plan.reads.scenarios {
             write(block, at.scenario, batch.scenario.iter().map(|scenario| scenario.to_le_bytes()));

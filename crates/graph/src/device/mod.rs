@@ -14,7 +14,7 @@ mod step;
 
 pub use batch::{BatchLayout, Capacity, DeviceBag, DeviceBatch};
 pub use record::{DeviceMemory, Recording};
-pub use scenarios::scenario_sums_scratch;
+pub use scenarios::{listed_scenarios_scratch, scenario_sums_scratch};
 pub use step::{DeviceGradient, DeviceStep, copy_bytes, groups_refused, layers_refused, scenarios_refused};
 
 use crate::check::Case;

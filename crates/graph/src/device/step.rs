@@ -10,6 +10,7 @@ use manygate_cuda::embedding::DeviceTable;
 use manygate_cuda::gemm_by_scenario::{Layers, MOST_LAYERS};
 use manygate_cuda::loss::{Scale, ScenarioRows};
 use manygate_cuda::norm::Groups;
+use manygate_cuda::sequence::Lists;
 use manygate_cuda::{DeviceMat, Element, Launch, Precision, scenario};
 use manygate_kernels::activation::Activation;
 
@@ -85,6 +86,12 @@ impl<'a> DeviceStep<'a> {
     /// The rows of the batch that have statistics in common: those of a scenario, or all.
     pub fn groups(&self, scenarios: Option<usize>) -> Groups {
         scenarios.map_or(Groups::ONE, |count| Groups::of(self.batch().scenario_starts, count))
+    }
+
+    /// The ids of each sample in list `bag`.
+    pub fn lists(&self, bag: usize) -> Lists {
+        let (batch, most) = (self.batch(), self.capacity().rows as u32);
+        Lists { offsets: batch.bags[bag].offsets, samples: batch.rows, most }
     }
 
     /// The numbers of the batch, `[rows, width]`.

@@ -8,11 +8,13 @@
 //! `ds_ij = scale · p_ij (dp_ij − Σ_j p_ij dp_ij)`, `dq_i = Σ_j ds_ij k_j`, `dk_j = Σ_i ds_ij q_i`.
 
 use crate::check::{Case, LONGEST};
+use crate::device::{Capacity, DeviceOp, DeviceStep, Halves};
 use crate::growth::Growth;
 use crate::op::{Backward, Forward, Gradient, Matrix, Op, Reads, Rowset, Saved};
 use crate::reach;
 use crate::shape::{Shape, Space};
 use manygate_core::Batch;
+use manygate_cuda::attention as cuda;
 use manygate_kernels::attention::{
     Tokens as Attending, self_attention, self_attention_backward, self_attention_scratch,
 };
@@ -151,6 +153,10 @@ impl Op for Attention {
         }
     }
 
+    fn on_device(&self) -> Option<&dyn DeviceOp> {
+        Some(self)
+    }
+
     fn forward(&self, tile: &mut Forward<'_>) {
         let (at, inputs) = (tile.at, [0, 1, 2].map(|i| tile.input(i)));
         let (mut out, scratch) = (tile.take_output(), tile.take_scratch());
@@ -203,6 +209,39 @@ impl Op for Attention {
             }
         }
         out
+    }
+}
+
+impl DeviceOp for Attention {
+    fn halves(&self) -> Halves {
+        Halves::ALL
+    }
+
+    fn scratch(&self, capacity: &Capacity, inputs: &[Shape]) -> u64 {
+        let parts = if let Tokens::Columns(parts) = self.tokens { parts } else { 1 };
+        cuda::self_attention_scratch(capacity.rows_in(inputs[0]) * parts, self.heads)
+    }
+
+    fn forward(&self, step: &mut DeviceStep<'_>) {
+        let inputs = [0, 1, 2].map(|i| step.input(i));
+        step.launch(cuda::self_attention(self.on(step), inputs, step.output()));
+    }
+
+    fn backward(&self, step: &mut DeviceStep<'_>) {
+        let (heads, inputs) = (self.on(step), [0, 1, 2].map(|i| step.input(i)));
+        let (dout, scratch) = (step.output_gradient(), step.scratch());
+        let to = [0, 1, 2].map(|i| step.take_gradient(i).map(|to| (to.to, to.accumulate)));
+        step.launch_all(cuda::self_attention_backward(heads, inputs, dout, to, scratch));
+    }
+}
+
+impl Attention {
+    fn on(&self, step: &DeviceStep<'_>) -> cuda::Heads {
+        let tokens = match self.tokens {
+            Tokens::List { bag, .. } => cuda::Tokens::List(step.lists(bag)),
+            Tokens::Columns(parts) => cuda::Tokens::Parts { parts: parts as u32, samples: step.batch().rows },
+        };
+        cuda::Heads { tokens, heads: self.heads as u32, scale: self.scale }
     }
 }
 

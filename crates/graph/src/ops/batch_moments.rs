@@ -106,7 +106,7 @@ impl Op for BatchMoments {
     }
 
     fn on_device(&self) -> Option<&dyn DeviceOp> {
-        if self.bag.is_none() { Some(self) } else { None }
+        Some(self)
     }
 
     fn grow(&self, inputs: &[Shape], growth: &mut Growth<'_>) {
@@ -211,7 +211,8 @@ impl DeviceOp for BatchMoments {
     }
 
     fn scratch(&self, capacity: &Capacity, inputs: &[Shape]) -> u64 {
-        cuda::batch_moments_scratch(self.groups(), capacity.rows as u32, inputs[0].cols as u32)
+        let rows = capacity.rows_in(inputs[0]) as u32;
+        cuda::batch_moments_scratch(self.groups(), rows, inputs[0].cols as u32)
     }
 
     fn refuses(&self, _inputs: &[Shape]) -> Option<String> {
@@ -241,7 +242,11 @@ impl DeviceOp for BatchMoments {
         cols: u32,
     ) -> Vec<Launch> {
         let Some(Running { momentum, unbiased, .. }) = self.running else { return Vec::new() };
-        let starts = if self.scenarios.is_some() { batch.scenario_starts } else { batch.row_range };
+        let starts = match (self.scenarios, self.bag) {
+            (Some(_), _) => batch.scenario_starts,
+            (None, Some(bag)) => batch.bags[bag].id_range,
+            (None, None) => batch.row_range,
+        };
         let groups = cuda::Groups::of(starts, self.groups());
         vec![cuda::move_running(go_on, groups, cols, output.address, momentum, unbiased, state)]
     }

@@ -8,10 +8,12 @@
 //! sample without ids.
 
 use crate::check::Case;
+use crate::device::{DeviceOp, DeviceStep, Halves};
 use crate::op::{Backward, Forward, Matrix, Op, Saved};
 use crate::reach;
 use crate::shape::{Shape, Space};
 use manygate_core::Batch;
+use manygate_cuda::sequence as cuda;
 use manygate_kernels::sequence;
 
 /// A query beside the ids of list `bag`, see the [module](self). Inputs: q, k.
@@ -47,6 +49,10 @@ impl Op for Compare {
 
     fn reach(&self, inputs: &[Shape], _i: usize, output: &[bool], reached: &mut [bool]) {
         reach::at_same_place(output, reached, inputs[0].cols);
+    }
+
+    fn on_device(&self) -> Option<&dyn DeviceOp> {
+        Some(self)
     }
 
     fn forward(&self, tile: &mut Forward<'_>) {
@@ -91,6 +97,26 @@ impl Op for Compare {
             }
         }
         z
+    }
+}
+
+impl DeviceOp for Compare {
+    fn halves(&self) -> Halves {
+        Halves::ALL
+    }
+
+    fn forward(&self, step: &mut DeviceStep<'_>) {
+        step.launch(cuda::compare(step.lists(self.bag), step.input(0), step.input(1), step.output()));
+    }
+
+    fn backward(&self, step: &mut DeviceStep<'_>) {
+        let (lists, q, k, dz) = (step.lists(self.bag), step.input(0), step.input(1), step.output_gradient());
+        if let Some(dk) = step.take_gradient(1) {
+            step.launch(cuda::compare_dk(lists, q, dz, dk.accumulate, dk.to));
+        }
+        if let Some(dq) = step.take_gradient(0) {
+            step.launch(cuda::compare_dq(lists, k, dz, dq.accumulate, dq.to));
+        }
     }
 }
 

@@ -4,11 +4,14 @@
 //! gradient of its place.
 
 use crate::check::Case;
+use crate::device::{DeviceOp, DeviceStep};
 use crate::growth::{Axis, Growth};
 use crate::op::{Backward, Forward, Matrix, Op, Saved};
 use crate::reach;
 use crate::shape::{Shape, Space};
 use manygate_core::Batch;
+use manygate_cuda::DeviceMat;
+use manygate_cuda::elementwise::copy_columns;
 
 /// Experts' maps as one weight, see the [module](self). Inputs: U, b.
 #[derive(Clone, Debug)]
@@ -49,6 +52,10 @@ impl Op for ExpertColumns {
         }
     }
 
+    fn on_device(&self) -> Option<&dyn DeviceOp> {
+        Some(self)
+    }
+
     fn forward(&self, tile: &mut Forward<'_>) {
         let (u, b, mut w) = (tile.input(0), tile.input(1), tile.take_output());
         let n = u.cols() / b.rows();
@@ -84,6 +91,37 @@ impl Op for ExpertColumns {
         }
         w
     }
+}
+
+impl DeviceOp for ExpertColumns {
+    fn forward(&self, step: &mut DeviceStep<'_>) {
+        let (u, b, w) = (step.input(0), step.input(1), step.output());
+        for (map, columns) in maps(u, w) {
+            step.launch(copy_columns(map, false, columns));
+        }
+        step.launch(copy_columns(b, false, w.columns(w.cols - 1, 1)));
+    }
+
+    fn backward(&self, step: &mut DeviceStep<'_>) {
+        let dw = step.output_gradient();
+        if let Some(du) = step.take_gradient(0) {
+            for (map, columns) in maps(du.to, dw) {
+                step.launch(copy_columns(columns, du.accumulate, map));
+            }
+        }
+        if let Some(db) = step.take_gradient(1) {
+            step.launch(copy_columns(dw.columns(dw.cols - 1, 1), db.accumulate, db.to));
+        }
+    }
+}
+
+/// By expert: its map `[out, n]`, a row of `u`, and its columns of `w`.
+fn maps(u: DeviceMat, w: DeviceMat) -> impl Iterator<Item = (DeviceMat, DeviceMat)> {
+    let n = u.cols / w.rows;
+    (0..u.rows).map(move |k| {
+        let address = u.address + 4 * u64::from(k) * u64::from(u.stride);
+        (DeviceMat::new(address, w.rows, n), w.columns(k * n, n))
+    })
 }
 
 /// Instances for the check of every op, see [`check`](crate::check).

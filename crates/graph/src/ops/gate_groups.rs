@@ -5,9 +5,11 @@
 //! an expert's output exists for each expert. Backward: `dz_k = g_k dy_k`, `dg_k = z_k · dy_k + dy_last`.
 
 use crate::check::Case;
+use crate::device::{DeviceOp, DeviceStep, Halves};
 use crate::op::{Backward, Forward, Matrix, Op, Saved};
 use crate::shape::{Shape, Space};
 use manygate_core::Batch;
+use manygate_cuda::mixture as cuda;
 
 /// Gated groups, see the [module](self). Inputs: z and, with gates, g.
 #[derive(Clone, Debug)]
@@ -65,6 +67,10 @@ impl Op for GateGroups {
         }
     }
 
+    fn on_device(&self) -> Option<&dyn DeviceOp> {
+        Some(self)
+    }
+
     fn forward(&self, tile: &mut Forward<'_>) {
         let (z, gates, mut y) = (tile.input(0), self.gated.then(|| tile.input(1)), tile.take_output());
         let (cols, n) = (z.cols(), z.cols() / self.groups);
@@ -120,6 +126,29 @@ impl Op for GateGroups {
             y.set(r, z.cols, (0..self.groups).map(|k| gate(r, k)).sum());
         }
         y
+    }
+}
+
+impl DeviceOp for GateGroups {
+    fn halves(&self) -> Halves {
+        Halves { inputs: 0b1, output: true }
+    }
+
+    fn forward(&self, step: &mut DeviceStep<'_>) {
+        let (z, gates) = (step.input(0), self.gated.then(|| step.input(1)));
+        step.launch(cuda::gate_groups(self.groups as u32, z, gates, step.output()));
+    }
+
+    fn backward(&self, step: &mut DeviceStep<'_>) {
+        let (dy, gates) = (step.output_gradient(), self.gated.then(|| step.input(1)));
+        if let Some(dz) = step.take_gradient(0) {
+            step.launch(cuda::gate_groups_dz(self.groups as u32, gates, dy, dz.accumulate, dz.to));
+        }
+        if self.gated
+            && let Some(dg) = step.take_gradient(1)
+        {
+            step.launch(cuda::gate_groups_dg(step.input(0), dy, dg.accumulate, dg.to));
+        }
     }
 }
 

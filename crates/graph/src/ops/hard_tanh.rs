@@ -1,11 +1,13 @@
 //! `y = min(max(x, −1), 1)`, element by element. Backward: `dx = dy` where −1 < y < 1, else 0.
 
 use crate::check::Case;
+use crate::device::{DeviceOp, DeviceStep, Halves};
 use crate::growth::{Axis, Growth};
 use crate::op::{Backward, Forward, Matrix, Op, Saved};
 use crate::reach;
 use crate::shape::{Shape, Space};
 use manygate_core::Batch;
+use manygate_cuda::mixture as cuda;
 
 /// A hyperbolic tangent in three straight pieces, see the [module](self). Input: x.
 #[derive(Clone, Debug)]
@@ -36,6 +38,10 @@ impl Op for HardTanh {
         growth.vanish((Axis::OutColumns, 0), (Axis::Columns(0), 0), inputs[0].cols);
     }
 
+    fn on_device(&self) -> Option<&dyn DeviceOp> {
+        Some(self)
+    }
+
     fn forward(&self, tile: &mut Forward<'_>) {
         let (x, mut y) = (tile.input(0), tile.take_output());
         for r in 0..x.rows() {
@@ -56,6 +62,23 @@ impl Op for HardTanh {
         let mut y = inputs[0].clone();
         y.data.iter_mut().for_each(|v| *v = v.clamp(-1.0, 1.0));
         y
+    }
+}
+
+impl DeviceOp for HardTanh {
+    fn halves(&self) -> Halves {
+        Halves::ALL
+    }
+
+    fn forward(&self, step: &mut DeviceStep<'_>) {
+        step.launch(cuda::hard_tanh(step.input(0), step.output()));
+    }
+
+    fn backward(&self, step: &mut DeviceStep<'_>) {
+        let (y, dy) = (step.output(), step.output_gradient());
+        if let Some(dx) = step.take_gradient(0) {
+            step.launch(cuda::hard_tanh_dx(y, dy, dx.accumulate, dx.to));
+        }
     }
 }
 

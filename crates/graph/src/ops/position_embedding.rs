@@ -3,10 +3,12 @@
 //! x `[ids of the list, n]`, P `[longest, n]`. Backward: `dx = dy`, `dP[i] = Σ dy_i` over the samples.
 
 use crate::check::{Case, LONGEST};
+use crate::device::{Capacity, DeviceOp, DeviceStep, Halves};
 use crate::op::{Backward, Forward, Matrix, Op, Saved};
 use crate::reach;
 use crate::shape::{Shape, Space};
 use manygate_core::Batch;
+use manygate_cuda::{elementwise, sequence as cuda};
 
 /// Adds the vector of each place, see the [module](self). Inputs: x, P.
 #[derive(Clone, Debug)]
@@ -44,6 +46,10 @@ impl Op for PositionEmbedding {
             0 => reach::same(output, reached),
             _ => reached.fill(true),
         }
+    }
+
+    fn on_device(&self) -> Option<&dyn DeviceOp> {
+        Some(self)
     }
 
     fn forward(&self, tile: &mut Forward<'_>) {
@@ -85,6 +91,32 @@ impl Op for PositionEmbedding {
             }
         }
         y
+    }
+}
+
+impl DeviceOp for PositionEmbedding {
+    fn halves(&self) -> Halves {
+        Halves::ALL
+    }
+
+    fn scratch(&self, capacity: &Capacity, inputs: &[Shape]) -> u64 {
+        let [places, cols] = [inputs[1].rows, inputs[1].cols].map(|count| count as u32);
+        cuda::position_sums_scratch(capacity.rows as u32, places, cols)
+    }
+
+    fn forward(&self, step: &mut DeviceStep<'_>) {
+        let lists = step.lists(self.bag);
+        step.launch(cuda::position_embedding(lists, step.input(0), step.input(1), step.output()));
+    }
+
+    fn backward(&self, step: &mut DeviceStep<'_>) {
+        let (lists, dy, scratch) = (step.lists(self.bag), step.output_gradient(), step.scratch());
+        if let Some(dp) = step.take_gradient(1) {
+            step.launch_all(cuda::position_sums(lists, dy, dp.accumulate, dp.to, scratch));
+        }
+        if let Some(dx) = step.take_gradient(0) {
+            step.launch(elementwise::copy_columns(dy, dx.accumulate, dx.to));
+        }
     }
 }
 

@@ -12,10 +12,12 @@
 use super::bce_of_product::log_sigmoid;
 use super::link::log_sum_exp;
 use crate::check::Case;
+use crate::device::{DeviceOp, DeviceStep};
 use crate::op::{Backward, Forward, Matrix, Op, Saved};
 use crate::reach;
 use crate::shape::{Shape, Space};
 use manygate_core::Batch;
+use manygate_cuda::row as cuda;
 
 /// The logit of a product, see the [module](self). Inputs: a, b.
 #[derive(Clone, Debug)]
@@ -47,6 +49,10 @@ impl Op for ProductLogit {
             0 => reach::by_group(output, reached, 1),
             _ => reach::same(output, reached),
         }
+    }
+
+    fn on_device(&self) -> Option<&dyn DeviceOp> {
+        Some(self)
     }
 
     fn forward(&self, tile: &mut Forward<'_>) {
@@ -89,6 +95,20 @@ impl Op for ProductLogit {
             *b = (sigmoid(a) * sigmoid(*b) / rest).ln();
         }
         z
+    }
+}
+
+impl DeviceOp for ProductLogit {
+    fn forward(&self, step: &mut DeviceStep<'_>) {
+        step.launch(cuda::product_logit(step.input(0), step.input(1), step.output()));
+    }
+
+    fn backward(&self, step: &mut DeviceStep<'_>) {
+        let (a, b, dz) = (step.input(0), step.input(1), step.output_gradient());
+        let [da, db] = [0, 1].map(|i| step.take_gradient(i).map(|to| (to.to, to.accumulate)));
+        if da.is_some() || db.is_some() {
+            step.launch(cuda::product_logit_backward(a, b, dz, da, db));
+        }
     }
 }
 

@@ -4,7 +4,7 @@
 //! behind the unknown one; an id that is none gives zeros. Backward: `dM[s] = Σ dy` over the rows of scenario s.
 
 use crate::check::{Case, LONGEST};
-use crate::device::{Capacity, DeviceOp, DeviceStep, scenario_sums_scratch};
+use crate::device::{Capacity, DeviceOp, DeviceStep, listed_scenarios_scratch, scenario_sums_scratch};
 use crate::graph::{Graph, Value};
 use crate::growth::Growth;
 use crate::op::{Backward, Forward, Matrix, Op, Reads, Rowset, Saved};
@@ -80,9 +80,8 @@ impl Op for ScenarioEmbedding {
         growth.same_columns(inputs, [0]);
     }
 
-    /// Of the samples' scenarios.
     fn on_device(&self) -> Option<&dyn DeviceOp> {
-        if self.bag.is_none() { Some(self) } else { None }
+        Some(self)
     }
 
     fn forward(&self, tile: &mut Forward<'_>) {
@@ -116,16 +115,28 @@ impl Op for ScenarioEmbedding {
 
 impl DeviceOp for ScenarioEmbedding {
     fn scratch(&self, capacity: &Capacity, inputs: &[Shape]) -> u64 {
-        scenario_sums_scratch(capacity, self.scenarios, inputs[0].cols)
+        let cols = inputs[0].cols;
+        match self.bag {
+            Some(bag) => listed_scenarios_scratch(capacity, bag, self.scenarios, cols),
+            None => scenario_sums_scratch(capacity, self.scenarios, cols),
+        }
     }
 
     fn forward(&self, step: &mut DeviceStep<'_>) {
-        step.rows_of_scenarios(step.input(0), step.output());
+        let (m, y) = (step.input(0), step.output());
+        match self.bag {
+            Some(bag) => step.rows_of_listed_scenarios(bag, m, y, step.scratch()),
+            None => step.rows_of_scenarios(m, y),
+        }
     }
 
     fn backward(&self, step: &mut DeviceStep<'_>) {
         if let Some(dm) = step.take_gradient(0) {
-            step.sum_by_scenario(step.output_gradient(), dm.accumulate, dm.to, step.scratch());
+            let (dy, scratch) = (step.output_gradient(), step.scratch());
+            match self.bag {
+                Some(bag) => step.sum_by_listed_scenario(bag, dy, dm.accumulate, dm.to, scratch),
+                None => step.sum_by_scenario(dy, dm.accumulate, dm.to, scratch),
+            }
         }
     }
 }

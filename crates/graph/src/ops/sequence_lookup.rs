@@ -4,11 +4,13 @@
 //! id, and the sparse update reads it as (id, gradient row) pairs.
 
 use crate::check::{Case, LONGEST};
+use crate::device::{DeviceOp, DeviceStep, Halves};
 use crate::graph::{Graph, Value};
 use crate::op::{Backward, Forward, Lookup, LookupSource, Matrix, Op, Reads, Saved};
 use crate::param::{Init, TableSpec};
 use crate::shape::Shape;
 use manygate_core::Batch;
+use manygate_cuda::embedding as cuda;
 use manygate_kernels::embedding;
 
 /// Looks up the ids of a list, see the [module](self). No inputs.
@@ -54,6 +56,10 @@ impl Op for SequenceLookup {
         &self.lookups
     }
 
+    fn on_device(&self) -> Option<&dyn DeviceOp> {
+        Some(self)
+    }
+
     fn forward(&self, tile: &mut Forward<'_>) {
         let at = tile.at;
         let ids = &at.batch.bags[self.bag].ids[at.positions(self.bag)];
@@ -67,6 +73,19 @@ impl Op for SequenceLookup {
         let row = |&id: &u32| (0..table.cols).map(move |c| table.at(id as usize, c));
         Matrix { rows: ids.len(), cols: table.cols, data: ids.iter().flat_map(row).collect() }
     }
+}
+
+impl DeviceOp for SequenceLookup {
+    fn halves(&self) -> Halves {
+        Halves { inputs: 0, output: true }
+    }
+
+    fn forward(&self, step: &mut DeviceStep<'_>) {
+        let (table, ids) = (step.table(self.lookups[0].table), step.batch().bags[self.bag].ids);
+        step.launch(cuda::gather(table, ids, step.output()));
+    }
+
+    fn backward(&self, _step: &mut DeviceStep<'_>) {}
 }
 
 /// Instances for the check of every op, see [`check`](crate::check).

@@ -3,10 +3,12 @@
 //! x `[ids of the list, n]`, y `[batch, n]`. Backward: `dx_i = dy`, or `dy / ids` for the mean.
 
 use crate::check::Case;
+use crate::device::{DeviceOp, DeviceStep, Halves};
 use crate::op::{Backward, Forward, Matrix, Op, Saved};
 use crate::reach;
 use crate::shape::{Shape, Space};
 use manygate_core::Batch;
+use manygate_cuda::sequence as cuda;
 use manygate_kernels::embedding::Pooling;
 
 /// Pools a list, see the [module](self). Input: x.
@@ -47,6 +49,10 @@ impl Op for SequencePool {
         reach::same(output, reached);
     }
 
+    fn on_device(&self) -> Option<&dyn DeviceOp> {
+        Some(self)
+    }
+
     fn forward(&self, tile: &mut Forward<'_>) {
         let (x, mut y) = (tile.input(0), tile.take_output());
         for r in 0..tile.at.rows {
@@ -84,6 +90,23 @@ impl Op for SequencePool {
                 .for_each(|c| y.set(r, c, positions.clone().map(|at| x.at(at, c)).sum::<f64>() / scale));
         }
         y
+    }
+}
+
+impl DeviceOp for SequencePool {
+    fn halves(&self) -> Halves {
+        Halves::ALL
+    }
+
+    fn forward(&self, step: &mut DeviceStep<'_>) {
+        step.launch(cuda::sequence_pool(step.lists(self.bag), self.pooling, step.input(0), step.output()));
+    }
+
+    fn backward(&self, step: &mut DeviceStep<'_>) {
+        let (lists, dy) = (step.lists(self.bag), step.output_gradient());
+        if let Some(dx) = step.take_gradient(0) {
+            step.launch(cuda::sequence_pool_dx(lists, self.pooling, dy, dx.accumulate, dx.to));
+        }
     }
 }
 

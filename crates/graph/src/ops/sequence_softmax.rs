@@ -4,10 +4,12 @@
 //! x, p `[ids of the list, n]`. Backward: `dx_i = p_i (dp_i − Σ_j p_j dp_j)`.
 
 use crate::check::Case;
+use crate::device::{DeviceOp, DeviceStep};
 use crate::op::{Backward, Forward, Matrix, Op, Saved};
 use crate::reach;
 use crate::shape::{Shape, Space};
 use manygate_core::Batch;
+use manygate_cuda::sequence as cuda;
 
 /// Softmax along a list, see the [module](self). Input: x.
 #[derive(Clone, Debug)]
@@ -40,6 +42,10 @@ impl Op for SequenceSoftmax {
 
     fn reach(&self, _inputs: &[Shape], _i: usize, output: &[bool], reached: &mut [bool]) {
         reach::same(output, reached);
+    }
+
+    fn on_device(&self) -> Option<&dyn DeviceOp> {
+        Some(self)
     }
 
     fn forward(&self, tile: &mut Forward<'_>) {
@@ -82,6 +88,19 @@ impl Op for SequenceSoftmax {
             }
         }
         p
+    }
+}
+
+impl DeviceOp for SequenceSoftmax {
+    fn forward(&self, step: &mut DeviceStep<'_>) {
+        step.launch(cuda::sequence_softmax(step.lists(self.bag), step.input(0), step.output()));
+    }
+
+    fn backward(&self, step: &mut DeviceStep<'_>) {
+        let (lists, p, dp) = (step.lists(self.bag), step.output(), step.output_gradient());
+        if let Some(dx) = step.take_gradient(0) {
+            step.launch(cuda::sequence_softmax_dx(lists, p, dp, dx.accumulate, dx.to));
+        }
     }
 }
 

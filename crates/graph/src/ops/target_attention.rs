@@ -10,10 +10,12 @@
 //! `dq = Σ_i ds_i k_i`.
 
 use crate::check::{Case, LONGEST};
+use crate::device::{DeviceOp, DeviceStep, Halves};
 use crate::op::{Backward, Forward, Matrix, Op, Saved};
 use crate::reach;
 use crate::shape::{Shape, Space};
 use manygate_core::Batch;
+use manygate_cuda::attention as cuda;
 use manygate_kernels::sequence::{self, Attended, Sink};
 
 /// Attention with one query, see the [module](self). Inputs: q, k, v.
@@ -76,6 +78,10 @@ impl Op for TargetAttention {
         }
     }
 
+    fn on_device(&self) -> Option<&dyn DeviceOp> {
+        Some(self)
+    }
+
     fn forward(&self, tile: &mut Forward<'_>) {
         let (at, q, k, v) = (tile.at, tile.input(0), tile.input(1), tile.input(2));
         let (mut out, mut log_sums) = (tile.take_output(), tile.take_extra());
@@ -134,6 +140,31 @@ impl Op for TargetAttention {
             }
         }
         out
+    }
+}
+
+impl DeviceOp for TargetAttention {
+    fn halves(&self) -> Halves {
+        Halves::ALL
+    }
+
+    fn forward(&self, step: &mut DeviceStep<'_>) {
+        let inputs = [0, 1, 2].map(|i| step.input(i));
+        step.launch(cuda::attend(self.on(step), inputs, step.output(), step.extra()));
+    }
+
+    fn backward(&self, step: &mut DeviceStep<'_>) {
+        let (heads, inputs) = (self.on(step), [0, 1, 2].map(|i| step.input(i)));
+        let at = cuda::Attended { out: step.output(), log_sums: step.extra(), dout: step.output_gradient() };
+        let to = [0, 1, 2].map(|i| step.take_gradient(i).map(|to| (to.to, to.accumulate)));
+        step.launch(cuda::attend_backward(heads, inputs, at, to));
+    }
+}
+
+impl TargetAttention {
+    fn on(&self, step: &DeviceStep<'_>) -> cuda::Heads {
+        let tokens = cuda::Tokens::Sample(step.lists(self.bag));
+        cuda::Heads { tokens, heads: self.heads as u32, scale: self.scale }
     }
 }
 

@@ -6,10 +6,12 @@
 //! Backward: `dx_i = w_i u_i dy`, `dw_i = u_i x_i · dy`, `du_i = w_i x_i · dy`.
 
 use crate::check::{Case, LONGEST};
+use crate::device::{DeviceOp, DeviceStep, Halves};
 use crate::op::{Backward, Forward, Matrix, Op, Rowset, Saved};
 use crate::reach;
 use crate::shape::{Shape, Space};
 use manygate_core::Batch;
+use manygate_cuda::sequence as cuda;
 use manygate_kernels::{Mat, sequence};
 use std::ops::Range;
 
@@ -87,6 +89,10 @@ impl Op for WeightedPool {
         }
     }
 
+    fn on_device(&self) -> Option<&dyn DeviceOp> {
+        Some(self)
+    }
+
     fn forward(&self, tile: &mut Forward<'_>) {
         let (at, x, w) = (tile.at, tile.input(0), tile.input(1));
         let u = self.beside.map(|_| tile.input(2));
@@ -147,6 +153,37 @@ impl Op for WeightedPool {
             }
         }
         y
+    }
+}
+
+impl DeviceOp for WeightedPool {
+    fn halves(&self) -> Halves {
+        Halves { inputs: 0b1, output: true }
+    }
+
+    fn forward(&self, step: &mut DeviceStep<'_>) {
+        let (lists, weights) = (step.lists(self.bag), self.weights(step));
+        step.launch(cuda::weighted_pool(lists, weights, step.input(0), step.output()));
+    }
+
+    fn backward(&self, step: &mut DeviceStep<'_>) {
+        let (lists, weights) = (step.lists(self.bag), self.weights(step));
+        let (x, dy) = (step.input(0), step.output_gradient());
+        if let Some(dx) = step.take_gradient(0) {
+            step.launch(cuda::weighted_pool_dx(lists, weights, dy, dx.accumulate, dx.to));
+        }
+        let dw = step.take_gradient(1).map(|dw| (dw.to, dw.accumulate));
+        let du = self.beside.and_then(|_| step.take_gradient(2)).map(|du| (du.to, du.accumulate));
+        if dw.is_some() || du.is_some() {
+            step.launch(cuda::weighted_pool_dw(lists, weights, x, dy, dw, du));
+        }
+    }
+}
+
+impl WeightedPool {
+    fn weights(&self, step: &DeviceStep<'_>) -> cuda::Weights {
+        let beside = self.beside.map(|other| (step.input(2), step.batch().bags[other].offsets));
+        cuda::Weights { w: step.input(1), beside }
     }
 }
 
