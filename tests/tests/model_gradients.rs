@@ -198,6 +198,18 @@ fn every_architecture_trains_tasks_of_every_kind() {
 }
 
 #[test]
+fn every_configuration_has_its_kernels_on_a_device() {
+    for keys in all_configurations() {
+        for inputs in [inputs(&keys), of_every_kind(&keys)] {
+            for mode in [Mode::Training, Mode::Evaluation] {
+                let plan = Model::new(&keys, &inputs, mode, PlanOptions::default()).plan;
+                plan.check_device().unwrap_or_else(|error| panic!("{keys}\n{mode}: {error}"));
+            }
+        }
+    }
+}
+
+#[test]
 fn experts_that_compete_agree_with_their_references() {
     let keys = "name = \"moe\"\nembedding_dim = 3\nactivation = \"tanh\"\nexperts = 3\nexpert_units = [6, 5]\n\
                 jacobs1991 = true";

@@ -7,9 +7,8 @@ use std::fs;
 use std::path::Path;
 use support::{Finished, Lab, MODEL};
 
-/// A form of a model that a device cannot run.
-const WITHOUT_KERNELS: &str =
-    "name = \"moe\"\ntop_k = 1\nembedding_dim = 4\nexperts = 2\nexpert_units = [8]\ntower_units = [4]";
+/// A model that is too large for the kernels of a device.
+const TOO_LARGE: &str = "name = \"adaptdhm\"\nclusters = 300\nembedding_dim = 4\nunits = [8]";
 
 /// Runs the program with the stand-in as its driver.
 #[track_caller]
@@ -50,8 +49,8 @@ fn what_was_found_is_told() {
         .failure(2, &["--precision", "--device cuda"]);
     lab.run(&["train", "config.toml", "--device", "gpu", "--out", "run"])
         .failure(2, &["neither `cpu`, `cuda` nor `cuda:N`"]);
-    lab.configure(MODEL, WITHOUT_KERNELS);
-    on_standin(&lab, driver.path(), &train, &[]).failure(1, &["no CUDA kernel yet", "--device cpu"]);
+    lab.configure(MODEL, TOO_LARGE);
+    on_standin(&lab, driver.path(), &train, &[]).failure(1, &["300 clusters", "--device cpu"]);
 }
 
 #[test]
@@ -86,10 +85,10 @@ fn a_finished_run_predicts_on_a_device_as_on_the_cpu() {
     let small = [("MANYGATE_STANDIN_MEMORY", "65536")];
     on_standin(&lab, driver.path(), &eval(&cuda), &small).failure(1, &["of tables", "free", "--device cpu"]);
     lab.run(&predict(&["--precision", "bf16"])).failure(2, &["--precision", "--device cuda"]);
-    lab.configure(MODEL, WITHOUT_KERNELS);
-    lab.run(&["train", "config.toml", "--out", "mixture"]).success();
-    on_standin(&lab, driver.path(), &["eval", "mixture", "--device", "cuda"], &[])
-        .failure(1, &["no CUDA kernel yet", "--device cpu"]);
+    lab.configure(MODEL, TOO_LARGE);
+    lab.run(&["train", "config.toml", "--out", "clusters"]).success();
+    on_standin(&lab, driver.path(), &["eval", "clusters", "--device", "cuda"], &[])
+        .failure(1, &["300 clusters", "--device cpu"]);
 }
 
 /// That both have the same columns and rows, and numbers that differ by less than `tolerance`.

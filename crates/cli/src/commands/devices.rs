@@ -21,12 +21,17 @@ fn text(found: &devices::Devices) -> String {
             model.lacks.as_ref().map_or_else(|| "trains".to_owned(), |lacks| format!("lacks {lacks}"));
         format!("  {:width$}  {state}\n", model.name)
     });
+    let lists = [
+        ("ops without a CUDA kernel", &found.ops_without_cuda_kernel),
+        ("ops of which some forms have one", &found.ops_in_part),
+    ];
+    let lists = lists.into_iter().filter(|(_, ops)| !ops.is_empty());
+    let lists: Vec<_> = lists.map(|(title, ops)| format!("\n{title}: {}", ops.join(", "))).collect();
     format!(
-        "cpu   {}, {} cores\ncuda  {cuda}\n\nmodels on cuda\n{}\nops without a CUDA kernel: {}\nsome forms alone: {}",
+        "cpu   {}, {} cores\ncuda  {cuda}\n\nmodels on cuda\n{}{}",
         found.cpu.isa,
         found.cpu.cores,
         models.collect::<String>(),
-        found.ops_without_cuda_kernel.join(", "),
-        found.ops_in_part.join(", ")
+        lists.concat()
     )
 }

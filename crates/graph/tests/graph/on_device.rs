@@ -1,8 +1,10 @@
 //! What a device cannot take is said before anything is put there.
 
 use manygate_graph::device::{Capacity, copy_bytes};
-use manygate_graph::ops::{GateCombine, GateCombineSeen, Linear, LookupTrunk, PairProducts, Piece};
-use manygate_graph::{Graph, Mode, Op, Plan, PlanOptions, Shape, Value};
+use manygate_graph::ops::{
+    GateCombine, GateCombineSeen, Linear, LookupTrunk, OuterGradient, PairProducts, Piece,
+};
+use manygate_graph::{Graph, LossPart, Mode, Op, Over, Plan, PlanOptions, Shape, Value};
 use manygate_kernels::activation::Activation;
 use manygate_kernels::gate::Seen;
 
@@ -40,6 +42,19 @@ fn rows_that_do_not_fit_shared_memory_are_refused_by_name() {
         assert!(told.contains("wide: ") && told.contains("do not fit the shared memory"), "{told}");
         assert!(told.ends_with("run it with `--device cpu`"), "{told}");
     }
+}
+
+#[test]
+fn an_op_without_kernels_is_named() {
+    let mut g = Graph::new(Mode::Training);
+    let x = g.add("numbers", LookupTrunk::new(vec![Piece::Dense { width: 2 }]), &[]).unwrap();
+    let [y, v] = [0, 1].map(|column| g.columns(x, column, 1).unwrap());
+    let loss = g.loss(LossPart::new("loss", 1.0, Over::Once)).unwrap();
+    g.add("outer", OuterGradient::new(loss), &[y, v]).unwrap();
+    let plan = Plan::compile(g, PlanOptions::default()).unwrap();
+    let told = plan.check_device().unwrap_err().to_string();
+    let expected = "outer: the op `outer_gradient` has no CUDA kernel yet; run the model with `--device cpu`";
+    assert!(told.ends_with(expected), "{told}");
 }
 
 #[test]
