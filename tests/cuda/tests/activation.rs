@@ -111,6 +111,8 @@ struct Bent {
     y: f64,
     slope: f64,
     sums: [f64; 3],
+    /// What their rounding is relative to: x less the mean is rounded by how large the two are, 1 - p by 1.
+    sizes: [f64; 3],
 }
 
 const EPSILON: f32 = 1e-3;
@@ -146,6 +148,7 @@ impl Learnt {
                 y: x * (p + (1.0 - p) * a),
                 slope: p + (1.0 - p) * a,
                 sums: [0.0, 0.0, x * (1.0 - p)],
+                sizes: [0.0, 0.0, x.abs()],
             };
         }
         let (mean, variance) =
@@ -153,8 +156,11 @@ impl Learnt {
         let s = (x - mean) / variance.sqrt();
         let p = 1.0 / (1.0 + (-s).exp());
         let g = x * (1.0 - a) * p * (1.0 - p);
-        let sums = [-g / variance.sqrt(), -0.5 * g * s / variance, x * (1.0 - p)];
-        Bent { y: x * (p + (1.0 - p) * a), slope: p + (1.0 - p) * a + g / variance.sqrt(), sums }
+        let deviation = variance.sqrt();
+        let sums = [-g / deviation, -0.5 * g * s / variance, x * (1.0 - p)];
+        let (size, apart) = ((x * (1.0 - a) * p).abs(), (x.abs() + mean.abs()) / deviation);
+        let sizes = [size / deviation, 0.5 * size * apart / variance, x.abs()];
+        Bent { y: x * (p + (1.0 - p) * a), slope: p + (1.0 - p) * a + g / deviation, sums, sizes }
     }
 }
 
@@ -206,9 +212,9 @@ proptest! {
         for (i, (&v, &d)) in live.iter().zip(&dy).enumerate() {
             let bent = learnt.at(&units, i % n, v);
             dx.push((f64::from(d) * bent.slope + if accumulate[0] { f64::from(base[i]) } else { 0.0 }) as f32);
-            for (part, sum) in bent.sums.iter().enumerate() {
+            for (part, (sum, size)) in bent.sums.iter().zip(bent.sizes).enumerate() {
                 sums[part * n + i % n] += f64::from(d) * sum;
-                most[part * n + i % n] += (f64::from(d) * sum).abs();
+                most[part * n + i % n] += f64::from(d).abs() * size;
             }
         }
         let scale = vec![4.0; dx.len()];

@@ -7,7 +7,8 @@ use super::mmoe::Layers;
 use super::workbench::{Random, Workbench};
 use manygate_cuda::device::DeviceError;
 use manygate_cuda::loss::{
-    Event, Link, Risk, Target, counterfactual_risk, fuse_scores, learner_loss, order_penalty, weighted_loss,
+    Event, Link, Risk, Target, counterfactual_risk, fuse_scores, learner_loss, mixture_likelihood,
+    order_penalty, weighted_loss,
 };
 use manygate_cuda::peak::Stream;
 use manygate_cuda::{Element, Launch, Precision};
@@ -25,6 +26,7 @@ pub(super) fn cases(size: Size) -> Vec<Case> {
     vec![
         layer.case("fuse_scores", LEARNERS + 1, learners, fused),
         layer.case("learner_loss", 2 * LEARNERS + 1, learners, learnt),
+        layer.case("mixture_likelihood", 3 * LEARNERS + 1, [("experts", LEARNERS), ("width", 1)], mixed),
         layer.case("weighted_loss", 4, [("learners", 1), ("width", 1)], weighted),
         layer.case("counterfactual_risk", 5, [("events", 2), ("width", 1)], risked),
         layer.case("order_penalty", EVENTS + 1, [("events", EVENTS), ("width", 1)], ordered),
@@ -67,6 +69,23 @@ fn learnt(layer: Layer, learners: u32, _: u32, bench: &mut Workbench) -> Result<
     let gradient = Some((found, false));
     let launch = only(learner_loss(Link::Probability, target, z.mat, scale, gradient, None, None));
     let expected = move |row| z.row(row).into_iter().map(|z| sigmoid(z) - f64::from(label(0, row))).collect();
+    Ok(Made { launch, found, expected: Box::new(expected) })
+}
+
+/// The gradient at the outputs of the experts.
+fn mixed(layer: Layer, experts: u32, _: u32, bench: &mut Workbench) -> Result<Made, DeviceError> {
+    let (z, o) = (layer.random(bench, experts)?, layer.random(bench, experts)?);
+    let (found, labels, scale) =
+        (layer.mat(bench, experts)?, labels(layer, 0, bench)?, bench.upload_f32([1.0])?);
+    let to = Some((found, false));
+    let launch = only(mixture_likelihood(z.mat, o.mat, labels, None, scale, None, to, None));
+    let expected = move |row| {
+        let distances = o.row(row).into_iter().map(|o| o - f64::from(label(0, row)));
+        let shares: Vec<(f64, f64)> =
+            z.row(row).into_iter().zip(distances).map(|(z, d)| ((z - 0.5 * d * d).exp(), d)).collect();
+        let sum: f64 = shares.iter().map(|(share, _)| share).sum();
+        shares.into_iter().map(|(share, d)| share / sum * d).collect()
+    };
     Ok(Made { launch, found, expected: Box::new(expected) })
 }
 
