@@ -11,6 +11,9 @@ use manygate_kernels::embedding::Pooling;
 const THREADS: u32 = column_sums::THREADS;
 const WARP: u32 = 32;
 
+/// Most places whose sums are taken: what a grid takes in its third direction.
+pub const MOST_PLACES: usize = 65535;
+
 /// The ids of each sample of a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Lists {
@@ -219,7 +222,7 @@ pub fn position_sums_scratch(samples: u32, places: u32, cols: u32) -> u64 {
 /// `scratch` is the address of [`position_sums_scratch`] bytes, a multiple of 8.
 ///
 /// # Panics
-/// When they differ in width, or the rows of `dp` do not follow one another.
+/// When they differ in width, the rows of `dp` do not follow one another, or are more than [`MOST_PLACES`].
 pub fn position_sums(
     lists: Lists,
     dy: DeviceMat,
@@ -229,6 +232,7 @@ pub fn position_sums(
 ) -> Vec<Launch> {
     assert_wide("position_sums", &[dp], dy.cols);
     assert_eq!(dp.stride, dp.cols, "position_sums: rows behind each other");
+    assert!(dp.rows as usize <= MOST_PLACES, "position_sums: {} places", dp.rows);
     let (across, chunks) = (across(dy.cols), chunks(lists.most, dy.cols));
     let arguments = lists.argument().with_u32(across).with_mat(dy).with_u64(scratch);
     let sums = column_sums::sum(&SEQUENCE, "position_sums", [chunks, dp.rows], dy, arguments);

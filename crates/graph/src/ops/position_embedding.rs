@@ -99,6 +99,11 @@ impl DeviceOp for PositionEmbedding {
         Halves::ALL
     }
 
+    fn refuses(&self, inputs: &[Shape]) -> Option<String> {
+        let (places, most) = (inputs[1].rows, cuda::MOST_PLACES);
+        (places > most).then(|| format!("{places} places of a list, and its kernels take {most}"))
+    }
+
     fn scratch(&self, capacity: &Capacity, inputs: &[Shape]) -> u64 {
         let [places, cols] = [inputs[1].rows, inputs[1].cols].map(|count| count as u32);
         cuda::position_sums_scratch(capacity.rows as u32, places, cols)

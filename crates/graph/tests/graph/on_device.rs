@@ -2,7 +2,7 @@
 
 use manygate_graph::device::{Capacity, copy_bytes};
 use manygate_graph::ops::{
-    GateCombine, GateCombineSeen, Linear, LookupTrunk, OuterGradient, PairProducts, Piece,
+    GateCombine, GateCombineSeen, Linear, LookupTrunk, OuterGradient, PairProducts, Piece, PositionEmbedding,
 };
 use manygate_graph::{Graph, LossPart, Mode, Op, Over, Plan, PlanOptions, Shape, Value};
 use manygate_kernels::activation::Activation;
@@ -55,6 +55,17 @@ fn an_op_without_kernels_is_named() {
     let told = plan.check_device().unwrap_err().to_string();
     let expected = "outer: the op `outer_gradient` has no CUDA kernel yet; run the model with `--device cpu`";
     assert!(told.ends_with(expected), "{told}");
+}
+
+#[test]
+fn more_places_than_a_grid_has_are_refused() {
+    let refusal = |places: usize| {
+        let shapes = [Shape::batch(4), Shape::once(places, 4)];
+        PositionEmbedding::new(0).on_device().expect("launches").refuses(&shapes)
+    };
+    assert_eq!(refusal(65_535), None);
+    let told = refusal(65_536).expect("it does not fit");
+    assert!(told.starts_with("65536 places of a list"), "{told}");
 }
 
 #[test]
