@@ -10,18 +10,6 @@
 
 #define TILE SUM_THREADS
 
-// A table with gradients: `TableRows` of gradients.rs.
-struct TableRows {
-  float* data;
-  // The key of row 0.
-  u32 first_key;
-  u32 dim;
-  // Values from one row to the next: weights, then the state of the optimiser.
-  u32 stride;
-  // 1 where all rows and gradient rows can be read as float4 (or four bf16).
-  u32 quads;
-};
-
 // Sorted look-ups, their gradients, and the tables of their rows.
 struct Lookups {
   const u32* keys;

@@ -135,7 +135,13 @@ impl Observer for StopAfter {
 
 #[test]
 fn a_run_goes_on_where_another_device_left_it() {
-    let config = config(2 * FEW_STEPS, "");
+    let plain = config(2 * FEW_STEPS, "");
+    go_on(&plain);
+    // What a method has learnt comes along.
+    go_on(&balanced(plain, "method = \"famo\"\nrate = 0.1"));
+}
+
+fn go_on(config: &Config) {
     let (gpu, folder) = (Gpu::new(), tempfile::tempdir().expect("a folder"));
     let devices = [DeviceChoice::Cuda(gpu.device().description().ordinal), DeviceChoice::Cpu];
     let run = folder.path().join("run");
@@ -148,15 +154,15 @@ fn a_run_goes_on_where_another_device_left_it() {
             cancel: cancel.clone(),
             ..RunOptions::default()
         };
-        let stopped = train(&config, &run, options, &mut StopAfter(stop, cancel)).expect_err("it is stopped");
+        let stopped = train(config, &run, options, &mut StopAfter(stop, cancel)).expect_err("it is stopped");
         assert!(
             matches!(stopped, Error::Interrupted { step } if step == stop || step == stop + 1),
             "{stopped}"
         );
     }
     let options = RunOptions { threads: 1, device: devices[0], resume: true, ..RunOptions::default() };
-    let outcome = train(&config, &run, options, &mut Losses::after(6)).expect("the rest of the run");
-    let (_, by_cpu) = self::run(&config, DeviceChoice::Cpu);
+    let outcome = train(config, &run, options, &mut Losses::after(6)).expect("the rest of the run");
+    let (_, by_cpu) = self::run(config, DeviceChoice::Cpu);
     let figures = |outcome: &Outcome| format!("{:.3?}", outcome.valid.evaluation);
     assert_eq!(figures(&outcome), figures(&by_cpu));
 }
@@ -230,6 +236,53 @@ fn gradients_are_clipped_as_on_the_cpu() {
     let mut config = config(FEW_STEPS, "");
     config.optimizer.clip_norm = Some(0.05);
     compare(&config, FEW_STEPS);
+}
+
+/// Adds `[balance]`, or keys of it, to a configuration.
+fn balanced(mut config: Config, keys: &str) -> Config {
+    config.balance = Some(keys.parse().expect("TOML"));
+    config
+}
+
+#[test]
+fn losses_are_weighed_as_on_the_cpu() {
+    for method in ["uncertainty", "famo"] {
+        let keys = format!("method = \"{method}\"\nrate = 0.1");
+        compare(&balanced(config(FEW_STEPS, "dropout = 0.2"), &keys), FEW_STEPS);
+    }
+}
+
+#[test]
+fn gradients_of_losses_are_weighed_as_on_the_cpu() {
+    let methods = [
+        "method = \"pcgrad\"",
+        "method = \"cagrad\"\nlosses = [\"is_click\", \"long_view\"]",
+        "method = \"gradnorm\"\nrate = 2",
+    ];
+    for keys in methods {
+        compare(&balanced(config(FEW_STEPS, "dropout = 0.2"), keys), FEW_STEPS);
+    }
+}
+
+/// Running statistics move once a step, however many runs it has.
+#[test]
+fn gradients_of_losses_leave_the_state_of_one_step() {
+    let star = model(FEW_STEPS, "name = \"star\"\nembedding_dim = 4\nunits = [8]");
+    for method in ["pcgrad", "famo"] {
+        compare(&balanced(star.clone(), &format!("method = \"{method}\"")), FEW_STEPS);
+    }
+}
+
+#[test]
+fn gradients_of_tables_are_clipped_as_on_the_cpu() {
+    let descent = "method = \"sgd\"\nrate = 5";
+    let mut config = config(FEW_STEPS, "");
+    for limit in ["clip_norm = 0.05", "clip_value = 1e-3"] {
+        let keys = format!("{limit}\nclip_tables = true\n[dense]\n{descent}\n[tables]\n{descent}");
+        config.optimizer = keys.parse().expect("the keys");
+        compare(&config, FEW_STEPS);
+    }
+    compare(&balanced(config, "method = \"pcgrad\""), FEW_STEPS);
 }
 
 #[test]

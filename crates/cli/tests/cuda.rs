@@ -41,8 +41,6 @@ fn what_was_found_is_told() {
     on_standin(&lab, driver.path(), &train, &small).failure(1, &["of tables", "free", "--device cpu"]);
     let ninth = ["train", "config.toml", "--device", "cuda:9", "--out", "run"];
     on_standin(&lab, driver.path(), &ninth, &[]).failure(1, &["9"]);
-    let balanced = [&train[..], &["--set", "balance.method=pcgrad"]].concat();
-    on_standin(&lab, driver.path(), &balanced, &[]).failure(2, &["balance.method", "--device cpu"]);
     let devices = on_standin(&lab, driver.path(), &["devices", "--json"], &[]).success().json();
     assert_eq!(devices["cuda"]["devices"].as_array().map(Vec::len), Some(1));
     lab.run(&["train", "config.toml", "--precision", "bf16", "--out", "run"])

@@ -6,11 +6,13 @@
 
 pub mod bench;
 mod block;
+mod by_loss;
 mod memory;
 mod model;
 mod update;
 mod weights;
 
+pub use by_loss::{ByLoss, LossWeights};
 pub use model::{DeviceModel, Finished};
-pub use update::{Clip, Optimizers, StepConstants};
+pub use update::{Clip, Limit, Optimizers, StepConstants};
 pub use weights::TableShape;

@@ -1,11 +1,12 @@
 //! The memory of a plan on a device.
 
 use crate::block::SLOTS;
-use crate::update::Updates;
+use crate::update::{StepMemory, UpdateSizes, Updates};
 use crate::weights::{TableShape, Weights};
 use manygate_core::{Error, Result};
 use manygate_cuda::Precision;
 use manygate_cuda::device::{Device, DeviceBuffer, DeviceError};
+use manygate_cuda::embedding::RowSums;
 use manygate_graph::Plan;
 use manygate_graph::device::{BatchLayout, Capacity, DeviceMemory};
 
@@ -21,6 +22,8 @@ pub(crate) struct Sizes {
     gradients: usize,
     /// The same of each moment; none where nothing moves.
     moments: usize,
+    /// What moving needs.
+    updates: UpdateSizes,
     arena: usize,
     /// Of the values that exist once, and of their gradients.
     once: [usize; 2],
@@ -31,7 +34,7 @@ pub(crate) struct Sizes {
     pub(crate) block: u64,
     /// Values of the copies of weights in bf16.
     halves: usize,
-    /// Values that a run tells of losses, f64.
+    /// Values that a run tells of losses and their gradients, f64.
     pub(crate) told: usize,
     /// The same of outputs, f32.
     pub(crate) outputs: usize,
@@ -49,25 +52,29 @@ impl Sizes {
         let params = plan.layout().len();
         let trained = usize::from(plan.is_training());
         let outputs = if plan.is_training() { 0 } else { plan.output_names().count() };
+        let of_updates = updates.map_or(UpdateSizes::default(), Updates::sizes);
         Sizes {
             gradients: trained * params,
             moments: updates.map_or(0, |_| params),
+            updates: of_updates,
             arena: plan.device_arena_len(),
             once: [plan.device_once_len(), trained * plan.device_once_len()],
             kept: plan.device_kept_len(capacity),
-            scratch: plan.device_scratch(capacity).max(updates.map_or(0, Updates::scratch)),
+            scratch: plan.device_scratch(capacity).max(of_updates.scratch),
             block: layout.bytes() + updates.map_or(0, Updates::block_bytes),
             halves: if precision == Precision::Bf16 { plan.device_halves_len() } else { 0 },
-            told: plan.losses().len() + 1,
+            told: plan.losses().len() + 1 + of_updates.products,
             outputs: outputs * capacity.rows,
         }
     }
 
     /// All of it. What differs from run to run lies there a few times.
     fn bytes(&self) -> u64 {
-        let Sizes { gradients, moments, arena, once, kept, outputs, .. } = self;
+        let Sizes { gradients, moments, updates, arena, once, kept, outputs, .. } = self;
+        let for_updates = updates.by_run + updates.rows + updates.row_sums;
         let values =
             gradients + 2 * moments + arena + once[0] + once[1] + kept.iter().sum::<usize>() + outputs;
+        let values = values + for_updates;
         4 * values as u64 + self.scratch + (1 + SLOTS as u64) * self.block + 2 * self.halves as u64
     }
 }
@@ -87,7 +94,11 @@ pub(crate) struct Buffers {
     pub(crate) moments: [DeviceBuffer<f32>; 2],
     /// The batch, and what else differs from run to run.
     pub(crate) block: DeviceBuffer<u8>,
-    /// What a run tells: the mean of each part of the loss, and whether all are finite (a u32).
+    /// Gradients of the parameters by run, where losses have gradients of their own.
+    by_run: DeviceBuffer<f32>,
+    /// Where gradients of rows are summed before anything moves: keys, sums, and how many rows there are and move.
+    rows: (DeviceBuffer<u32>, DeviceBuffer<f32>, DeviceBuffer<u32>),
+    /// What a run tells: the mean of each part of the loss, whether all are finite (a u32), and products of gradients.
     pub(crate) told: DeviceBuffer<f64>,
     /// The outputs of an evaluation plan, `[rows, outputs]`.
     pub(crate) outputs: DeviceBuffer<f32>,
@@ -98,7 +109,8 @@ impl Buffers {
     /// When the device's memory is too small.
     pub(crate) fn new(device: &Device, plan: &Plan, sizes: &Sizes) -> Result<Buffers> {
         // Until a loss is not finite, runs move what they are to move.
-        let told: Vec<f64> = plan.losses().iter().map(|_| 0.0).chain([f64::from_bits(1)]).collect();
+        let mut told = vec![0.0; sizes.told];
+        told[plan.losses().len()] = f64::from_bits(1);
         let zeros = |len: usize| device.zeros::<f32>(len).map_err(failed);
         Ok(Buffers {
             gradients: zeros(sizes.gradients)?,
@@ -116,6 +128,12 @@ impl Buffers {
                 .map_err(failed)?,
             moments: [zeros(sizes.moments)?, zeros(sizes.moments)?],
             block: device.zeros(sizes.block as usize).map_err(failed)?,
+            by_run: zeros(sizes.updates.by_run)?,
+            rows: (
+                device.allocate(sizes.updates.rows).map_err(failed)?,
+                device.allocate(sizes.updates.row_sums).map_err(failed)?,
+                device.allocate(2).map_err(failed)?,
+            ),
             told: device.upload(&told).map_err(failed)?,
             outputs: device.allocate(sizes.outputs).map_err(failed)?,
         })
@@ -136,6 +154,34 @@ impl Buffers {
             tables: weights.device_tables(),
             batch: layout.at(self.block.address()),
         }
+    }
+
+    /// What moving reads and writes beside `memory`.
+    pub(crate) fn step_memory<'a>(
+        &self,
+        plan: &'a Plan,
+        memory: &'a DeviceMemory,
+        capacity: &'a Capacity,
+        block: u64,
+    ) -> StepMemory<'a> {
+        let (keys, sums, counts) = &self.rows;
+        let go_on = self.go_on(plan);
+        StepMemory {
+            plan,
+            memory,
+            capacity,
+            block,
+            moments: [self.moments[0].address(), self.moments[1].address()],
+            go_on,
+            by_run: self.by_run.address(),
+            rows: RowSums { keys: keys.address(), sums: sums.address(), distinct: counts.address() },
+            products: go_on + 8,
+        }
+    }
+
+    /// Address of a u32 that is 0 from the first loss of `plan` on that is not finite.
+    pub(crate) fn go_on(&self, plan: &Plan) -> u64 {
+        self.told.address() + 8 * plan.losses().len() as u64
     }
 
     /// The kept buffer that holds `address`, and the number of the value there.

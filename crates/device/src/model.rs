@@ -1,6 +1,7 @@
 //! A plan with its memory on a device, and its runs.
 
 use crate::block::{SLOTS, Slot};
+use crate::by_loss::{ByLoss, LossWeights, flat_gradients};
 use crate::memory::{Buffers, Sizes, check_fits, check_fits_beside, failed};
 use crate::update::{Optimizers, StepConstants, Updates};
 use crate::weights::{TableShape, Weights};
@@ -29,10 +30,12 @@ pub struct DeviceModel {
     buffers: Buffers,
     memory: DeviceMemory,
     updates: Option<Updates>,
+    /// Whether runs of a plan that trains move the state.
+    moves_state: bool,
     slots: Vec<Slot>,
     /// Slots of the runs that are under way, and rows of their batches, the oldest first.
     under_way: VecDeque<(usize, usize)>,
-    recordings: HashMap<Capacity, Recorded>,
+    recordings: HashMap<(Capacity, Part), Recorded>,
     /// What launches read that never changes.
     constants: Vec<DeviceBuffer<u8>>,
     copies: Stream,
@@ -47,8 +50,22 @@ pub struct Finished {
     pub losses: Vec<f64>,
     /// Whether it moved what it was to move: not where a loss was not finite, nor after such a run.
     pub moved: bool,
+    /// Where losses have gradients of their own, behind the run of the last one: the inner products of those that are
+    /// multiplied, `[0 0, 1 0, 1 1, 2 0 …]`.
+    pub products: Vec<f64>,
     /// Of an evaluation plan: its outputs, `[rows, outputs]` row-major. One of training tells none.
     pub outputs: Vec<f32>,
+}
+
+/// What a run does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Part {
+    /// All of a step, or a prediction.
+    Whole,
+    /// Keeps the gradients of one of the losses.
+    Loss(usize),
+    /// Moves everything by what weights make of these.
+    Move,
 }
 
 impl DeviceModel {
@@ -74,12 +91,12 @@ impl DeviceModel {
         check_fits(device, &plan, tables, &sizes)?;
         let weights = Arc::new(Weights::new(device, &plan, tables)?);
         let stream = device.stream().map_err(failed)?;
-        let runs = Runs { plan, precision, capacity, layout, updates };
+        let runs = Runs { plan, precision, capacity, layout, updates, moves_state: true };
         DeviceModel::over(device, stream, weights, runs, &sizes)
     }
 
     /// Memory for another plan of the same model over the same weights, as for its evaluation beside training: what this one
-    /// moves, that one reads, and what was put on the device first is done first.
+    /// moves, that one reads, and what was put on the device first is done first. That one moves nothing.
     ///
     /// # Errors
     /// When the plan declares others, the device cannot run it, or what is free of its memory is too small.
@@ -95,7 +112,7 @@ impl DeviceModel {
         let layout = BatchLayout::new(&plan, &capacity);
         let sizes = Sizes::new(&plan, &capacity, &layout, precision, None);
         check_fits_beside(&self.device, &sizes)?;
-        let runs = Runs { plan, precision, capacity, layout, updates: None };
+        let runs = Runs { plan, precision, capacity, layout, updates: None, moves_state: false };
         DeviceModel::over(&self.device, self.stream.clone(), Arc::clone(&self.weights), runs, &sizes)
     }
 
@@ -103,7 +120,7 @@ impl DeviceModel {
         device: &Device,
         stream: Stream,
         weights: Arc<Weights>,
-        Runs { plan, precision, capacity, layout, updates }: Runs,
+        Runs { plan, precision, capacity, layout, updates, moves_state }: Runs,
         sizes: &Sizes,
     ) -> Result<DeviceModel> {
         let buffers = Buffers::new(device, &plan, sizes)?;
@@ -118,6 +135,7 @@ impl DeviceModel {
             weights,
             buffers,
             updates,
+            moves_state,
             under_way: VecDeque::new(),
             recordings: HashMap::new(),
             constants: Vec::new(),
@@ -166,26 +184,83 @@ impl DeviceModel {
         draws: Draws<'_>,
         step: Option<&StepConstants>,
     ) -> Result<()> {
-        assert!(self.under_way.len() < SLOTS, "{SLOTS} runs are under way; finish one first");
-        let slot = self.under_way.back().map_or(0, |(last, _)| (last + 1) % SLOTS);
-        let bucket = self.capacity.bucket(batch);
-        if !self.recordings.contains_key(&bucket) {
-            let launches = self.launches(&bucket)?;
-            let recorded = self.record(&launches).map_err(failed)?;
-            self.recordings.insert(bucket.clone(), recorded);
-        }
-        let (layout, plan, updates) = (&self.layout, &self.plan, &self.updates);
-        self.slots[slot].send(&self.copies, &self.stream, &self.buffers.block, |block| {
+        self.put(Part::Whole, batch, |layout, plan, updates, block| {
             let (of_batch, of_step) = block.split_at_mut(layout.bytes() as usize);
             layout.fill(plan, batch, seeds, draws, of_batch)?;
             if let (Some(updates), Some(step)) = (updates, step) {
-                updates.fill(step, of_step);
+                updates.fill(step, None, of_step);
             }
             Ok(())
+        })
+    }
+
+    /// Runs of a step that keep the gradients of losses; 0 where these have none of their own.
+    pub fn runs_of_losses(&self) -> usize {
+        self.updates.as_ref().and_then(Updates::by_loss).map_or(0, ByLoss::runs)
+    }
+
+    /// Puts run number `run` of those that keep the gradients of losses on the device: all of them, in order, over one
+    /// batch. Nothing moves.
+    ///
+    /// # Errors
+    /// As [`run`](DeviceModel::run).
+    ///
+    /// # Panics
+    /// As [`run`](DeviceModel::run), and when there is no such run.
+    pub fn run_of_loss(&mut self, run: usize, batch: &Batch, draws: Draws<'_>) -> Result<()> {
+        assert!(run < self.runs_of_losses(), "run {run} of {} of losses", self.runs_of_losses());
+        self.put(Part::Loss(run), batch, |layout, plan, updates, block| {
+            let seeds = updates.and_then(Updates::by_loss).map_or(&[][..], |by_loss| &by_loss.seeds[run]);
+            layout.fill(plan, batch, seeds, draws, block)
+        })
+    }
+
+    /// Moves everything by the gradients that those runs kept of this batch, each times its weight.
+    ///
+    /// # Errors
+    /// As [`run`](DeviceModel::run).
+    ///
+    /// # Panics
+    /// As [`run`](DeviceModel::run), and when losses have no gradients of their own.
+    pub fn move_by(
+        &mut self,
+        weights: LossWeights<'_>,
+        batch: &Batch,
+        draws: Draws<'_>,
+        step: &StepConstants,
+    ) -> Result<()> {
+        assert!(self.runs_of_losses() > 0, "losses have no gradients of their own");
+        self.put(Part::Move, batch, |layout, plan, updates, block| {
+            let (of_batch, of_step) = block.split_at_mut(layout.bytes() as usize);
+            layout.fill(plan, batch, &vec![0.0; plan.losses().len()], draws, of_batch)?;
+            if let Some(updates) = updates {
+                updates.fill(step, Some(weights), of_step);
+            }
+            Ok(())
+        })
+    }
+
+    fn put(
+        &mut self,
+        part: Part,
+        batch: &Batch,
+        fill: impl FnOnce(&BatchLayout, &Plan, Option<&Updates>, &mut [u8]) -> Result<()>,
+    ) -> Result<()> {
+        assert!(self.under_way.len() < SLOTS, "{SLOTS} runs are under way; finish one first");
+        let slot = self.under_way.back().map_or(0, |(last, _)| (last + 1) % SLOTS);
+        let key = (self.capacity.bucket(batch), part);
+        if !self.recordings.contains_key(&key) {
+            let launches = self.launches(&key.0, part)?;
+            let recorded = self.record(&launches).map_err(failed)?;
+            self.recordings.insert(key.clone(), recorded);
+        }
+        let (layout, plan, updates) = (&self.layout, &self.plan, self.updates.as_ref());
+        self.slots[slot].send(&self.copies, &self.stream, &self.buffers.block, |block| {
+            fill(layout, plan, updates, block)
         })?;
         // SAFETY: what is replayed reads and writes buffers of `self`, and weights that only models on this stream use, see
         // `launches`; all of it is on that stream, and the copies that surround it wait by events.
-        unsafe { self.recordings[&bucket].launch() }.map_err(failed)?;
+        unsafe { self.recordings[&key].launch() }.map_err(failed)?;
         let (stream, Buffers { told, outputs, .. }) = (&self.stream, &self.buffers);
         let (told_outputs, to) = (batch.rows * self.outputs(), &mut self.slots[slot]);
         let done = told.download_pinned(stream, 0..told.len(), &mut to.told, 0);
@@ -208,9 +283,9 @@ impl DeviceModel {
         let Some((slot, rows)) = self.under_way.pop_front() else { return Ok(None) };
         let told = self.slots[slot].told.as_slice().map_err(failed)?;
         let outputs = &self.slots[slot].outputs.as_slice().map_err(failed)?[..rows * self.outputs()];
-        let (go_on, losses) =
-            told.split_last().map_or((1, &[][..]), |(last, rest)| (last.to_bits() as u32, rest));
-        Ok(Some(Finished { losses: losses.to_vec(), moved: go_on == 1, outputs: outputs.to_vec() }))
+        let (losses, behind) = told.split_at(self.plan.losses().len());
+        let (moved, products) = (behind[0].to_bits() as u32 == 1, behind[1..].to_vec());
+        Ok(Some(Finished { losses: losses.to_vec(), moved, products, outputs: outputs.to_vec() }))
     }
 
     /// Copies parameters and state to the device.
@@ -315,28 +390,46 @@ impl DeviceModel {
     /// The launches of a run over a batch in `bucket`. All of them keep to the buffers of `self` and the weights: their
     /// matrices are places of the plan in memory made for it, and rows and ids that a batch has were checked against capacity
     /// and tables.
-    fn launches(&mut self, bucket: &Capacity) -> Result<Vec<Launch>> {
+    fn launches(&mut self, bucket: &Capacity, part: Part) -> Result<Vec<Launch>> {
         let Self { plan, memory, precision, device, constants, updates, buffers, .. } = self;
         let mut upload = |bytes: &[u8]| {
             let buffer = device.upload(bytes).map_err(failed)?;
             constants.push(buffer);
             Ok(constants.last().map_or(0, DeviceBuffer::address))
         };
-        let mut launches = plan.record(memory, bucket, *precision, &mut upload)?.launches;
+        let block = memory.batch.row_range + self.layout.bytes();
+        let go_on = buffers.go_on(plan);
+        let at = buffers.step_memory(plan, memory, bucket, block);
+        let by_loss = updates.as_ref().and_then(|updates| Some((updates, updates.by_loss()?)));
+        if let (Part::Move, Some((updates, by_loss))) = (part, by_loss) {
+            let mut launches = plan.record_state(memory, go_on);
+            launches.extend(updates.combine(by_loss, &at, &mut upload)?);
+            return Ok(launches);
+        }
+        let own = match part {
+            Part::Loss(run) => {
+                DeviceMemory { gradients: flat_gradients(plan, at.by_run).of_loss(run), ..memory.clone() }
+            }
+            Part::Whole | Part::Move => memory.clone(),
+        };
+        let mut launches = plan.record(&own, bucket, *precision, &mut upload)?.launches;
         if !plan.is_training() {
             launches.extend(self.tell_outputs(bucket));
             return Ok(launches);
         }
         let parts = plan.losses().len() as u32;
         let bytes: Vec<u8> = plan.device_loss_begins().iter().flat_map(|begin| begin.to_le_bytes()).collect();
-        let (means, go_on) = (buffers.told.address(), buffers.told.address() + 8 * u64::from(parts));
-        let begins = Some(upload(&bytes)?);
+        let (means, begins) = (buffers.told.address(), Some(upload(&bytes)?));
         launches.push(losses_finite(memory.losses, memory.batch.divisors, begins, parts, means, go_on));
-        launches.extend(plan.record_state(memory, go_on));
+        if let (Part::Loss(run), Some((updates, by_loss))) = (part, by_loss) {
+            launches.extend(updates.keep(by_loss, run, &at, &mut upload)?);
+            return Ok(launches);
+        }
+        if self.moves_state {
+            launches.extend(plan.record_state(memory, go_on));
+        }
         if let Some(updates) = updates {
-            let block = memory.batch.row_range + self.layout.bytes();
-            let moments = [buffers.moments[0].address(), buffers.moments[1].address()];
-            launches.extend(updates.launches(plan, memory, bucket, block, moments, go_on, &mut upload)?);
+            launches.extend(updates.launches(&at, &mut upload)?);
         }
         Ok(launches)
     }
@@ -374,6 +467,7 @@ struct Runs {
     capacity: Capacity,
     layout: BatchLayout,
     updates: Option<Updates>,
+    moves_state: bool,
 }
 
 fn check_plan(plan: &Plan, capacity: &Capacity) -> Result<()> {

@@ -1,10 +1,12 @@
 //! How a run moves parameters and tables: what follows the plan's own launches.
 
+use crate::by_loss::{ByLoss, LossWeights, Upload, flat_gradients, upload_kinds, upload_pieces};
 use crate::weights::TableShape;
 use manygate_core::{Error, Result};
-use manygate_cuda::embedding::{self, Ids, Source, SparseGradients, SparseMemory};
+use manygate_cuda::embedding::{self, Ids, RowSums, Source, SparseGradients, SparseMemory};
+use manygate_cuda::loss_gradients::{LossRows, clip_rows};
 use manygate_cuda::optim::{Clipping, Parameters, Piece, Step, clip_factor, optimise, sum_squares};
-use manygate_cuda::{DeviceMat, Launch, Precision};
+use manygate_cuda::{DeviceMat, Launch, Precision, loss_gradients};
 use manygate_graph::device::{BatchLayout, Capacity, DeviceMemory};
 use manygate_graph::{LookupSource, Plan, SparseSource};
 use manygate_kernels::embedding::RowOptimizer;
@@ -18,17 +20,46 @@ pub struct Optimizers {
     pub pieces: Vec<(Range<usize>, usize)>,
     /// Number of groups.
     pub groups: usize,
-    /// How long the gradient of these parameters may be.
+    /// How long the gradient may be.
     pub clip: Option<Clip>,
+    /// Where losses have gradients of their own.
+    pub by_loss: Option<ByLoss>,
 }
 
-/// A limit for the dense gradient.
+/// A limit for the gradient of the parameters, and of some tables.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Clip {
+    /// The limit.
+    pub limit: Limit,
+    /// By table: whether its gradient counts.
+    pub tables: Vec<bool>,
+}
+
+/// How long a gradient may be.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Clip {
-    /// Of its Euclidean norm.
+pub enum Limit {
+    /// In Euclidean norm.
     Norm(f64),
-    /// Of each absolute value.
+    /// In each absolute value.
     Value(f32),
+}
+
+impl Clip {
+    /// What the norm may be, which is measured in any case: what is not finite would be hidden by a limit of values.
+    fn norm(&self) -> f64 {
+        match self.limit {
+            Limit::Norm(limit) => limit,
+            Limit::Value(_) => f64::INFINITY,
+        }
+    }
+
+    /// What is done to gradients, with the factor that the norm gives.
+    fn clipping(&self, factor: u64) -> Clipping {
+        match self.limit {
+            Limit::Norm(_) => Clipping { factor: Some(factor), ..Clipping::NONE },
+            Limit::Value(limit) => Clipping { factor: None, limit },
+        }
+    }
 }
 
 /// What a step does.
@@ -45,7 +76,40 @@ pub(crate) struct Updates {
     optimizers: Optimizers,
     precision: Precision,
     tables: Vec<TableShape>,
-    scratch: u64,
+    sizes: UpdateSizes,
+}
+
+/// Memory that the launches need.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct UpdateSizes {
+    /// Bytes of scratch.
+    pub(crate) scratch: u64,
+    /// f32 values of gradients of the parameters by run.
+    pub(crate) by_run: usize,
+    /// Distinct rows whose gradients are summed before anything moves.
+    pub(crate) rows: usize,
+    /// f32 values of these gradients.
+    pub(crate) row_sums: usize,
+    /// Products of gradients that a step tells.
+    pub(crate) products: usize,
+}
+
+/// What the launches of a step read and write.
+pub(crate) struct StepMemory<'a> {
+    pub(crate) plan: &'a Plan,
+    pub(crate) memory: &'a DeviceMemory,
+    pub(crate) capacity: &'a Capacity,
+    /// Address of what [`fill`](Updates::fill) wrote.
+    pub(crate) block: u64,
+    pub(crate) moments: [u64; 2],
+    /// Address of a u32 that is 0 where nothing may move.
+    pub(crate) go_on: u64,
+    /// Gradients of the parameters by run.
+    pub(crate) by_run: u64,
+    /// Gradients of distinct rows by run. Behind their number is that of the rows that move.
+    pub(crate) rows: RowSums,
+    /// Products of gradients, f64.
+    pub(crate) products: u64,
 }
 
 /// Distance between parts of the block, in bytes.
@@ -69,23 +133,48 @@ impl Updates {
                 format!("tables of {rows} rows in all, at most {} are possible on a device", u32::MAX);
             return Err(Error::Device { message });
         }
-        let updates = Updates { optimizers, precision, tables: tables.to_vec(), scratch: 0 };
+        let updates =
+            Updates { optimizers, precision, tables: tables.to_vec(), sizes: UpdateSizes::default() };
         let lookups = lookups(plan, capacity);
         if lookups >= 1 << 31 {
             let message = format!("batches with {lookups} look-ups; take a smaller batch");
             return Err(Error::Device { message });
         }
+        let sizes = updates.measure(plan, capacity);
+        Ok(Updates { sizes, ..updates })
+    }
+
+    fn measure(&self, plan: &Plan, capacity: &Capacity) -> UpdateSizes {
         // Sizes do not depend on where things lie.
         let nowhere = DeviceMemory {
             kept: vec![0; plan.device_kept_len(capacity).len()],
-            tables: tables.iter().map(|table| table.at(0)).collect(),
+            tables: self.tables.iter().map(|table| table.at(0)).collect(),
             batch: BatchLayout::new(plan, capacity).at(0),
             ..DeviceMemory::default()
         };
-        let sparse = updates.sparse(plan, &nowhere, capacity).scratch();
+        let sparse = self.sparse(plan, &nowhere, capacity);
+        let (memory, sums) =
+            (SparseMemory { descriptions: 0, scratch: 0 }, RowSums { keys: 0, sums: 0, distinct: 0 });
+        let rows = LossRows { gradients: &sparse, memory, sums, kinds: 0 };
+        let (blocks, by_loss) = (rows.blocks(), self.optimizers.by_loss.as_ref());
         // Sums of squares, and behind them the factor.
-        let clipping = 8 * (updates.pieces().len() as u64 + 1);
-        Ok(Updates { scratch: sparse.max(clipping), ..updates })
+        let clipping = 8 * (self.pieces().len() as u64 + u64::from(blocks) + 1);
+        let multiplying = by_loss.map_or(0, |by_loss| by_loss.scratch(blocks));
+        let matrices = by_loss.map_or(1, |by_loss| by_loss.runs() + 1);
+        let (are_summed, runs) = (self.sums_rows(plan), by_loss.map_or(0, ByLoss::runs));
+        UpdateSizes {
+            scratch: sparse.scratch().max(clipping).max(multiplying),
+            by_run: runs * flat_gradients(plan, 0).stride as usize,
+            rows: if are_summed { sparse.max_lookups() as usize } else { 0 },
+            row_sums: if are_summed { matrices * rows.stride() as usize } else { 0 },
+            products: by_loss.map_or(0, ByLoss::products),
+        }
+    }
+
+    /// Whether gradients of rows are summed before anything moves: something else reads them.
+    fn sums_rows(&self, plan: &Plan) -> bool {
+        let are_clipped = self.optimizers.clip.as_ref().is_some_and(|clip| clip.tables.contains(&true));
+        !plan.sparse_sources().is_empty() && (are_clipped || self.optimizers.by_loss.is_some())
     }
 
     /// What learns, in pieces that a block takes.
@@ -96,21 +185,31 @@ impl Updates {
             .collect()
     }
 
-    pub(crate) fn scratch(&self) -> u64 {
-        self.scratch
+    pub(crate) fn sizes(&self) -> UpdateSizes {
+        self.sizes
+    }
+
+    /// Where losses have gradients of their own.
+    pub(crate) fn by_loss(&self) -> Option<&ByLoss> {
+        self.optimizers.by_loss.as_ref()
     }
 
     /// Bytes of what [`fill`](Updates::fill) writes.
     pub(crate) fn block_bytes(&self) -> u64 {
-        (self.tables_at() + TABLE_STEP * self.tables.len()).next_multiple_of(ALIGN) as u64
+        let weights = self.by_loss().map_or(0, |by_loss| 2 * 8 * by_loss.runs());
+        (self.weights_at() + weights).next_multiple_of(ALIGN) as u64
     }
 
     fn tables_at(&self) -> usize {
         (Step::BYTES * self.optimizers.groups).next_multiple_of(ALIGN)
     }
 
+    fn weights_at(&self) -> usize {
+        (self.tables_at() + TABLE_STEP * self.tables.len()).next_multiple_of(ALIGN)
+    }
+
     /// Writes what the launches read of a step.
-    pub(crate) fn fill(&self, step: &StepConstants, block: &mut [u8]) {
+    pub(crate) fn fill(&self, step: &StepConstants, weights: Option<LossWeights<'_>>, block: &mut [u8]) {
         for (to, step) in block.chunks_exact_mut(Step::BYTES).zip(&step.dense) {
             to.copy_from_slice(&step.to_bytes());
         }
@@ -118,55 +217,160 @@ impl Updates {
         for (to, optimizer) in tables.zip(&step.tables) {
             to.copy_from_slice(&embedding::step_to_bytes(optimizer.as_ref()));
         }
+        let to = block[self.weights_at()..].chunks_exact_mut(8);
+        let weights = weights.into_iter().flat_map(LossWeights::to_bytes);
+        to.zip(weights).for_each(|(to, weight)| to.copy_from_slice(&weight));
     }
 
-    /// The launches for batches of at most `capacity`; `block` is where what [`fill`](Updates::fill) wrote lies, `go_on` the
-    /// address of a u32 that is 0 where nothing may move.
-    pub(crate) fn launches(
-        &self,
-        plan: &Plan,
-        memory: &DeviceMemory,
-        capacity: &Capacity,
-        block: u64,
-        moments: [u64; 2],
-        go_on: u64,
-        upload: &mut dyn FnMut(&[u8]) -> Result<u64>,
-    ) -> Result<Vec<Launch>> {
-        let mut launches = Vec::new();
-        let pieces = self.pieces();
-        if !pieces.is_empty() {
-            let bytes: Vec<u8> = pieces.iter().flat_map(|piece| piece.to_bytes()).collect();
-            let parameters = Parameters {
-                weights: memory.params,
-                gradients: memory.gradients,
-                first: moments[0],
-                second: moments[1],
-            };
-            let (at, count) = (upload(&bytes)?, pieces.len() as u32);
-            let (squares, factor) = (memory.scratch, memory.scratch + 8 * u64::from(count));
-            // Limits of values are measured too: what is not finite would be hidden by them.
-            let (norm, clipping) = match self.optimizers.clip {
-                None => (None, Clipping::NONE),
-                Some(Clip::Value(limit)) => (Some(f64::INFINITY), Clipping { factor: None, limit }),
-                Some(Clip::Norm(limit)) => (Some(limit), Clipping { factor: Some(factor), ..Clipping::NONE }),
-            };
-            if let Some(norm) = norm {
-                launches.push(sum_squares(at, count, memory.gradients, squares));
-                launches.push(clip_factor(squares, count, norm, factor, go_on));
+    /// The launches that move everything by the gradients of the plan's own launches.
+    pub(crate) fn launches(&self, at: &StepMemory<'_>, upload: &mut Upload<'_>) -> Result<Vec<Launch>> {
+        if !self.sums_rows(at.plan) {
+            let mut launches = self.move_parameters(at, None, upload)?;
+            if !at.plan.sparse_sources().is_empty() {
+                let sparse = self.sparse(at.plan, at.memory, at.capacity);
+                let memory = self.sparse_memory(&sparse, at, upload)?;
+                launches.extend(self.sort(&sparse, memory, at));
+                launches.extend(embedding::update_rows(&sparse, memory, self.table_steps(at)));
             }
-            launches.push(optimise(Some(go_on), at, count, block, clipping, parameters));
+            return Ok(launches);
         }
-        if !plan.sparse_sources().is_empty() {
-            let sparse = self.sparse(plan, memory, capacity);
-            let descriptions = upload(&sparse.to_bytes())?;
-            let at = SparseMemory { descriptions, scratch: memory.scratch };
-            launches.push(embedding::number_lookups(Some(go_on), &sparse, at));
-            launches.push(embedding::make_keys(&sparse, at));
-            launches.extend(sparse.sort_lookups(at));
-            let steps = block + self.tables_at() as u64;
-            launches.extend(embedding::update_rows(&sparse, at, steps));
+        let sparse = self.sparse(at.plan, at.memory, at.capacity);
+        let rows = self.rows(&sparse, at, upload)?;
+        let mut launches = self.sum_rows(rows, at);
+        launches.extend(self.move_all(rows, at, upload)?);
+        Ok(launches)
+    }
+
+    /// Those that keep the gradients of run number `run`; behind the last one they are multiplied with each other.
+    pub(crate) fn keep(
+        &self,
+        by_loss: &ByLoss,
+        run: usize,
+        at: &StepMemory<'_>,
+        upload: &mut Upload<'_>,
+    ) -> Result<Vec<Launch>> {
+        let sparse = self.sparse(at.plan, at.memory, at.capacity);
+        let rows = self.sums_rows(at.plan).then(|| self.rows(&sparse, at, upload)).transpose()?;
+        let mut launches = rows.map_or(Vec::new(), |rows| self.sum_rows(rows.of_loss(run as u32), at));
+        if run + 1 == by_loss.runs() {
+            let (flat, scratch) = (flat_gradients(at.plan, at.by_run), at.memory.scratch);
+            launches.extend(by_loss.multiply(flat, rows, scratch, at.products, upload)?);
         }
         Ok(launches)
+    }
+
+    /// Those that weigh the gradients of all runs and move everything by what they make.
+    pub(crate) fn combine(
+        &self,
+        by_loss: &ByLoss,
+        at: &StepMemory<'_>,
+        upload: &mut Upload<'_>,
+    ) -> Result<Vec<Launch>> {
+        let sparse = self.sparse(at.plan, at.memory, at.capacity);
+        let rows = self.sums_rows(at.plan).then(|| self.rows(&sparse, at, upload)).transpose()?;
+        let (flat, weights) = (flat_gradients(at.plan, at.by_run), at.block + self.weights_at() as u64);
+        let mut launches = by_loss.combine(flat, rows, weights, at.memory.gradients, upload)?;
+        launches.extend(match rows {
+            Some(rows) => self.move_all(rows.of_loss(by_loss.runs() as u32), at, upload)?,
+            None => self.move_parameters(at, None, upload)?,
+        });
+        Ok(launches)
+    }
+
+    /// Clips and moves parameters, by their gradients, and the rows of tables, by those in `rows`.
+    fn move_all(
+        &self,
+        rows: LossRows<'_>,
+        at: &StepMemory<'_>,
+        upload: &mut Upload<'_>,
+    ) -> Result<Vec<Launch>> {
+        let clip = self.optimizers.clip.as_ref();
+        let unclipped = vec![false; self.tables.len()];
+        let kinds = upload_kinds(clip.map_or(&unclipped, |clip| &clip.tables), upload)?;
+        let rows = LossRows { kinds, ..rows };
+        let mut launches = self.move_parameters(at, Some(rows), upload)?;
+        let clipping = clip.map_or(Clipping::NONE, |clip| clip.clipping(self.factor(at, Some(rows))));
+        let moving = rows.sums.distinct + 4;
+        launches.push(clip_rows(at.go_on, rows, clipping, moving));
+        let sums = RowSums { distinct: moving, ..rows.sums };
+        let descriptions = upload(&rows.gradients.sums_to_bytes(sums.sums))?;
+        let steps = self.table_steps(at);
+        launches.push(embedding::update_rows_by_sums(rows.gradients, rows.memory, sums, descriptions, steps));
+        Ok(launches)
+    }
+
+    /// Clips the gradients of parameters, with those of `rows` that count, and moves the parameters.
+    fn move_parameters(
+        &self,
+        at: &StepMemory<'_>,
+        rows: Option<LossRows<'_>>,
+        upload: &mut Upload<'_>,
+    ) -> Result<Vec<Launch>> {
+        let (mut launches, mut clipping) = (Vec::new(), Clipping::NONE);
+        let pieces = upload_pieces(&self.pieces(), upload)?;
+        if let Some(clip) = &self.optimizers.clip {
+            let (squares, factor) = (at.memory.scratch, self.factor(at, rows));
+            let of_rows = squares + 8 * u64::from(pieces.count);
+            let parts = pieces.count + rows.map_or(0, |rows| rows.blocks());
+            launches.push(sum_squares(pieces.address, pieces.count, at.memory.gradients, squares));
+            launches.extend(rows.map(|rows| loss_gradients::row_products(rows, 1, parts, of_rows)));
+            launches.push(clip_factor(squares, parts, clip.norm(), factor, at.go_on));
+            clipping = clip.clipping(factor);
+        }
+        let parameters = Parameters {
+            weights: at.memory.params,
+            gradients: at.memory.gradients,
+            first: at.moments[0],
+            second: at.moments[1],
+        };
+        launches.push(optimise(Some(at.go_on), pieces.address, pieces.count, at.block, clipping, parameters));
+        Ok(launches)
+    }
+
+    /// Where the factor is that clips: behind the sums of squares of pieces and of rows.
+    fn factor(&self, at: &StepMemory<'_>, rows: Option<LossRows<'_>>) -> u64 {
+        let parts = self.pieces().len() as u64 + rows.map_or(0, |rows| rows.blocks().into());
+        at.memory.scratch + 8 * parts
+    }
+
+    /// Address of the steps of tables.
+    fn table_steps(&self, at: &StepMemory<'_>) -> u64 {
+        at.block + self.tables_at() as u64
+    }
+
+    fn sparse_memory(
+        &self,
+        sparse: &SparseGradients,
+        at: &StepMemory<'_>,
+        upload: &mut Upload<'_>,
+    ) -> Result<SparseMemory> {
+        Ok(SparseMemory { descriptions: upload(&sparse.to_bytes())?, scratch: at.memory.scratch })
+    }
+
+    /// The gradients of rows, of the first run.
+    fn rows<'a>(
+        &self,
+        sparse: &'a SparseGradients,
+        at: &StepMemory<'_>,
+        upload: &mut Upload<'_>,
+    ) -> Result<LossRows<'a>> {
+        let memory = self.sparse_memory(sparse, at, upload)?;
+        Ok(LossRows { gradients: sparse, memory, sums: at.rows, kinds: 0 })
+    }
+
+    /// The launches that sort the look-ups.
+    fn sort(&self, sparse: &SparseGradients, memory: SparseMemory, at: &StepMemory<'_>) -> Vec<Launch> {
+        let mut launches = vec![embedding::number_lookups(Some(at.go_on), sparse, memory)];
+        launches.push(embedding::make_keys(sparse, memory));
+        launches.extend(sparse.sort_lookups(memory));
+        launches
+    }
+
+    /// Those that sum their gradients by distinct row.
+    fn sum_rows(&self, rows: LossRows<'_>, at: &StepMemory<'_>) -> Vec<Launch> {
+        let mut launches = self.sort(rows.gradients, rows.memory, at);
+        launches.extend(embedding::coalesce(rows.gradients, rows.memory, rows.sums));
+        launches
     }
 
     fn sparse(&self, plan: &Plan, memory: &DeviceMemory, capacity: &Capacity) -> SparseGradients {

@@ -113,33 +113,75 @@ impl Balancer {
         input: &Input<'_>,
         step: u64,
     ) -> Result<()> {
-        let access = self.method.access();
-        if access == Access::Losses {
+        if self.looks_first() {
             self.look(exec, input, false, step)?;
         }
-        if matches!(access, Access::Before | Access::Layer | Access::Losses) {
-            let seen = Seen { step, losses: &self.seen, ..Seen::default() };
+        self.weigh_ahead(step);
+        if let Some(gradients) = &mut self.gradients {
+            gradients.compute(exec, plan, ws, sparse, input, step)?;
+        } else {
+            let input = Input { seeds: &self.seeds, ..*input };
+            plan.run(exec, ws, &input)?;
+            plan.check_losses(ws, &input, step)?;
+        }
+        self.see(plan, ws.part_losses())?;
+        match &self.gradients {
+            Some(gradients) if self.method.access() == Access::Gradients => {
+                gradients.gram(exec, &mut self.gram)
+            }
+            Some(gradients) => gradients.norms(&self.layer, &mut self.norms),
+            None => {}
+        }
+        self.weigh_gradients(step);
+        if let Some(gradients) = &mut self.gradients {
+            gradients.combine(exec, &self.weights, &self.own);
+        }
+        self.learn(step);
+        Ok(())
+    }
+
+    /// Whether the losses are wanted before the run whose gradients move.
+    pub(crate) fn looks_first(&self) -> bool {
+        self.method.access() == Access::Losses
+    }
+
+    /// Sets the weights, and the factors that the run gets, where both can be known before it.
+    pub(crate) fn weigh_ahead(&mut self, step: u64) {
+        if self.method.access() == Access::Gradients {
+            return;
+        }
+        let seen = Seen { step, losses: &self.seen, ..Seen::default() };
+        self.method.weigh(&seen, &mut self.weights);
+        self.seeds.copy_from_slice(&self.factors);
+        for (&loss, &weight) in self.losses.iter().zip(&self.weights) {
+            self.seeds[loss] *= weight as f32;
+        }
+    }
+
+    /// Takes the losses of the run, of all parts and unweighted.
+    ///
+    /// # Errors
+    /// When the method cannot learn from them.
+    pub(crate) fn see(&mut self, plan: &Plan, all: &[f64]) -> Result<()> {
+        weighted(plan.losses(), &self.factors, &self.losses, all, &mut self.seen);
+        self.check_signs(plan)
+    }
+
+    /// Sets the weights of gradients, where these are apart, once what the method asks of them is known.
+    fn weigh_gradients(&mut self, step: u64) {
+        if self.method.access() == Access::Gradients {
+            let seen = Seen { step, losses: &self.seen, gram: &self.gram, ..Seen::default() };
             self.method.weigh(&seen, &mut self.weights);
         }
-        match &mut self.gradients {
-            None => {
-                self.seeds.copy_from_slice(&self.factors);
-                for (&loss, &weight) in self.losses.iter().zip(&self.weights) {
-                    self.seeds[loss] *= weight as f32;
-                }
-                let input = Input { seeds: &self.seeds, ..*input };
-                plan.run(exec, ws, &input)?;
-                plan.check_losses(ws, &input, step)?;
-            }
-            Some(gradients) => gradients.compute(exec, plan, ws, sparse, input, step)?,
+        if self.method.weighs_own() {
+            self.own.copy_from_slice(&self.weights);
         }
-        let all = ws.part_losses();
-        weighted(plan.losses(), &self.factors, &self.losses, all, &mut self.seen);
-        self.check_signs(plan)?;
-        self.combine(exec, step);
+    }
+
+    /// Lets the method learn from the step.
+    pub(crate) fn learn(&mut self, step: u64) {
         let seen = Seen { step, losses: &self.seen, gram: &self.gram, layer_norms: &self.norms };
         self.method.learn(&seen);
-        Ok(())
     }
 
     /// Weights that are learnt from losses mean nothing below 0, where counts have theirs.
@@ -156,22 +198,6 @@ impl Balancer {
                 Err(Error::config("balance.method", message))
             }
         }
-    }
-
-    /// Where gradients of losses are apart, weighs them.
-    fn combine(&mut self, exec: &dyn Executor, step: u64) {
-        let Some(gradients) = &mut self.gradients else { return };
-        if self.method.access() == Access::Gradients {
-            gradients.gram(exec, &mut self.gram);
-            let seen = Seen { step, losses: &self.seen, gram: &self.gram, ..Seen::default() };
-            self.method.weigh(&seen, &mut self.weights);
-        } else {
-            gradients.norms(&self.layer, &mut self.norms);
-        }
-        if self.method.weighs_own() {
-            self.own.copy_from_slice(&self.weights);
-        }
-        gradients.combine(exec, &self.weights, &self.own);
     }
 
     /// The combined gradients of the last run, where they are not in the workspace.
@@ -200,6 +226,68 @@ impl Balancer {
         let into = if again { &mut self.again } else { &mut self.seen };
         weighted(plan.losses(), &self.factors, &self.losses, ws.part_losses(), into);
         Ok(())
+    }
+
+    /// What a device keeps of the gradients of losses, where the method asks for them.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn by_loss(&self, plan: &Plan) -> Option<manygate_device::ByLoss> {
+        let mut by_loss = self.gradients.as_ref()?.on_device();
+        if self.method.access() == Access::Layer {
+            by_loss.measured = self.layer.clone();
+            by_loss.measured_tables = vec![false; plan.tables().len()];
+        }
+        Some(by_loss)
+    }
+
+    /// Takes the inner products of gradients that a device has found, and sets the weights of each run of
+    /// [`by_loss`](Balancer::by_loss): of what several losses share, and of what belongs to one.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn weigh_products(&mut self, step: u64, products: &[f64], runs: usize) -> [Vec<f64>; 2] {
+        let count = self.losses.len();
+        let mut products = products.iter();
+        for a in 0..count {
+            for b in 0..=a {
+                let product = products.next().copied().unwrap_or(0.0);
+                (self.gram[a * count + b], self.gram[b * count + a]) = (product, product);
+            }
+            self.norms[a] = self.gram[a * count + a].sqrt();
+        }
+        self.weigh_gradients(step);
+        [&self.weights, &self.own].map(|weights| {
+            let rest = std::iter::repeat_n(1.0, runs - count);
+            weights.iter().copied().chain(rest).collect()
+        })
+    }
+
+    /// The plan whose losses are wanted without gradients, if any.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn losses_alone(&self) -> Option<&Plan> {
+        self.losses_alone.as_ref().map(|(plan, _)| plan)
+    }
+
+    /// The factor of each part of the loss, without weights.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn factors(&self) -> &[f32] {
+        &self.factors
+    }
+
+    /// The same with the weights, where these are known before the run.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn seeds(&self) -> &[f32] {
+        &self.seeds
+    }
+
+    /// Whether the losses are wanted once more after the parameters have moved.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn looks_again(&self) -> bool {
+        self.method.looks_again()
+    }
+
+    /// Takes them, of all parts and unweighted.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn see_again(&mut self, plan: &Plan, all: &[f64]) {
+        weighted(plan.losses(), &self.factors, &self.losses, all, &mut self.again);
+        self.method.learn_again(&self.seen, &self.again);
     }
 
     /// Number and weight, in the last step, of each part of the loss that is balanced.

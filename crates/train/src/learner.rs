@@ -224,29 +224,10 @@ impl Learner {
         Ok(ws.part_losses())
     }
 
-    /// Checks that a device can take the steps.
-    ///
-    /// # Errors
-    /// When it balances losses or clips gradients of tables, which no device does yet.
-    #[cfg(feature = "cuda")]
-    pub(crate) fn check_device(&self) -> Result<()> {
-        let refused = |key: &str| {
-            let message = "no CUDA device does this yet; leave it out, or train with `--device cpu`";
-            Err(Error::config(key, message))
-        };
-        if self.balancer.is_some() {
-            return refused("balance.method");
-        }
-        if self.clip.as_ref().is_some_and(Clip::has_tables) {
-            return refused("optimizer.clip_tables");
-        }
-        Ok(())
-    }
-
     /// How long the gradient may be, for a device.
     #[cfg(feature = "cuda")]
     pub(crate) fn device_clip(&self) -> Option<manygate_device::Clip> {
-        self.clip.as_ref().map(Clip::on_device)
+        self.clip.as_ref().map(|clip| clip.on_device(self.plan.tables().len()))
     }
 
     /// What the optimisers do at step number `step`, from 1.

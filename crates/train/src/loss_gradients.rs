@@ -78,6 +78,20 @@ impl LossGradients {
         self.sparse.reserve_for(sparse, plan);
     }
 
+    /// The same for a device, with products over what several losses share.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn on_device(&self) -> manygate_device::ByLoss {
+        let shared = self.pieces.iter().filter(|(_, shared)| *shared);
+        manygate_device::ByLoss {
+            seeds: self.seeds.clone(),
+            losses: self.losses.len(),
+            pieces: self.pieces.clone(),
+            shared_tables: self.shared_tables.clone(),
+            measured: shared.map(|(range, _)| range.clone()).collect(),
+            measured_tables: self.shared_tables.clone(),
+        }
+    }
+
     /// Number of losses that are asked for.
     pub fn len(&self) -> usize {
         self.losses.len()

@@ -167,14 +167,11 @@ impl Steps {
     ///
     /// # Errors
     /// As [`Learner::step`].
-    pub(crate) fn finish(&mut self, learner: &Learner) -> Result<Option<Stepped>> {
+    pub(crate) fn finish(&mut self) -> Result<Option<Stepped>> {
         match self {
-            Steps::Cpu => {
-                let _ = learner;
-                Ok(None)
-            }
+            Steps::Cpu => Ok(None),
             #[cfg(feature = "cuda")]
-            Steps::Cuda(steps) => steps.finish(learner),
+            Steps::Cuda(steps) => steps.finish(),
         }
     }
 

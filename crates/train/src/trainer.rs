@@ -350,7 +350,7 @@ impl<'a> Run<'a> {
 
     /// Waits for the step that a device is at.
     fn finish_step(&mut self, observer: &mut dyn Observer) -> Result<()> {
-        let stepped = self.steps.finish(&self.learner).map_err(|error| self.in_run(error))?;
+        let stepped = self.steps.finish().map_err(|error| self.in_run(error))?;
         self.tell_step(stepped, observer);
         Ok(())
     }

@@ -22,6 +22,7 @@ pub mod interaction;
 pub mod launch;
 pub mod layer_norm;
 pub mod loss;
+pub mod loss_gradients;
 pub mod mixture;
 pub mod module;
 pub mod norm;

@@ -209,6 +209,20 @@ pub static LOSS: Family = Family {
     ],
 };
 
+/// Gradients of several losses.
+pub static LOSS_GRADIENTS: Family = Family {
+    name: "loss_gradients",
+    ptx: include_str!("../ptx/loss_gradients.ptx"),
+    kernels: &[
+        "gradient_products",
+        "row_products",
+        "sum_products",
+        "combine_gradients",
+        "combine_rows",
+        "clip_rows",
+    ],
+};
+
 /// Mixtures of the experts of cross layers.
 pub static MIXTURE: Family = Family {
     name: "mixture",
@@ -365,6 +379,7 @@ pub static FAMILIES: &[&Family] = &[
     &INTERACTION,
     &LAYER_NORM,
     &LOSS,
+    &LOSS_GRADIENTS,
     &MIXTURE,
     &NORM,
     &OPTIM,

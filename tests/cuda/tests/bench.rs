@@ -99,6 +99,13 @@ fn losses_are_summed() {
 }
 
 #[test]
+fn gradients_of_losses_are_multiplied_weighed_and_clipped() {
+    for kernel in ["gradient_products", "row_products", "combine_", "clip_rows"] {
+        check(kernel);
+    }
+}
+
+#[test]
 fn matrices_are_dropped_activated_and_summed() {
     check("dropout");
     check("activat");

@@ -12,6 +12,7 @@ mod case;
 mod ceilings;
 mod embedding;
 mod layers;
+mod loss_gradients;
 mod losses;
 mod mmoe;
 mod others;
@@ -151,6 +152,7 @@ pub fn cases(device: &Device, size: Size) -> std::result::Result<Vec<Case>, Devi
     cases.extend(scenarios::cases(size));
     cases.extend(sequences::cases(size));
     cases.extend(losses::cases(size));
+    cases.extend(loss_gradients::cases(size));
     Ok(cases)
 }
 

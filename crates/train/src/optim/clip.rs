@@ -57,19 +57,15 @@ struct Summed {
 }
 
 impl Clip {
-    /// The same for a device.
+    /// The same for a device, of a plan with so many tables.
     #[cfg(feature = "cuda")]
-    pub(crate) fn on_device(&self) -> manygate_device::Clip {
-        match self.limit {
-            Limit::Norm(limit) => manygate_device::Clip::Norm(limit),
-            Limit::Value(limit) => manygate_device::Clip::Value(limit),
-        }
-    }
-
-    /// Whether gradients of tables count.
-    #[cfg(feature = "cuda")]
-    pub(crate) fn has_tables(&self) -> bool {
-        !self.sum.tables.is_empty()
+    pub(crate) fn on_device(&self, tables: usize) -> manygate_device::Clip {
+        let limit = match self.limit {
+            Limit::Norm(limit) => manygate_device::Limit::Norm(limit),
+            Limit::Value(limit) => manygate_device::Limit::Value(limit),
+        };
+        let tables = (0..tables).map(|t| self.sum.tables.contains(&t)).collect();
+        manygate_device::Clip { limit, tables }
     }
 
     /// As `config` says; [`None`] where it says nothing of clipping.

@@ -7,7 +7,7 @@ use crate::module::EMBEDDING_SORT;
 use crate::view::{DeviceMat, Element};
 
 /// Bytes of a `Source` of embedding_gradients.cuh.
-const SOURCE_BYTES: u64 = 56;
+pub(super) const SOURCE_BYTES: u64 = 56;
 
 /// A table in device memory: rows of `stride` values of f32, of which the first `dim` are weights. Row 0 is the unknown
 /// one. Rows are read fastest where address, stride and dim are whole multiples of four values.
@@ -169,7 +169,7 @@ impl SparseGradients {
         bytes.bytes().to_vec()
     }
 
-    fn source_to_bytes(&self, source: &Source, first_block: u32) -> Vec<u8> {
+    pub(super) fn source_to_bytes(&self, source: &Source, first_block: u32) -> Vec<u8> {
         let (offsets, ids, by_position) = match source.ids {
             Ids::Field { ids } => (0, ids, false),
             Ids::Bag { offsets, ids } => (offsets, ids, false),
@@ -182,7 +182,7 @@ impl SparseGradients {
         bytes.with_u32(u32::from(by_position)).with_u32(first_block).bytes().to_vec()
     }
 
-    /// The `TableRows` of embedding_runs.cuh.
+    /// The `TableRows` of embedding_gradients.cuh.
     fn table_to_bytes(&self, t: usize) -> Vec<u8> {
         let DeviceTable { address, dim, stride, .. } = self.tables[t];
         let bytes =
@@ -204,8 +204,8 @@ impl SparseGradients {
         self.sources.len() as u32
     }
 
-    /// Address of what the kernels read of tables.
-    pub(super) fn tables_at(&self, memory: SparseMemory) -> u64 {
+    /// Address of what the kernels read of tables, the `TableRows` of embedding_gradients.cuh.
+    pub(crate) fn tables_at(&self, memory: SparseMemory) -> u64 {
         memory.descriptions + SOURCE_BYTES * self.sources.len() as u64
     }
 

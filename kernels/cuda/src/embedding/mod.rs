@@ -9,7 +9,8 @@
 //! 1. [`number_lookups`] and [`make_keys`] give a pair (key, position) for each look-up, where the key is the number of a
 //!    row among those of all tables, and the position names a gradient row;
 //! 2. [`sort_lookups`] groups the pairs of one row, in the order of their sources and rows;
-//! 3. [`update_rows`] sums each group and moves the row ([`coalesce`] writes the sums out instead).
+//! 3. [`update_rows`] sums each group and moves the row. [`coalesce`] writes the sums out instead; [`update_rows_by_sums`] moves
+//!    the rows by them, or by what was made of them.
 //!
 //! Ids come from the host, which checks them ([`check_ids`](manygate_kernels::embedding::check_ids)). An id that a table
 //! does not have is taken for 0, the unknown row: no launch reads or writes beyond a table.
@@ -23,7 +24,7 @@ mod update;
 pub use gradients::{DeviceTable, Ids, Source, SparseGradients, SparseMemory, make_keys, number_lookups};
 pub use lookup::{Piece, Pieces, gather, lookup, scale_bag_gradient};
 pub use sort::{Pairs, sort_lookups, sort_scratch};
-pub use update::{coalesce, step_to_bytes, update_rows};
+pub use update::{RowSums, coalesce, step_to_bytes, update_rows, update_rows_by_sums};
 
 /// Threads of a block, where nothing else is said.
 const THREADS: u32 = 256;

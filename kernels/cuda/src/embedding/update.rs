@@ -1,9 +1,10 @@
 //! Rows of tables moved by their gradients.
 
-use super::gradients::{SparseGradients, SparseMemory};
+use super::gradients::{Ids, SOURCE_BYTES, Source, SparseGradients, SparseMemory};
 use super::sort::{Pairs, sort_lookups};
 use crate::launch::{Arguments, Launch};
 use crate::module::EMBEDDING_UPDATE;
+use crate::view::DeviceMat;
 use manygate_kernels::embedding::RowOptimizer;
 
 /// Look-ups and threads of a block.
@@ -36,15 +37,48 @@ impl SparseGradients {
         (self.max_lookups() / (TILE + 1)).min(LONG_BLOCKS)
     }
 
-    /// The `Lookups` of embedding_runs.cuh.
     fn lookups(&self, memory: SparseMemory) -> Arguments {
-        let (scratch, sorted) = (self.layout(memory.scratch), self.sorted(memory));
-        let own = Arguments::new().with_u64(sorted.keys).with_u64(sorted.positions).with_u64(scratch.count);
-        let own = own.with_u64(memory.descriptions).with_u64(self.tables_at(memory));
-        let own = own.with_u32(self.tables().len() as u32).with_u32(self.row_bits());
+        let (sorted, count) = (self.sorted(memory), self.layout(memory.scratch).count);
+        self.lookups_of(memory, sorted, count, memory.descriptions, self.row_bits())
+    }
+
+    /// The `Lookups` of embedding_runs.cuh: as many pairs as the u32 at `count`, of the sources at `sources`.
+    fn lookups_of(
+        &self,
+        memory: SparseMemory,
+        pairs: Pairs,
+        count: u64,
+        sources: u64,
+        row_bits: u32,
+    ) -> Arguments {
+        let scratch = self.layout(memory.scratch);
+        let own = Arguments::new().with_u64(pairs.keys).with_u64(pairs.positions).with_u64(count);
+        let own = own.with_u64(sources).with_u64(self.tables_at(memory));
+        let own = own.with_u32(self.tables().len() as u32).with_u32(row_bits);
         let own = own.with_u64(scratch.parts).with_u32(self.width()).with_u64(scratch.long_runs);
         Arguments::new().with_bytes(own.bytes(), 8)
     }
+
+    /// What [`update_rows_by_sums`] reads of where gradients are that are summed already, to be copied to device memory.
+    pub fn sums_to_bytes(&self, sums: u64) -> Vec<u8> {
+        let gradient = DeviceMat::new(sums, self.max_lookups(), self.width());
+        let source =
+            self.source_to_bytes(&Source { table: 0, ids: Ids::Field { ids: 0 }, rows: 0, gradient }, 0);
+        let numbers = (0..self.max_lookups()).flat_map(u32::to_le_bytes);
+        source.into_iter().chain(numbers).collect()
+    }
+}
+
+/// Gradients of distinct rows: what [`coalesce`] writes, with room for as many rows as look-ups.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RowSums {
+    /// Address of their keys ([`SparseGradients::first_key`]), ascending.
+    pub keys: u64,
+    /// Address of the sums, `[rows, width]` (see [`SparseGradients::width`]), a multiple of 16. A row has the values that its
+    /// table's has, the rest is left.
+    pub sums: u64,
+    /// Address of how many rows they are, a u32.
+    pub distinct: u64,
 }
 
 /// Moves the rows of all tables that the sorted look-ups name, each by the sum of its gradients and the step of its table.
@@ -58,22 +92,28 @@ pub fn update_rows(gradients: &SparseGradients, memory: SparseMemory, steps: u64
     vec![all, launch("update_long_rows", gradients.long_blocks(), arguments)]
 }
 
-/// Writes the summed gradients of all distinct rows: their keys ([`SparseGradients::first_key`]), ascending, to `keys_out`,
-/// their sums to `sums_out` `[distinct, width]` (see [`SparseGradients::width`]; a row has the values that its table's
-/// has, the rest is left), and how many they are to `distinct`. There is room for as many as look-ups. Comes after
-/// [`SparseGradients::sort_lookups`], before [`update_rows`] or instead of it.
-pub fn coalesce(
+/// The same by gradients that are summed already, of which [`SparseGradients::sums_to_bytes`] lies at `descriptions`.
+pub fn update_rows_by_sums(
     gradients: &SparseGradients,
     memory: SparseMemory,
-    keys_out: u64,
-    sums_out: u64,
-    distinct: u64,
-) -> Vec<Launch> {
+    sums: RowSums,
+    descriptions: u64,
+    steps: u64,
+) -> Launch {
+    // Every row has one gradient, in the one source that there is.
+    let pairs = Pairs { keys: sums.keys, positions: descriptions + SOURCE_BYTES };
+    let lookups = gradients.lookups_of(memory, pairs, sums.distinct, descriptions, u32::BITS - 1);
+    launch("update_rows", gradients.tiles(), lookups.with_u64(steps))
+}
+
+/// Writes the summed gradients of all distinct rows to `sums`. Comes after [`SparseGradients::sort_lookups`], before
+/// [`update_rows`] or instead of it.
+pub fn coalesce(gradients: &SparseGradients, memory: SparseMemory, sums: RowSums) -> Vec<Launch> {
     let scratch = gradients.layout(memory.scratch);
     let keys = gradients.sorted(memory).keys;
     let counted = Arguments::new().with_u64(keys).with_u64(scratch.count).with_u64(scratch.runs);
-    let numbered = Arguments::new().with_u64(scratch.count).with_u64(scratch.runs).with_u64(distinct);
-    let written = gradients.lookups(memory).with_u64(scratch.runs).with_u64(keys_out).with_u64(sums_out);
+    let numbered = Arguments::new().with_u64(scratch.count).with_u64(scratch.runs).with_u64(sums.distinct);
+    let written = gradients.lookups(memory).with_u64(scratch.runs).with_u64(sums.keys).with_u64(sums.sums);
     let written = written.with_u32(gradients.width());
     vec![
         launch("count_runs", gradients.tiles(), counted),

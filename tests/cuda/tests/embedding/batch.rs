@@ -2,8 +2,8 @@
 
 use crate::{Numbers, Table, rounded};
 use manygate_cuda::embedding::{
-    Ids, Source, SparseGradients, SparseMemory, coalesce, make_keys, number_lookups, step_to_bytes,
-    update_rows,
+    Ids, RowSums, Source, SparseGradients, SparseMemory, coalesce, make_keys, number_lookups, step_to_bytes,
+    update_rows, update_rows_by_sums,
 };
 use manygate_cuda::{DeviceMat, Element};
 use manygate_cuda_tests::Gpu;
@@ -87,16 +87,25 @@ impl Batch {
         }
     }
 
-    /// Keys and sums of all distinct rows.
-    pub(super) fn coalesced(&mut self) -> (Vec<u32>, Vec<f32>) {
+    /// Sums the gradients of all distinct rows on the device.
+    pub(super) fn coalesce(&mut self) -> RowSums {
         let most = self.gradients.max_lookups() as usize;
         let width = self.gradients.width() as usize;
-        let keys = self.gpu.allocate::<u32>(most);
-        let sums = self.gpu.upload(&vec![0.0f32; most * width]);
-        let distinct = self.gpu.allocate::<u32>(1);
-        for launch in coalesce(&self.gradients, self.memory, keys, sums, distinct) {
+        let sums = RowSums {
+            keys: self.gpu.allocate::<u32>(most),
+            sums: self.gpu.upload(&vec![0.0f32; most * width]),
+            distinct: self.gpu.allocate::<u32>(1),
+        };
+        for launch in coalesce(&self.gradients, self.memory, sums) {
             self.gpu.launch(&launch);
         }
+        sums
+    }
+
+    /// Keys and sums of all distinct rows.
+    pub(super) fn coalesced(&mut self) -> (Vec<u32>, Vec<f32>) {
+        let RowSums { keys, sums, distinct } = self.coalesce();
+        let width = self.gradients.width() as usize;
         let distinct = self.gpu.download::<u32>(distinct, 1)[0] as usize;
         (self.gpu.download(keys, distinct), self.gpu.download(sums, distinct * width))
     }
@@ -108,6 +117,14 @@ impl Batch {
         for launch in update_rows(&self.gradients, self.memory, steps) {
             self.gpu.launch(&launch);
         }
+    }
+
+    /// The same by gradients that are summed first.
+    pub(super) fn update_by_sums(&mut self, optimizers: &[Option<RowOptimizer>]) {
+        let steps: Vec<u8> = optimizers.iter().flat_map(|o| step_to_bytes(o.as_ref())).collect();
+        let (steps, sums) = (self.gpu.upload(&steps), self.coalesce());
+        let descriptions = self.gpu.upload(&self.gradients.sums_to_bytes(sums.sums));
+        self.gpu.launch(&update_rows_by_sums(&self.gradients, self.memory, sums, descriptions, steps));
     }
 
     pub(super) fn table(&mut self, t: usize) -> Vec<f32> {

@@ -96,9 +96,13 @@ proptest! {
         let mut batch = Batch::new(gpu, tables, lists, 4, 9);
         batch.sort();
         let steps: Vec<_> = optimizers.iter().enumerate().map(|(i, o)| (i != stays).then_some(*o)).collect();
-        for _ in 0..3 {
+        for by_sums in [false, true, false] {
             let before: Vec<_> = (0..5).map(|t| batch.table(t)).collect();
-            batch.update(&steps);
+            if by_sums {
+                batch.update_by_sums(&steps);
+            } else {
+                batch.update(&steps);
+            }
             for t in 0..5 {
                 let expected = batch.expected_table(t, &before[t], steps[t].as_ref());
                 let tolerance = if matches!(steps[t], Some(RowOptimizer::RowwiseAdagrad { .. })) { 1e-6 } else { 0.0 };
@@ -153,11 +157,13 @@ fn long_runs_are_summed_in_parts_and_others_in_order() {
 fn rows_of_long_runs_move() {
     for optimizer in optimizers() {
         for dim in [3, 16, 136] {
-            let mut batch = batch_of_runs(&[700, 5, 300, 1, 1030], 1, dim, &optimizer, 0);
-            let before = batch.table(0);
-            batch.update(&[Some(optimizer)]);
-            let expected = batch.expected_table(0, &before, Some(&optimizer));
-            assert_agree(&batch.table(0), &expected, 2e-5, &format!("{optimizer:?}"));
+            for update in [Batch::update, Batch::update_by_sums] {
+                let mut batch = batch_of_runs(&[700, 5, 300, 1, 1030], 1, dim, &optimizer, 0);
+                let before = batch.table(0);
+                update(&mut batch, &[Some(optimizer)]);
+                let expected = batch.expected_table(0, &before, Some(&optimizer));
+                assert_agree(&batch.table(0), &expected, 2e-5, &format!("{optimizer:?}"));
+            }
         }
     }
 }

@@ -1,12 +1,15 @@
 //! The steps of a stage on a CUDA device.
 
+mod balanced;
+
+use crate::balancer::Balancer;
 use crate::learner::Learner;
 use crate::optim::first_non_finite;
 use crate::steps::{PrecisionChoice, Stepped};
 use manygate_core::{Batch, Error, Result};
 use manygate_cuda::device::Device;
 use manygate_data::Splits;
-use manygate_device::{DeviceModel, Optimizers, StepConstants, TableShape};
+use manygate_device::{DeviceModel, Finished, Optimizers, StepConstants, TableShape};
 use manygate_graph::device::Capacity;
 use manygate_graph::{Arranged, Draws, Plan, RowOrder};
 use manygate_runtime::DevicePredictor;
@@ -18,6 +21,8 @@ use std::collections::VecDeque;
 pub(crate) struct DeviceSteps {
     model: DeviceModel,
     evaluation: DevicePredictor,
+    /// Tells the losses of a batch alone, where a method that weighs them asks for that.
+    looks: Option<DeviceModel>,
     constants: StepConstants,
     order: RowOrder,
     /// Step and rows of the runs under way.
@@ -39,7 +44,7 @@ impl DeviceSteps {
     /// validation rows by `evaluation`.
     ///
     /// # Errors
-    /// When there is no such device, it cannot run the model or the method of training, or its memory is too small.
+    /// When there is no such device, it cannot run the model, or its memory is too small.
     pub(crate) fn new(
         ordinal: usize,
         precision: PrecisionChoice,
@@ -48,7 +53,6 @@ impl DeviceSteps {
         splits: &Splits,
         rows: usize,
     ) -> Result<DeviceSteps> {
-        learner.check_device()?;
         let device = open(ordinal)?;
         let (plan, capacity) = (learner.plan.for_device(rows)?, Capacity::of(&[&splits.fit.batch], rows));
         let tables: Vec<TableShape> = learner
@@ -58,10 +62,15 @@ impl DeviceSteps {
             .map(|t| TableShape { rows: t.spec().rows, dim: t.spec().dim, stride: t.stride() })
             .collect();
         let (pieces, groups) = learner.dense.groups();
-        let optimizers = Optimizers { pieces, groups, clip: learner.device_clip() };
+        let balancer = learner.balancer();
+        let by_loss = balancer.and_then(|balancer| balancer.by_loss(&learner.plan));
+        let optimizers = Optimizers { pieces, groups, clip: learner.device_clip(), by_loss };
         let precision = precision.on_device();
-        let model = DeviceModel::new(&device, plan, capacity, precision, &tables, Some(optimizers))?;
+        let model = DeviceModel::new(&device, plan, capacity.clone(), precision, &tables, Some(optimizers))?;
+        let losses_alone = balancer.and_then(Balancer::losses_alone);
+        let looks = losses_alone.map(|plan| model.sharing(plan.for_device(rows)?, capacity, precision));
         Ok(DeviceSteps {
+            looks: looks.transpose()?,
             evaluation: DevicePredictor::sharing(&model, evaluation, &[&splits.valid.batch])?,
             model,
             constants: StepConstants::default(),
@@ -80,11 +89,20 @@ impl DeviceSteps {
         learner.constants_at(step, &mut self.constants);
         let Arranged { batch, caller_rows } = self.order.arrange(self.model.plan(), batch)?;
         let draws = Draws { seed: learner.seed(), step: learner.earlier_steps + step, caller_rows };
-        self.model.run(batch, learner.seeds(), draws, Some(&self.constants))?;
-        self.under_way.push_back((step, batch.rows));
+        let taken = match learner.balancer_mut() {
+            Some(balancer) => {
+                let Self { model, looks, constants, .. } = self;
+                Some(balanced::step(model, looks.as_mut(), balancer, step, batch, draws, constants)?)
+            }
+            None => {
+                self.model.run(batch, learner.seeds(), draws, Some(&self.constants))?;
+                self.under_way.push_back((step, batch.rows));
+                None
+            }
+        };
         learner.step = step;
         self.newest = Newest::Device;
-        if self.model.has_room() { Ok(None) } else { self.finish(learner) }
+        if taken.is_some() || self.model.has_room() { Ok(taken) } else { self.finish() }
     }
 
     /// Brings weights and optimiser state to the learner, where it lacks them.
@@ -117,23 +135,30 @@ impl DeviceSteps {
     }
 
     /// Waits for the oldest step under way.
-    pub(crate) fn finish(&mut self, learner: &Learner) -> Result<Option<Stepped>> {
+    pub(crate) fn finish(&mut self) -> Result<Option<Stepped>> {
         let (Some(finished), Some((step, rows))) = (self.model.finish()?, self.under_way.pop_front()) else {
             return Ok(None);
         };
-        if !finished.moved {
-            let Some(part) = finished.losses.iter().position(|loss| !loss.is_finite()) else {
-                // The step behind may have left its own gradients by now, which can be finite.
-                let tensor = first_non_finite(&learner.plan, &self.model.gradients()?);
-                let tensor = tensor.unwrap_or_else(|| "a parameter".to_owned());
-                return Err(Error::NonFiniteGradient { step, tensor });
-            };
-            let task = learner.plan.losses()[part].name.clone();
-            let op = format!("the loss of {task}");
-            return Err(Error::NonFinite { step, task, loss: finished.losses[part], op });
-        }
-        Ok(Some(Stepped { step, rows, losses: finished.losses }))
+        let losses = checked(&self.model, finished, step)?.losses;
+        Ok(Some(Stepped { step, rows, losses }))
     }
+}
+
+/// Checks that a run of step number `step` moved what it was to move.
+fn checked(model: &DeviceModel, finished: Finished, step: u64) -> Result<Finished> {
+    if finished.moved {
+        return Ok(finished);
+    }
+    let plan = model.plan();
+    let Some(part) = finished.losses.iter().position(|loss| !loss.is_finite()) else {
+        // The step behind may have left its own gradients by now, which can be finite; rows of tables have others.
+        let tensor = first_non_finite(plan, &model.gradients()?);
+        let tensor = tensor.unwrap_or_else(|| "a parameter or a row of a table".to_owned());
+        return Err(Error::NonFiniteGradient { step, tensor });
+    };
+    let task = plan.losses()[part].name.clone();
+    let op = format!("the loss of {task}");
+    Err(Error::NonFinite { step, task, loss: finished.losses[part], op })
 }
 
 /// Uses the device with this number.
