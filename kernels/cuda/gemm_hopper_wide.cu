@@ -3,9 +3,11 @@
 //
 // At the floor that gemm.cu tells of the first layer, a tile is eight pieces of some 1000 cycles; its end has as many
 // instructions as two of them take cycles.
-#include "copied_sums.cuh"
 #include "gemm.cuh"
 #include "product_hopper_wide.cuh"
+
+constexpr u32 COPIER_REGISTERS = 96, MULTIPLIER_REGISTERS = 200;
+static_assert(there_are_registers(COPIER_REGISTERS, MULTIPLIER_REGISTERS), "");
 
 // The tiles of all outputs, which blocks take in turns: columns go first, then rows, chunks of the inner index, groups.
 struct WideTiles {
@@ -44,7 +46,7 @@ DEVICE void make_tiles(const Layer& layer, unsigned char* shared) {
     for (u32 number = blockIdx.x; number < count; number += gridDim.x) {
       const WideTile tile(layer.tiles, number, layer.inner);
       auto passing = layer.passing(tile);
-      if (layer.is_there(tile)) copier.copy(stages, layer.a(tile), layer.b(tile), tile.part, passing.of);
+      if (layer.is_there(tile)) copier.copy(stages, layer.a(tile), layer.b(tile), tile.part, passing);
       layer.end_passing(tile, passing, stages.stage);
     }
     if (copier.was_filled) stages.await_empty();
@@ -64,13 +66,9 @@ DEVICE void make_tiles(const Layer& layer, unsigned char* shared) {
   }
 }
 
-// What the warps that copy a tile do in passing, for the halves of A: nothing, or sums of columns.
-struct WideNothing {
-  Nothing of[2];
-};
-struct WideSumsOfCopies {
-  CopiedSums of[2];
-};
+// What the warps that copy a tile do in passing: nothing, or sums of columns of A.
+typedef Passing<Nothing, Nothing> WideNothing;
+typedef Passing<CopiedSums, Nothing> WideSumsOfCopies;
 
 // y = act(x W^T + b), see `linear` of gemm.cuh.
 struct WideForward {
@@ -138,20 +136,14 @@ struct WideWeightGradient {
   }
   DEVICE WideSumsOfCopies passing(const WideTile& t) const {
     const CopiedSums columns(sums.data ? t.part.col / TILE : NEVER, tiles.across);
-    return {columns, columns};
+    return {columns, columns, {}};
   }
   DEVICE void end_passing(const WideTile& t, const WideSumsOfCopies& passing, u32 stage) const {
     if (!sums.data) return;
     const u32 row = (t.chunk * tiles.across + t.part.col / TILE) * (THREADS / 32), first = t.group * rows;
-    const CopiedSums none(NEVER, 1);
-#pragma unroll
-    for (u32 half = 0; half < 2; half++) {
-      const u32 col = first + t.part.row + half * TILE;
-      passing.of[half].store(sums, row + stage, col, first + rows);
-      for (u32 other = stage + STAGES; other < THREADS / 32; other += STAGES) {
-        none.store(sums, row + other, col, first + rows);
-      }
-    }
+    const u32 col = first + t.part.row, end = first + rows;
+    store_of_stage(passing.upper, sums, row, stage, col, end);
+    store_of_stage(passing.lower, sums, row, stage, col + TILE, end);
   }
 };
 

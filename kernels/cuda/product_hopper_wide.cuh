@@ -11,16 +11,19 @@
 // empty again. The two need not keep step.
 #pragma once
 
+#include "copied_sums.cuh"
 #include "product_hopper.cuh"
 
 // The threads that multiply are the first ones, as many as a block of other products has. Registers are given and taken
 // by warpgroups: the last warp of those that copy has no stage.
 constexpr u32 WARPGROUP = 128, WARPGROUPS = THREADS / WARPGROUP, WIDE_THREADS = THREADS + WARPGROUP;
 constexpr u32 WIDE_ROWS = WARPGROUPS * TILE, STAGES = 3;
-// Registers of a thread that copies and of one that multiplies, in place of a third of all for each.
-constexpr u32 COPIER_REGISTERS = 96, MULTIPLIER_REGISTERS = 200;
-static_assert(COPIER_REGISTERS * WARPGROUP + MULTIPLIER_REGISTERS * THREADS <= 65536 / WIDE_THREADS / 8 * 8 * WIDE_THREADS,
-              "a warpgroup would wait for registers for ever");
+
+// Whether there are registers for a thread that copies and for one that multiplies, in place of a third of all for each:
+// else a warpgroup would wait for ever.
+DEVICE constexpr bool there_are_registers(u32 copier, u32 multiplier) {
+  return copier * WARPGROUP + multiplier * THREADS <= 65536 / WIDE_THREADS / 8 * 8 * WIDE_THREADS;
+}
 
 // Places of pieces of operands in shared memory, and the one at hand.
 template <bool A_INNER, bool B_INNER>
@@ -41,7 +44,10 @@ struct Stages {
   DEVICE unsigned char* a(u32 warpgroup) const { return shared + stage * PIECE + warpgroup * TileA::BYTES; }
   DEVICE unsigned char* b() const { return a(WARPGROUPS); }
 
-  // Says, or waits for it, that a stage is full or empty. Barrier 0 is that of all threads.
+  // Barriers that are taken: that of all threads, and those of stages.
+  static constexpr u32 BARRIERS = 1 + STAGES * WARPGROUPS + STAGES;
+
+  // Says, or waits for it, that a stage is full or empty.
   DEVICE static u32 full(u32 stage, u32 warpgroup) { return 1 + stage * WARPGROUPS + warpgroup; }
   DEVICE static u32 empty(u32 stage) { return 1 + STAGES * WARPGROUPS + stage; }
   DEVICE void say_full() const {
@@ -49,6 +55,7 @@ struct Stages {
     for (u32 warpgroup = 0; warpgroup < WARPGROUPS; warpgroup++) arrive<32 + WARPGROUP>(full(stage, warpgroup));
   }
   DEVICE void await_full(u32 warpgroup) const { wait<32 + WARPGROUP>(full(stage, warpgroup)); }
+  DEVICE void say_empty() const { arrive<32 + THREADS>(empty(stage)); }
   DEVICE void say_empty_before() const { arrive<32 + THREADS>(empty(before())); }
   DEVICE void await_empty() const { wait<32 + THREADS>(empty(stage)); }
 };
@@ -118,6 +125,13 @@ struct LaneShare {
   }
 };
 
+// What the warps that copy do in passing.
+template <class A, class B>
+struct Passing {
+  A upper, lower;
+  B right;
+};
+
 // What a warp copies that fills one of the stages.
 template <bool A_INNER, bool B_INNER>
 struct Copier {
@@ -127,9 +141,9 @@ struct Copier {
   u32 pieces_ahead = threadIdx.x / 32 - THREADS / 32;
   bool was_filled = false;
 
-  // Copies its pieces of a tile. `passing` sees those of the upper and of the lower half of A.
+  // Copies its pieces of a tile. `passing` sees those of the upper and of the lower half of A, and of B.
   template <class Passing>
-  DEVICE void copy(Own& stages, const Operand& a, const Operand& b, const Part& part, Passing (&passing)[2]) {
+  DEVICE void copy(Own& stages, const Operand& a, const Operand& b, const Part& part, Passing& passing) {
     constexpr u32 DEPTH = Own::TileA::DEPTH;
     const LaneShare<typename Own::TileA> upper(a, part.row), lower(a, part.row + TILE);
     const LaneShare<typename Own::TileB> right(b, part.col);
@@ -149,11 +163,20 @@ struct Copier {
       __syncwarp();
       stages.say_full();
       // The others do not write there, nor does this one before the stage is empty.
-      passing[0].take(upper, stages.a(0));
-      passing[1].take(lower, stages.a(1));
+      passing.upper.take(upper, stages.a(0));
+      passing.lower.take(lower, stages.a(1));
+      passing.right.take(right, stages.b());
     }
   }
 };
+
+// Writes what the warp that fills `stage` has summed up, to a row of `sums` from `row` on, and 0 for warps that have no
+// stage: there are rows for as many as a block of other products has.
+DEVICE void store_of_stage(const CopiedSums& own, const Mat& sums, u32 row, u32 stage, u32 col, u32 end) {
+  own.store(sums, row + stage, col, end);
+  const CopiedSums none(NEVER, 1);
+  for (u32 other = stage + STAGES; other < THREADS / 32; other += STAGES) none.store(sums, row + other, col, end);
+}
 
 // Sums of a warpgroup: 64 rows, and 64 below them.
 struct WideSums {

@@ -42,7 +42,12 @@ NEW_PTXAS = Wheel("nvidia-cuda-nvcc-cu12", "12.9.86",
                   "5d6a0d32fdc7ea39917c20065614ae93add6f577d840233237ff08e9a38f58f0", "nvidia/cuda_nvcc/bin/ptxas")
 
 # Families of instructions that one architecture alone has; all others are compiled for sm_80 and what came after it.
-ARCHITECTURES = {"gemm_hopper": "90a", "gemm_hopper_wide": "90a", "peak_hopper": "90a"}
+ARCHITECTURES = {
+    "gemm_hopper": "90a",
+    "gemm_hopper_gradients": "90a",
+    "gemm_hopper_wide": "90a",
+    "peak_hopper": "90a",
+}
 
 # What the PTX is assembled for: Ampere, Ada, Hopper, Blackwell.
 TARGETS = [(OLD_PTXAS, "sm_80"), (OLD_PTXAS, "sm_90a"),

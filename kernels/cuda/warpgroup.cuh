@@ -27,10 +27,11 @@ DEVICE void wait(u32 barrier) {
   asm volatile("bar.sync %0, %1;" ::"r"(barrier), "n"(THREADS) : "memory");
 }
 
-// 64 sums as operands that are read and written.
+// 32 and 64 sums as operands that are read and written.
 #define SUMS_4(sums, i) "+f"(sums[i]), "+f"(sums[i + 1]), "+f"(sums[i + 2]), "+f"(sums[i + 3])
 #define SUMS_16(sums, i) SUMS_4(sums, i), SUMS_4(sums, i + 4), SUMS_4(sums, i + 8), SUMS_4(sums, i + 12)
-#define ALL_SUMS(sums) SUMS_16(sums, 0), SUMS_16(sums, 16), SUMS_16(sums, 32), SUMS_16(sums, 48)
+#define HALF_SUMS(sums) SUMS_16(sums, 0), SUMS_16(sums, 16)
+#define ALL_SUMS(sums) HALF_SUMS(sums), SUMS_16(sums, 32), SUMS_16(sums, 48)
 
 // Lets tensor cores see what this thread has written to shared memory, once those who use them have met it.
 DEVICE void publish_to_tensor_cores() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
@@ -54,6 +55,18 @@ DEVICE void multiply_add_128(float (&sums)[64], u64 a, u64 b) {
       : "l"(a), "l"(b), "n"(ACROSS_A), "n"(ACROSS_B));
 }
 
+// The same for 16 x 64 values.
+template <bool ACROSS_A, bool ACROSS_B>
+DEVICE void multiply_add_64(float (&sums)[32], u64 a, u64 b) {
+  asm volatile(
+      "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {"
+      "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
+      "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31"
+      "}, %32, %33, 1, 1, 1, %34, %35;"
+      : HALF_SUMS(sums)
+      : "l"(a), "l"(b), "n"(ACROSS_A), "n"(ACROSS_B));
+}
+
 // Ends a group of products: those begun since the last one.
 DEVICE void end_products() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
 
@@ -66,6 +79,9 @@ DEVICE void wait_for_products() {
 // A point that no reading or writing of `sums` is moved across.
 DEVICE void hold_sums(float (&sums)[64]) {
   asm volatile("" : ALL_SUMS(sums)::"memory");
+}
+DEVICE void hold_sums(float (&sums)[32]) {
+  asm volatile("" : HALF_SUMS(sums)::"memory");
 }
 
 #endif

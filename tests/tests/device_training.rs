@@ -190,6 +190,15 @@ fn tensor_cores_come_close() {
     check_close(&config(FEW_STEPS, ""), (9, 0), PrecisionChoice::Bf16, 2e-2);
 }
 
+/// Large batches of wide experts, whose second layers have both gradients in one launch.
+#[test]
+fn tensor_cores_of_hopper_come_close_in_large_batches() {
+    let mmoe = "name = \"mmoe\"\nembedding_dim = 2\nexperts = 5\nexpert_units = [136, 72]\ntower_units = [8]";
+    let mut config = model(2, mmoe);
+    config.train.batch_size = 4096;
+    check_close(&config, (9, 0), PrecisionChoice::Bf16, 2e-2);
+}
+
 #[test]
 fn tensor_cores_come_close_with_weights_that_are_computed() {
     let star = model(FEW_STEPS, "name = \"star\"\nembedding_dim = 4\nunits = [16, 1]");

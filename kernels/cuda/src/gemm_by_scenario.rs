@@ -7,6 +7,7 @@
 
 use crate::activation;
 use crate::gemm::{self, BiasGradient, Heads, by_precision, check_operands, dw_chunks, split, sum_chunks};
+use crate::gemm_gradients::{InputGradient, WeightGradient, grouped_linear_gradients};
 use crate::launch::{Arguments, Launch, blocks};
 use crate::module::GEMM_BY_SCENARIO;
 use crate::product::{THREADS, TILE};
@@ -225,6 +226,29 @@ pub fn linear_dw_by_scenario(
         launch(by_precision(precision, kernels), [tiles, chunks, layers.groups * layers.scenarios], arguments)
     });
     launches.extend(db.into_iter().flat_map(|db| column_sums_by_scenario(layers, db, scratch)));
+    launches
+}
+
+/// [`linear_dw_by_scenario`], and then [`linear_dx_by_scenario`], of the same layers: the weights do not lie in scratch.
+///
+/// # Panics
+/// As those.
+pub fn linear_gradients_by_scenario(
+    precision: Precision,
+    layers: Layers,
+    dy: DeviceMat,
+    x: DeviceMat,
+    weights: DeviceMat,
+    dw: WeightGradient,
+    db: Option<BiasGradient>,
+    dx: InputGradient,
+    scratch: u64,
+) -> Vec<Launch> {
+    if layers.are_plain() {
+        return grouped_linear_gradients(precision, layers.groups, dy, x, weights, dw, db, dx, scratch);
+    }
+    let mut launches = linear_dw_by_scenario(precision, layers, dy, x, dw.accumulate, dw.to, db, scratch);
+    launches.push(linear_dx_by_scenario(precision, layers, dy, weights, dx.accumulate, dx.mask, dx.to));
     launches
 }
 

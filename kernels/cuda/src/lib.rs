@@ -18,6 +18,7 @@ pub mod embedding;
 pub mod gate;
 pub mod gemm;
 pub mod gemm_by_scenario;
+pub mod gemm_gradients;
 pub mod interaction;
 pub mod launch;
 pub mod layer_norm;

@@ -161,7 +161,14 @@ pub static GEMM_HOPPER: Family = Family {
     kernels: &["linear_bf16", "linear_dx_bf16", "linear_dw_bf16"],
 };
 
-/// The same for products that multiply-adds bound.
+/// Both gradients of layers at once, there.
+pub static GEMM_HOPPER_GRADIENTS: Family = Family {
+    name: "gemm_hopper_gradients",
+    ptx: include_str!("../ptx/gemm_hopper_gradients.ptx"),
+    kernels: &["linear_gradients_bf16"],
+};
+
+/// Products there that multiply-adds bound.
 pub static GEMM_HOPPER_WIDE: Family = Family {
     name: "gemm_hopper_wide",
     ptx: include_str!("../ptx/gemm_hopper_wide.ptx"),
@@ -375,6 +382,7 @@ pub static FAMILIES: &[&Family] = &[
     &GEMM,
     &GEMM_BY_SCENARIO,
     &GEMM_HOPPER,
+    &GEMM_HOPPER_GRADIENTS,
     &GEMM_HOPPER_WIDE,
     &INTERACTION,
     &LAYER_NORM,

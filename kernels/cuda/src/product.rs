@@ -19,7 +19,7 @@ const HOPPER_SHARED: u32 = 3 * (2 * TILE) * 128;
 /// Rows of the output that a block of gemm_hopper_wide.cu makes at a time, its threads, and bytes of its shared memory:
 /// `WIDE_ROWS`, `WIDE_THREADS` of product_hopper_wide.cuh, and three stages with lines of sums of eight warps.
 const WIDE_ROWS: u32 = 256;
-const WIDE_THREADS: u32 = 384;
+pub(crate) const WIDE_THREADS: u32 = 384;
 const WIDE_SHARED: u32 = 3 * (WIDE_ROWS + TILE) * 128 + 8 * 16 * (TILE + 8) * 4;
 
 /// Shortest inner index of a product that tiles of so many rows pay for: four pieces, beside which an end is short.

@@ -51,7 +51,7 @@ fn banks_of_experts_run_and_learn() {
 
 #[test]
 fn products_multiply() {
-    assert_eq!(check("linear").rows.len(), 27, "nine products in three precisions");
+    assert_eq!(check("linear").rows.len(), 30, "nine products and two at once in three precisions");
 }
 
 #[test]

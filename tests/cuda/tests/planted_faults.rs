@@ -1,7 +1,8 @@
 //! That the checks see the mistakes that kernels of this kind are prone to: each is planted in the PTX as it ships, one
 //! instruction at a time, in every place where it could stand.
 
-use manygate_cuda::gemm::{self, Heads};
+use manygate_cuda::gemm::{self, BiasGradient, Heads};
+use manygate_cuda::gemm_gradients::{self, InputGradient};
 use manygate_cuda::{DeviceMat, Element, Family, Launch, Precision, gate};
 use manygate_cuda_tests::{Gpu, Window};
 use manygate_kernels::activation::Activation;
@@ -36,6 +37,28 @@ fn linear_of(capability: (u32, u32), precision: Precision, rows: usize) -> (Gpu,
         (x.upload(&mut gpu, &x.values(1, 1.0)), weight.upload(&mut gpu, &weight.values(2, 1.0)));
     let y = DeviceMat::new(gpu.allocate::<f32>(rows * 19), rows as u32, 19);
     (gpu, gemm::linear(precision, x, weight, &Heads::one(19, 0, Activation::Identity), y))
+}
+
+/// Both gradients of a layer there: more pieces than stages, the last of which is filled in part.
+fn gradients_on_hopper() -> (Gpu, Launch) {
+    let mut gpu = Gpu::of_capability((9, 0));
+    let (rows, inputs, outputs) = (250, 136, 72);
+    let upload = |gpu: &mut Gpu, rows: usize, cols: usize| {
+        let window = Window { element: Element::Bf16, ..Window::whole(rows, cols) };
+        window.upload(gpu, &window.values(cols as u64, 1.0))
+    };
+    let [dy, x, weight] =
+        [(rows, outputs), (rows, inputs), (outputs, inputs)].map(|(rows, cols)| upload(&mut gpu, rows, cols));
+    let to = DeviceMat::new(gpu.allocate::<f32>(outputs * inputs), outputs as u32, inputs as u32);
+    let db = BiasGradient { dy, accumulate: false, to: gpu.allocate::<f32>(outputs) };
+    let scratch = gpu.allocate::<f32>(gemm::linear_dw_scratch(rows as u32, inputs as u32, outputs as u32, 1));
+    let dw = &gemm::linear_dw(Precision::Bf16, dy, x, false, to, Some(db), scratch)[0];
+    let dx = InputGradient {
+        accumulate: false,
+        mask: Some((Activation::Relu, x)),
+        to: upload(&mut gpu, rows, inputs),
+    };
+    (gpu, gemm_gradients::at_once(dw, weight, dx).expect("kernels for Hopper"))
 }
 
 /// Two gates over five experts, forward.
@@ -173,4 +196,20 @@ fn wide_tiles_need_their_barriers_fences_and_waits() {
     fault(&["accumulator of a product that was not waited for", "read what thread"], 1, "wgmma.commit_group");
     fault(&["accumulator of a product that was not waited for", "read what thread"], 2, "wgmma.wait_group");
     fault(&["was not waited for", "no thread has written to", "asynchronous copy"], 1, "cp.async.wait_group");
+}
+
+#[test]
+fn both_gradients_need_their_barriers_fences_and_waits() {
+    let fault = |reports: &[&str], count, name: &str| {
+        assert_reported(gradients_on_hopper, reports, count, without(name));
+    };
+    // The seventh is there so that no barrier is left with some who have come.
+    fault(&["arrives again", "race: "], 6, "bar.sync");
+    fault(&["deadlock"], 3, "bar.arrive");
+    fault(&["race: "], 3, "bar.warp.sync");
+    fault(&["fence.proxy.async"], 2, "fence.proxy.async");
+    fault(&["wgmma.fence"], 2, "wgmma.fence");
+    fault(&["accumulator of a product that was not waited for"], 3, "wgmma.commit_group");
+    fault(&["accumulator of a product that was not waited for"], 2, "wgmma.wait_group");
+    fault(&["asynchronous copy"], 2, "cp.async.wait_group");
 }

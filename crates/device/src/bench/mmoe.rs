@@ -11,6 +11,7 @@ use super::workbench::{Random, Workbench};
 use manygate_cuda::device::DeviceError;
 use manygate_cuda::gate::{gate_combine, gate_combine_dx};
 use manygate_cuda::gemm::{self, Head, Heads, linear, linear_dw, linear_dx};
+use manygate_cuda::gemm_gradients::{InputGradient, WeightGradient, grouped_linear_gradients};
 use manygate_cuda::{DeviceMat, Element, Launch, Precision};
 use manygate_kernels::activation::Activation;
 
@@ -223,11 +224,11 @@ impl Mmoe {
         let [dw, dw_second] = self.dw;
         let [db, db_second] = [(d_hidden, self.db[0]), (d_bank, self.db[1])]
             .map(|(dy, to)| Some(gemm::BiasGradient { dy, accumulate: false, to }));
-        launches.extend(gemm::grouped_linear_dw(
-            precision, groups, d_bank, experts, false, dw_second, db_second, scratch,
+        let of_weights = WeightGradient { accumulate: false, to: dw_second };
+        let of_experts = InputGradient { accumulate: false, mask: Some((RELU, experts)), to: d_experts };
+        launches.extend(grouped_linear_gradients(
+            precision, groups, d_bank, experts, second.mat, of_weights, db_second, of_experts, scratch,
         ));
-        let mask = Some((RELU, experts));
-        launches.push(gemm::grouped_linear_dx(precision, groups, d_bank, second.mat, false, mask, d_experts));
         launches.extend(linear_dw(precision, d_hidden, x.mat, false, dw, db, scratch));
         launches.push(linear_dx(precision, d_hidden, first.mat, false, None, self.dx));
         launches

@@ -6,12 +6,13 @@ use super::mmoe::{Layers, PRECISIONS, stored, tolerance, weight_scale};
 use super::reference::{Error, sample};
 use super::workbench::{Random, Workbench};
 use manygate_cuda::device::DeviceError;
-use manygate_cuda::gemm::Heads;
+use manygate_cuda::gemm::{self, Heads};
 use manygate_cuda::gemm_by_scenario::{
     self, linear_by_scenario, linear_dw_by_scenario, linear_dw_by_scenario_scratch, linear_dx_by_scenario,
     scenario_starts,
 };
-use manygate_cuda::{Element, Precision};
+use manygate_cuda::gemm_gradients::{InputGradient, WeightGradient, grouped_linear_gradients};
+use manygate_cuda::{DeviceMat, Element, Precision};
 use manygate_kernels::activation::Activation;
 
 const RELU: Activation = Activation::Relu;
@@ -55,6 +56,7 @@ pub(super) fn cases(size: Size) -> Vec<Case> {
         ]
         .into_iter()
         .flatten()
+        .chain([second.both()])
     };
     PRECISIONS.into_iter().rev().flat_map(of).collect()
 }
@@ -85,6 +87,17 @@ impl Product {
             case(dx, size * (y + weight + x + masked), Product::prepare_dx),
             case(dw, size * (x + y) + 4.0 * weight, Product::prepare_dw),
         ]
+    }
+
+    /// Both gradients, of which Hopper has one kernel in bf16: dy and x once, dx, and the weight and its gradient.
+    fn both(self) -> Case {
+        let Product { precision, batch, groups, inputs, outputs, .. } = self;
+        let [dx, _, _] = self.cases(["grouped_linear_gradients", "", ""]);
+        let size = stored(precision).bytes() as f64;
+        let (rows, weight) = (f64::from(batch * groups), f64::from(groups * inputs * outputs));
+        let bytes = size * (rows * f64::from(2 * inputs + outputs) + weight) + 4.0 * weight;
+        let work = Work { bytes, flops: 2.0 * dx.work.flops };
+        Case { work, prepare: Box::new(move |bench| Product::prepare_both(self, bench)), ..dx }
     }
 
     /// A matrix with `cols` columns for each group and a row a sample.
@@ -143,15 +156,25 @@ impl Product {
         let mask = (groups > 1).then_some((RELU, x.mat));
         let layers = self.by_scenario(bench)?;
         let launch = linear_dx_by_scenario(precision, layers, dy.mat, weight.mat, false, mask, dx);
-        Prepared::new(vec![launch], move |bench| {
-            let expected = |row: u32, col: u32| {
-                let first = col / inputs * outputs;
-                let unit = self.weights_of(row) + first;
-                let term = |o| product(dy.at(row, first + o), weight.at(unit + o, col % inputs));
-                let is_masked = mask.is_some() && x.at(row, col) <= 0.0;
-                if is_masked { 0.0 } else { (0..outputs).map(term).sum::<f64>() }
-            };
-            compare(bench, dx, &expected)
+        Prepared::new(vec![launch], move |bench| self.compare_dx(bench, dy, weight, x, dx))
+    }
+
+    /// Groups are masked by x.
+    fn compare_dx(
+        &self,
+        bench: &Workbench,
+        dy: Random,
+        weight: Random,
+        x: Random,
+        dx: DeviceMat,
+    ) -> Result<f64, DeviceError> {
+        let Product { groups, inputs, outputs, .. } = *self;
+        compare(bench, dx, &|row, col| {
+            let first = col / inputs * outputs;
+            let unit = self.weights_of(row) + first;
+            let term = |o| product(dy.at(row, first + o), weight.at(unit + o, col % inputs));
+            let is_masked = groups > 1 && x.at(row, col) <= 0.0;
+            if is_masked { 0.0 } else { (0..outputs).map(term).sum::<f64>() }
         })
     }
 
@@ -163,14 +186,40 @@ impl Product {
         let scratch = linear_dw_by_scenario_scratch(batch, inputs, outputs, layers);
         let scratch = bench.allocate(4 * scratch as u64)?;
         let launches = linear_dw_by_scenario(precision, layers, dy.mat, x.mat, false, dw, None, scratch);
+        Prepared::new(launches, move |bench| self.compare_dw(bench, dy, x, dw))
+    }
+
+    fn compare_dw(
+        &self,
+        bench: &Workbench,
+        dy: Random,
+        x: Random,
+        dw: DeviceMat,
+    ) -> Result<f64, DeviceError> {
+        let Product { groups, inputs, outputs, .. } = *self;
+        compare(bench, dw, &|out, input| {
+            let (scenario, unit) = (out / (groups * outputs), out % (groups * outputs));
+            let col = unit / outputs * inputs + input;
+            let rows = self.first_row(scenario)..self.first_row(scenario + 1);
+            rows.map(|row| product(dy.at(row, unit), x.at(row, col))).sum::<f64>()
+        })
+    }
+
+    fn prepare_both(self, bench: &mut Workbench) -> Result<Prepared, DeviceError> {
+        let Product { precision, batch, groups, inputs, outputs, .. } = self;
+        let (dy, x) = (self.rows(bench, outputs)?, self.rows(bench, inputs)?);
+        let weight = self.weight(bench, weight_scale(outputs))?;
+        let dx = bench.mat(batch, groups * inputs, stored(precision))?;
+        let dw = bench.mat_with(groups * outputs, inputs, inputs, Element::F32)?;
+        let scratch = bench.allocate(4 * gemm::linear_dw_scratch(batch, inputs, outputs, groups) as u64)?;
+        let of_weight = WeightGradient { accumulate: false, to: dw };
+        let of_input = InputGradient { accumulate: false, mask: Some((RELU, x.mat)), to: dx };
+        let launches = grouped_linear_gradients(
+            precision, groups, dy.mat, x.mat, weight.mat, of_weight, None, of_input, scratch,
+        );
         Prepared::new(launches, move |bench| {
-            let expected = |out: u32, input: u32| {
-                let (scenario, unit) = (out / units, out % units);
-                let col = unit / outputs * inputs + input;
-                let rows = self.first_row(scenario)..self.first_row(scenario + 1);
-                rows.map(|row| product(dy.at(row, unit), x.at(row, col))).sum::<f64>()
-            };
-            compare(bench, dw, &expected)
+            let of_dx = self.compare_dx(bench, dy, weight, x, dx)?;
+            Ok(of_dx.max(self.compare_dw(bench, dy, x, dw)?))
         })
     }
 }
@@ -182,7 +231,7 @@ fn product(a: f32, b: f32) -> f64 {
 /// Compares values of some columns of some rows.
 fn compare(
     bench: &Workbench,
-    found: manygate_cuda::DeviceMat,
+    found: DeviceMat,
     expected: &dyn Fn(u32, u32) -> f64,
 ) -> Result<f64, DeviceError> {
     let mut error = Error::default();

@@ -7,15 +7,17 @@
 //! ([`BatchLayout`]) and replays them for any batch that fits the [`Capacity`] they were recorded for.
 
 mod batch;
+mod layers;
 mod places;
 mod record;
 mod scenarios;
 mod step;
 
 pub use batch::{BatchLayout, Capacity, DeviceBag, DeviceBatch};
+pub use layers::layers_refused;
 pub use record::{DeviceMemory, Recording};
 pub use scenarios::{listed_scenarios_scratch, scenario_sums_scratch};
-pub use step::{DeviceGradient, DeviceStep, copy_bytes, groups_refused, layers_refused, scenarios_refused};
+pub use step::{DeviceGradient, DeviceStep, copy_bytes, groups_refused, scenarios_refused};
 
 use crate::check::Case;
 use crate::graph::{Graph, Kind};

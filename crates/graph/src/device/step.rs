@@ -7,7 +7,6 @@ use crate::plan::{Place, Step};
 use manygate_core::{Error, Result};
 use manygate_cuda::elementwise;
 use manygate_cuda::embedding::DeviceTable;
-use manygate_cuda::gemm_by_scenario::{Layers, MOST_LAYERS};
 use manygate_cuda::loss::{Scale, ScenarioRows};
 use manygate_cuda::norm::Groups;
 use manygate_cuda::sequence::Lists;
@@ -75,14 +74,6 @@ impl<'a> DeviceStep<'a> {
         self.places.plan.orders_rows().then_some(self.batch().caller_rows)
     }
 
-    /// The rows of the batch by scenario, or as those of one, with the weights of layers over `groups` of columns; `shared`
-    /// where the groups have one weight.
-    pub fn layers(&self, scenarios: Option<usize>, groups: usize, shared: bool) -> Layers {
-        let batch = self.batch();
-        let starts = if scenarios.is_some() { batch.scenario_starts } else { batch.row_range };
-        Layers::new(starts, scenarios.unwrap_or(1), groups, shared)
-    }
-
     /// The rows of the batch that have statistics in common: those of a scenario, or all.
     pub fn groups(&self, scenarios: Option<usize>) -> Groups {
         scenarios.map_or(Groups::ONE, |count| Groups::of(self.batch().scenario_starts, count))
@@ -118,6 +109,11 @@ impl<'a> DeviceStep<'a> {
     pub fn weight(&mut self, i: usize, element: Element, scratch: u64) -> DeviceMat {
         let weight = self.places.weight(self.step.inputs[i], element);
         self.copied(weight, element, scratch)
+    }
+
+    /// Whether input `i`, a weight, is there as it is multiplied by what is stored as `element`, without a copy.
+    pub(super) fn has_weight(&self, i: usize, element: Element) -> bool {
+        self.places.weight(self.step.inputs[i], element).element == element
     }
 
     /// The output; backward only where [`Op::saved`](crate::Op::saved) asked for it.
@@ -233,12 +229,6 @@ impl<'a> DeviceStep<'a> {
             }
         }
     }
-}
-
-/// Why kernels do not take the layers of so many groups of scenarios, if they do not.
-pub fn layers_refused(groups: usize) -> Option<String> {
-    let message = format!("{groups} groups of all scenarios together, and its kernels take {MOST_LAYERS}");
-    (groups > MOST_LAYERS).then_some(message)
 }
 
 /// Why kernels do not take statistics of so many groups of rows, if they do not.

@@ -16,10 +16,7 @@ use crate::shape::{Shape, Space};
 use manygate_core::Batch;
 use manygate_cuda::activation as activate;
 use manygate_cuda::gemm::{BiasGradient, Heads};
-use manygate_cuda::gemm_by_scenario::{
-    Layers, column_sums_by_scenario, linear_by_scenario, linear_dw_by_scenario,
-    linear_dw_by_scenario_scratch, linear_dx_by_scenario,
-};
+use manygate_cuda::gemm_by_scenario::{Layers, linear_by_scenario, linear_dw_by_scenario_scratch};
 use manygate_kernels::activation::{self, Activation};
 use manygate_kernels::gemm::{self, GroupedPacked};
 use std::ops::Range;
@@ -243,18 +240,8 @@ impl DeviceOp for GroupedLinear {
         }
         let db = if self.bias { step.take_gradient(2) } else { None };
         let db = db.map(|db| BiasGradient { dy, accumulate: db.accumulate, to: db.to.address });
-        let (precision, dy) = (step.precision(x.element), step.stored_as(x.element, dy));
-        if let Some(dw) = step.take_gradient(1) {
-            let (add, to) = (dw.accumulate, dw.to);
-            step.launch_all(linear_dw_by_scenario(precision, layers, dy, x, add, to, db, scratch));
-        } else if let Some(db) = db {
-            step.launch_all(column_sums_by_scenario(layers, db, scratch));
-        }
-        if let Some(dx) = step.take_gradient(0) {
-            // What was summed up there is not needed any more.
-            let (weights, add, to) = (step.weight(1, x.element, scratch), dx.accumulate, dx.to);
-            step.launch(linear_dx_by_scenario(precision, layers, dy, weights, add, dx.mask, to));
-        }
+        let dy = step.stored_as(x.element, dy);
+        step.layer_gradients(layers, x.element, dy, db, scratch);
     }
 }
 

@@ -1,5 +1,7 @@
 //! Products on the device against those of the CPU, whose operands are rounded as a precision rounds them.
 
+mod gradients;
+
 use manygate_cuda::gemm::{self as cuda, Casts, Head, Heads};
 use manygate_cuda::{DeviceMat, Element, Launch, Precision};
 use manygate_cuda_tests::values::to_tf32;
