@@ -12,13 +12,22 @@ use std::thread;
 
 #[test]
 fn every_op_with_launches() {
+    check_every_op(Precision::F32);
+}
+
+#[test]
+fn every_op_with_launches_in_bf16() {
+    check_every_op(Precision::Bf16);
+}
+
+fn check_every_op(precision: Precision) {
     let mut by_op: BTreeMap<String, Vec<Case>> = BTreeMap::new();
     for case in ops::cases() {
         let op = case.op_name().expect("a case that can be declared");
         by_op.entry(op.to_owned()).or_default().push(case);
     }
     let (mut ran, mut wrong) = (BTreeSet::new(), Vec::new());
-    for (op, case, checked) in check_all(by_op) {
+    for (op, case, checked) in check_all(by_op, precision) {
         match checked {
             Ok(CheckedOnDevice::Right(runs)) => {
                 println!("ok {case} ({runs} runs)");
@@ -35,7 +44,10 @@ fn every_op_with_launches() {
 }
 
 /// Every case by the name of its op, each op on a device of its own, as many at a time as there are cores.
-fn check_all(by_op: BTreeMap<String, Vec<Case>>) -> Vec<(String, String, Result<CheckedOnDevice, String>)> {
+fn check_all(
+    by_op: BTreeMap<String, Vec<Case>>,
+    precision: Precision,
+) -> Vec<(String, String, Result<CheckedOnDevice, String>)> {
     let (left, found) = (Mutex::new(by_op.into_iter()), Mutex::new(Vec::new()));
     let next = || left.lock().unwrap().next();
     thread::scope(|scope| {
@@ -44,7 +56,7 @@ fn check_all(by_op: BTreeMap<String, Vec<Case>>) -> Vec<(String, String, Result<
                 while let Some((op, cases)) = next() {
                     let mut device = Runner { gpu: Gpu::new() };
                     for case in &cases {
-                        let checked = check_on_device(case, &mut device);
+                        let checked = check_on_device(case, precision, &mut device);
                         found.lock().unwrap().push((op.clone(), case.name().to_owned(), checked));
                     }
                 }
@@ -62,17 +74,19 @@ struct Runner {
 }
 
 impl DeviceRunner for Runner {
-    fn run(&mut self, plan: &Plan, input: &Input<'_>, capacity: &Capacity) -> Result<DeviceMemory, String> {
+    fn run(
+        &mut self,
+        plan: &Plan,
+        input: &Input<'_>,
+        capacity: &Capacity,
+        precision: Precision,
+    ) -> Result<DeviceMemory, String> {
         let Runner { gpu } = self;
         gpu.free_all();
         let memory = memory(gpu, plan, input, capacity)?;
-        let mut record = |precision| {
-            let mut upload = |bytes: &[u8]| Ok(gpu.upload(bytes));
-            plan.record(&memory, capacity, precision, &mut upload).map_err(|e| e.to_string())
-        };
-        // That launches fit what is stored as bf16 they say themselves.
-        record(Precision::Bf16)?;
-        for launch in &record(Precision::F32)?.launches {
+        let mut upload = |bytes: &[u8]| Ok(gpu.upload(bytes));
+        let recording = plan.record(&memory, capacity, precision, &mut upload).map_err(|e| e.to_string())?;
+        for launch in &recording.launches {
             gpu.try_launch(launch).map_err(|fault| format!("{}: {fault}", launch.kernel))?;
         }
         Ok(memory)
@@ -112,7 +126,7 @@ fn memory(
         once: [0.0f32; 2].map(|zero| gpu.upload(&vec![zero; plan.device_once_len()])),
         kept: plan.device_kept_len(capacity).into_iter().map(|len| gpu.allocate::<f32>(len)).collect(),
         scratch: gpu.allocate::<u8>(plan.device_scratch(capacity) as usize),
-        halves: 0,
+        halves: gpu.allocate::<u16>(plan.device_halves_len()),
         losses: gpu.upload(&vec![0.0f64; losses]),
         tables: tables
             .into_iter()

@@ -12,8 +12,9 @@ use manygate_kernels::activation::Activation;
 use std::ops::Range;
 use std::sync::Arc;
 
-/// The activation that inputs end in, in half of the settings.
-pub(super) const ACTIVATION: Activation = Activation::Tanh;
+/// The activation that inputs end in, in half of the settings; and where values are those of bf16, one that gives such.
+const ACTIVATION: Activation = Activation::Tanh;
+const ACTIVATION_OF_HALVES: Activation = Activation::LeakyRelu(0.25);
 
 /// Most elements of a tensor whose gradient is compared.
 const SAMPLES: usize = 160;
@@ -27,7 +28,9 @@ pub(super) type Sampled = Vec<(usize, f64)>;
 /// One set of numbers for a case.
 pub(super) struct Data {
     pub(super) rows: usize,
-    /// By input: the values before [`ACTIVATION`], which are the input itself where there is none.
+    /// What inputs end in, in half of the settings.
+    pub(super) activation: Activation,
+    /// By input: the values before `activation`, which are the input itself where there is none.
     pub(super) raw: Vec<Matrix>,
     /// By input: what the op sees.
     pub(super) seen: Vec<Matrix>,
@@ -92,12 +95,14 @@ fn rows_of(graph: &Graph, value: Value) -> bool {
 }
 
 impl Data {
-    /// Made-up numbers for `rows` rows, which stand in another order than the caller's where they were `moved`.
+    /// Made-up numbers for `rows` rows, which stand in another order than the caller's where they were `moved`. With `halves`
+    /// they are what bf16 holds, so that it takes no other side of a bend than the reference.
     pub(super) fn new(
         case: &Case,
         rows: usize,
         activated: bool,
         moved: bool,
+        halves: bool,
     ) -> std::result::Result<Data, String> {
         let (graph, output) = alone(case).map_err(|e| e.to_string())?;
         let (root, from) = graph.root(output);
@@ -105,15 +110,18 @@ impl Data {
         if from != 0 || graph.shape(root) != graph.shape(output) {
             return Err("the case must return the op's whole output".into());
         }
-        let mut random = Random { stream: Stream::new(7, rows as u64, 0), next: 0 };
+        let mut random = Random { stream: Stream::new(7, rows as u64, 0), next: 0, halves };
         let lists = case.inputs.iter().filter_map(|spec| spec.bag).map(|bag| bag + 1).max().unwrap_or(0);
         let batch = random.batch(op, &graph, rows, lists);
         let raw: Vec<Matrix> = case.inputs.iter().map(|spec| random.matrix(spec, &batch)).collect();
-        let seen = case.inputs.iter().zip(&raw).map(|(spec, m)| see(spec, m, activated)).collect();
+        let activation = if halves { ACTIVATION_OF_HALVES } else { ACTIVATION };
+        let seen = |(spec, raw)| see(spec, raw, if activated { activation } else { Activation::Identity });
+        let seen = case.inputs.iter().zip(&raw).map(seen).collect();
         let tables: Vec<Vec<f32>> =
             graph.tables.iter().map(|t| random.values(t.rows * t.dim, (-1.0, 1.0))).collect();
         let mut data = Data {
             rows,
+            activation,
             raw,
             seen,
             tables,
@@ -191,6 +199,16 @@ impl Data {
         [self.gradients, self.table_gradients] = gradients;
     }
 
+    /// The derivative of the activation that input `i` ends in, at its value number `at`.
+    pub(super) fn slope(&self, i: usize, at: usize) -> f64 {
+        let raw = self.raw[i].data[at];
+        match self.activation {
+            Activation::LeakyRelu(slope) if raw <= 0.0 => slope.into(),
+            Activation::LeakyRelu(_) => 1.0,
+            other => 1.0 - crate::op::activate_f64(other, raw).powi(2),
+        }
+    }
+
     /// The factor with which a loss part's sum is what is differentiated.
     pub(super) fn seed(&self, part: &LossPart) -> f32 {
         let mut divisors = vec![1.0; part.groups()];
@@ -206,12 +224,18 @@ fn samples(len: usize) -> impl Iterator<Item = usize> {
     (0..len.min(SAMPLES)).map(move |i| if len <= SAMPLES { i } else { i * 7919 % len })
 }
 
-fn see(spec: &InputSpec, raw: &Matrix, activated: bool) -> Matrix {
+fn see(spec: &InputSpec, raw: &Matrix, activation: Activation) -> Matrix {
     let mut seen = raw.clone();
-    if activated && spec.once.is_none() {
-        seen.data.iter_mut().for_each(|v| *v = crate::op::activate_f64(ACTIVATION, *v));
+    if spec.once.is_none() {
+        seen.data.iter_mut().for_each(|v| *v = crate::op::activate_f64(activation, *v));
     }
     seen
+}
+
+/// The nearest value that bf16 holds, of two the even one.
+fn half(value: f32) -> f32 {
+    let bits = value.to_bits();
+    f32::from_bits((bits + 0x7fff + (bits >> 16 & 1)) & 0xffff_0000)
 }
 
 fn wide(values: &[f32], cols: usize) -> Matrix {
@@ -222,6 +246,8 @@ fn wide(values: &[f32], cols: usize) -> Matrix {
 struct Random {
     stream: Stream,
     next: u64,
+    /// Whether values are those that bf16 holds.
+    halves: bool,
 }
 
 impl Random {
@@ -236,7 +262,9 @@ impl Random {
     }
 
     fn values(&mut self, len: usize, (from, to): (f32, f32)) -> Vec<f32> {
-        (0..len).map(|_| from + (to - from) * self.unit()).collect()
+        let halves = self.halves;
+        let values = (0..len).map(|_| from + (to - from) * self.unit());
+        values.map(|value| if halves { half(value) } else { value }).collect()
     }
 
     fn matrix(&mut self, spec: &InputSpec, batch: &Batch) -> Matrix {

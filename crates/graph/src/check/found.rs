@@ -133,14 +133,15 @@ impl Found {
         case: &Case,
         data: &Data,
         setting: &Setting,
+        rounding: Rounding,
     ) -> std::result::Result<(), String> {
         if let Some(output) = &self.output {
             let expected: Sampled = data.output.data.iter().copied().enumerate().collect();
-            compare("output", output, &expected)?;
+            compare_above(rounding, "output", output, &expected)?;
         }
         if let Some(loss) = self.loss {
             let scale: f64 = data.output.data.iter().map(|v| v.abs()).sum();
-            if loss.is_nan() || (loss - data.loss).abs() > 1e-5 * scale.max(1.0) {
+            if loss.is_nan() || (loss - data.loss).abs() > rounding.of_scale * scale.max(1.0) {
                 return Err(format!("the loss is {loss}, the reference's {}", data.loss));
             }
         }
@@ -154,27 +155,45 @@ impl Found {
                 .iter()
                 .map(|&(at, d)| (place(at), setting.below(case, data, i, at, d)))
                 .collect();
-            compare(&format!("gradient of input {i}"), found, &expected)?;
+            compare_above(rounding, &format!("gradient of input {i}"), found, &expected)?;
             let is_beside = |at: &usize| !(left..left + cols).contains(&(at % wide));
             if let Some(at) = (0..found.len()).filter(is_beside).find(|&at| found[at] != 0.0) {
                 return Err(format!("gradient of input {i}: {} beside its columns", found[at]));
             }
         }
         for (t, expected) in data.table_gradients.iter().enumerate().filter(|_| !self.tables.is_empty()) {
-            compare(&format!("gradient of table {t}"), &self.tables[t], expected)?;
+            compare_above(rounding, &format!("gradient of table {t}"), &self.tables[t], expected)?;
         }
         Ok(())
     }
 }
 
-/// Compares the expected elements of a tensor, and that all of it is finite.
-pub(super) fn compare(what: &str, found: &[f32], expected: &Sampled) -> std::result::Result<(), String> {
-    compare_above(1e-6, what, found, expected)
+/// How far a value may be from what is expected.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Rounding {
+    /// As a share of it,
+    pub(super) of_value: f64,
+    /// of the largest of its tensor,
+    pub(super) of_scale: f64,
+    /// and in any case.
+    pub(super) noise: f64,
 }
 
-/// The same where an error of `noise` is none, however small what is expected.
+impl Rounding {
+    /// Of sums in f32.
+    pub(super) const F32: Rounding = Rounding { of_value: 1e-4, of_scale: 1e-5, noise: 1e-6 };
+    /// Of values in bf16.
+    pub(super) const BF16: Rounding = Rounding { of_value: 1e-2, of_scale: 1e-2, noise: 1e-4 };
+}
+
+/// Compares the expected elements of a tensor, and that all of it is finite.
+pub(super) fn compare(what: &str, found: &[f32], expected: &Sampled) -> std::result::Result<(), String> {
+    compare_above(Rounding::F32, what, found, expected)
+}
+
+/// The same with another rounding.
 pub(super) fn compare_above(
-    noise: f64,
+    Rounding { of_value, of_scale, noise }: Rounding,
     what: &str,
     found: &[f32],
     expected: &Sampled,
@@ -185,7 +204,7 @@ pub(super) fn compare_above(
     let scale = expected.iter().map(|(_, e)| e.abs()).fold(0.0, f64::max);
     for &(at, e) in expected {
         let found = found.get(at).copied().map_or(f64::NAN, f64::from);
-        if (found - e).abs() > 1e-4 * e.abs() + 1e-5 * scale + noise || found.is_nan() {
+        if (found - e).abs() > of_value * e.abs() + of_scale * scale + noise || found.is_nan() {
             return Err(format!("{what} at {at} is {found}, {e} is expected"));
         }
     }

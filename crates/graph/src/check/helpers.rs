@@ -1,6 +1,6 @@
 //! Ops that surround the op under test.
 
-use crate::device::{DeviceOp, DeviceStep};
+use crate::device::{DeviceOp, DeviceStep, Halves};
 use crate::graph::LossId;
 use crate::op::{Backward, Forward, Matrix, Op, Rowset, Saved};
 use crate::shape::{Shape, Space};
@@ -53,6 +53,10 @@ impl Op for Source {
 }
 
 impl DeviceOp for Source {
+    fn halves(&self) -> Halves {
+        Halves::ALL
+    }
+
     fn forward(&self, step: &mut DeviceStep<'_>) {
         let to = step.output();
         let values = constant(step, &self.values, to);
@@ -157,6 +161,10 @@ impl Op for Weigh {
 
 /// Its factor is 1 in every check, and its sum is none of what a device is asked for.
 impl DeviceOp for Weigh {
+    fn halves(&self) -> Halves {
+        Halves::ALL
+    }
+
     fn forward(&self, _step: &mut DeviceStep<'_>) {}
 
     fn backward(&self, step: &mut DeviceStep<'_>) {

@@ -156,7 +156,7 @@ pub fn check(case: &Case, isas: &[Isa]) -> std::result::Result<(), String> {
     for rows in ROWS {
         for activated in [false, true] {
             // What is expected takes most of the time, and depends on no instruction set.
-            let data = expected::Data::new(case, rows, activated, true).map_err(|m| told(&rows, m))?;
+            let data = expected::Data::new(case, rows, activated, true, false).map_err(|m| told(&rows, m))?;
             if rows == ROWS_OF_REACH {
                 reach::check(case, &data).map_err(|m| told(&"reach", m))?;
             }

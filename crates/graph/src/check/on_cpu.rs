@@ -2,7 +2,7 @@
 
 use super::Case;
 use super::expected::Data;
-use super::found::{Found, Results, with_input};
+use super::found::{Found, Results, Rounding, with_input};
 use super::setting::Setting;
 use crate::plan::{Plan, SparseSource};
 use crate::workspace::Workspace;
@@ -27,7 +27,7 @@ pub(super) fn run(case: &Case, data: &Data, setting: &Setting) -> std::result::R
     })
     .flatten()
     .map_err(text)?;
-    first.compare(case, data, setting)?;
+    first.compare(case, data, setting, Rounding::F32)?;
     if first.bits() != second.bits() {
         return Err("a second run gives other values".into());
     }

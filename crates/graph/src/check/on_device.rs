@@ -1,14 +1,14 @@
 //! A case on a device: the same paths of a plan, as launches over the whole batch.
 
 use super::expected::Data;
-use super::found::{Found, Results, with_input};
+use super::found::{Found, Results, Rounding, with_input};
 use super::setting::{Setting, settings_in};
 use super::{Case, LONGEST};
 use crate::device::{Capacity, DeviceMemory};
 use crate::plan::{Plan, SparseSource};
 use crate::run::Input;
 use manygate_core::Result;
-use manygate_cuda::{DeviceMat, Precision};
+use manygate_cuda::{DeviceMat, Element, Precision};
 use manygate_kernels::Isa;
 use std::ops::Range;
 
@@ -20,8 +20,8 @@ const PLAINEST: usize = 3;
 
 /// A device that plans run on.
 pub trait DeviceRunner {
-    /// Runs `plan` over the batch of `input`, in memory for `capacity` that holds no number where the plan writes; tells
-    /// where that memory is.
+    /// Runs `plan` over the batch of `input` in `precision`, in memory for `capacity` that holds no number where the plan
+    /// writes; tells where that memory is.
     ///
     /// # Errors
     /// Why it cannot, or what a launch did that is not allowed.
@@ -30,6 +30,7 @@ pub trait DeviceRunner {
         plan: &Plan,
         input: &Input<'_>,
         capacity: &Capacity,
+        precision: Precision,
     ) -> std::result::Result<DeviceMemory, String>;
 
     /// `count` bytes of that memory.
@@ -55,25 +56,33 @@ pub enum CheckedOnDevice {
 /// When the op's launches drop a gradient or read what it did not save.
 pub fn check_on_device(
     case: &Case,
+    precision: Precision,
     device: &mut dyn DeviceRunner,
 ) -> std::result::Result<CheckedOnDevice, String> {
     if !case.on_device().is_some_and(|(_, runs)| runs) {
         return Ok(CheckedOnDevice::NoLaunches);
     }
+    let rounding = match precision {
+        Precision::F32 | Precision::Tf32 => Rounding::F32,
+        Precision::Bf16 => Rounding::BF16,
+    };
     let mut runs = 0;
     for (rows, most) in ROWS {
         let (activated, most_settings): (&[bool], usize) =
             if rows == 1 { (&[false], PLAINEST) } else { (&[false, true], usize::MAX) };
         for &activated in activated {
             let told = |what: &dyn std::fmt::Display, m: String| format!("{}, {what}: {m}", case.name);
-            let data = Data::new(case, rows, activated, false).map_err(|m| told(&rows, m))?;
+            let data = Data::new(case, rows, activated, false, precision == Precision::Bf16)
+                .map_err(|m| told(&rows, m))?;
             let settings = settings_in((most, most), case, &data, Isa::best(), activated);
             for setting in settings.into_iter().take(most_settings) {
                 let text = |e: manygate_core::Error| told(&setting, e.to_string());
                 let Some(plan) = setting.plan(case, &data).map_err(text)? else { continue };
                 plan.check_device().map_err(text)?;
                 let capacity = Capacity { rows: most, ids: vec![most * LONGEST; data.batch.bags.len()] };
-                run(case, &data, &setting, &plan, &capacity, device).map_err(|m| told(&setting, m))?;
+                run(case, &data, &setting, &plan, &capacity, precision, device)
+                    .and_then(|found| found.compare(case, &data, &setting, rounding))
+                    .map_err(|m| told(&setting, m))?;
                 runs += 1;
             }
         }
@@ -87,13 +96,15 @@ fn run(
     setting: &Setting,
     plan: &Plan,
     capacity: &Capacity,
+    precision: Precision,
     device: &mut dyn DeviceRunner,
-) -> std::result::Result<(), String> {
+) -> std::result::Result<Found, String> {
     let text = |e: manygate_core::Error| e.to_string();
-    let memory = with_input(case, data, plan, |input| device.run(plan, input, capacity)).map_err(text)??;
+    let memory = with_input(case, data, plan, |input| device.run(plan, input, capacity, precision))
+        .map_err(text)??;
     let own_loss = data.own_part.is_some();
-    let mut results = OnDevice { plan, memory, capacity, own_loss, device };
-    Found::read(case, data, setting, plan, &mut results).map_err(text)?.compare(case, data, setting)
+    let mut results = OnDevice { plan, memory, capacity, precision, own_loss, device };
+    Found::read(case, data, setting, plan, &mut results).map_err(text)
 }
 
 /// What a run left in a device's memory.
@@ -101,6 +112,7 @@ struct OnDevice<'a> {
     plan: &'a Plan,
     memory: DeviceMemory,
     capacity: &'a Capacity,
+    precision: Precision,
     /// Whether the op under test is a loss: the other losses are not summed.
     own_loss: bool,
     device: &'a mut dyn DeviceRunner,
@@ -117,11 +129,24 @@ impl OnDevice<'_> {
         self.words(address, count).into_iter().map(f32::from_bits).collect()
     }
 
+    /// Values side by side.
+    fn row(&mut self, address: u64, count: usize, element: Element) -> Vec<f32> {
+        match element {
+            Element::F32 => self.values(address, count),
+            Element::Bf16 => {
+                let bytes = self.device.read(address, 2 * count);
+                let (halves, _) = bytes.as_chunks();
+                let upper = |&half: &[u8; 2]| f32::from_bits(u32::from(u16::from_le_bytes(half)) << 16);
+                halves.iter().map(upper).collect()
+            }
+        }
+    }
+
     /// The rows of a matrix that are there, without what lies between them.
     fn flat(&mut self, mat: DeviceMat) -> Vec<f32> {
         let rows = if mat.live_rows == 0 { mat.rows } else { self.words(mat.live_rows, 1)[0] };
-        let start = |row: u32| mat.address + 4 * u64::from(row) * u64::from(mat.stride);
-        (0..rows).flat_map(|row| self.values(start(row), mat.cols as usize)).collect()
+        let start = |row: u32| mat.address + mat.element.bytes() * u64::from(row) * u64::from(mat.stride);
+        (0..rows).flat_map(|row| self.row(start(row), mat.cols as usize, mat.element)).collect()
     }
 }
 
@@ -144,7 +169,7 @@ impl Results for OnDevice<'_> {
     }
 
     fn tapped(&mut self, name: &str) -> Result<Vec<f32>> {
-        let mat = self.plan.device_tapped_gradient(&self.memory, self.capacity, Precision::F32, name)?;
+        let mat = self.plan.device_tapped_gradient(&self.memory, self.capacity, self.precision, name)?;
         Ok(self.flat(mat))
     }
 
@@ -153,7 +178,7 @@ impl Results for OnDevice<'_> {
     }
 
     fn rows(&mut self, source: &SparseSource) -> Vec<f32> {
-        let mat = self.plan.device_sparse_gradient(&self.memory, self.capacity, Precision::F32, source);
+        let mat = self.plan.device_sparse_gradient(&self.memory, self.capacity, self.precision, source);
         self.flat(mat)
     }
 }

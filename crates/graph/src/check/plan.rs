@@ -1,7 +1,7 @@
 //! The gradients of a whole plan against finite differences of its ops' references.
 
 use super::expected::Sampled;
-use super::found::{compare, compare_above, scatter};
+use super::found::{Rounding, compare, compare_above, scatter};
 use super::on_cpu::{flat, lane_sum};
 use crate::graph::{Kind, Value};
 use crate::op::Matrix;
@@ -19,7 +19,7 @@ const STEP: f64 = 1e-6;
 
 /// What rounding may leave of a gradient that is 0, as that of a bias below a norm: of few rows, a norm multiplies it by up
 /// to 1 / √ε, which is 316.
-const NOISE: f64 = 5e-6;
+const NOISE: Rounding = Rounding { noise: 5e-6, ..Rounding::F32 };
 
 /// Runs `plan` and compares it with its [`PlanReference`].
 ///

@@ -1,10 +1,9 @@
 //! The paths of a plan that a case is led along.
 
 use super::Case;
-use super::expected::{ACTIVATION, Data, input_name, param};
+use super::expected::{Data, input_name, param};
 use super::helpers::{Source, Weigh};
 use crate::graph::{Graph, LossId, LossPart, Mode, Over, Value};
-use crate::op::activate_f64;
 use crate::ops::{Activate, Tap};
 use crate::plan::{Plan, PlanOptions};
 use manygate_core::Result;
@@ -139,12 +138,8 @@ impl Setting {
     /// The gradient where it is read: with what the other op adds, and below the activation.
     pub(super) fn below(&self, case: &Case, data: &Data, i: usize, at: usize, d: f64) -> f64 {
         let other = if self.other == Other::None { 0.0 } else { f64::from(data.other_weights[i][at]) };
-        let slope = if self.activated && case.inputs[i].once.is_none() {
-            1.0 - activate_f64(ACTIVATION, data.raw[i].data[at]).powi(2)
-        } else {
-            1.0
-        };
-        (d + other) * slope
+        let is_activated = self.activated && case.inputs[i].once.is_none();
+        (d + other) * if is_activated { data.slope(i, at) } else { 1.0 }
     }
 
     fn options(&self, case: &Case) -> PlanOptions {
@@ -195,7 +190,7 @@ impl Setting {
             x = g.add(input_name(i), Tap, &[x])?;
         }
         if self.activated {
-            x = g.add(format!("activate.{i}"), Activate::new(ACTIVATION, wide), &[x])?;
+            x = g.add(format!("activate.{i}"), Activate::new(data.activation, wide), &[x])?;
         }
         g.columns(x, left, cols)
     }
