@@ -122,13 +122,16 @@ impl Steps {
     pub(crate) fn new(
         device: DeviceChoice,
         precision: PrecisionChoice,
-        learner: &Learner,
+        learner: &mut Learner,
         evaluation: &Plan,
         splits: &Splits,
         capacity: usize,
     ) -> Result<Steps> {
         match device {
-            DeviceChoice::Cpu => Ok(Steps::Cpu),
+            DeviceChoice::Cpu => {
+                learner.reserve_for(&splits.fit.batch);
+                Ok(Steps::Cpu)
+            }
             #[cfg(feature = "cuda")]
             DeviceChoice::Cuda(ordinal) => {
                 let steps = DeviceSteps::new(ordinal, precision, learner, evaluation, splits, capacity)?;

@@ -166,7 +166,6 @@ impl<'a> Run<'a> {
             other.check(&learner.plan, config, &inputs, capacity)?;
         }
         stage.set_up(&mut learner, config, &inputs, exec)?;
-        learner.reserve_for(fit);
         if let Some(checkpoint) = &checkpoint {
             checkpoint.restore(&mut learner)?;
         }
@@ -174,7 +173,7 @@ impl<'a> Run<'a> {
         let begin = |start: &StartFrom| start.begin(&mut learner, &stages, schema, &splits.valid.batch, exec);
         let beginning = start.map(begin).transpose()?;
         let evaluation = Plan::compile(stage.graph(&inputs, Mode::Evaluation)?, PlanOptions::default())?;
-        let steps = Steps::new(options.device, options.precision, &learner, &evaluation, splits, capacity)?;
+        let steps = Steps::new(options.device, options.precision, &mut learner, &evaluation, splits, capacity)?;
         let mut batch = Batch::empty_like(fit);
         batch.reserve_for(fit, batch_size.min(fit.rows));
         let resumed_at = checkpoint.map(|c| c.progress.step);
@@ -301,14 +300,13 @@ impl<'a> Run<'a> {
         let options = stage.options(&graph)?;
         self.learner.begin_stage(graph, options, &stage.optimizer)?;
         stage.set_up(&mut self.learner, self.config, inputs, self.exec)?;
-        self.learner.reserve_for(&self.splits.fit.batch);
         stage.architecture.begin_stage(inputs, &mut self.learner.params)?;
         let (RunOptions { device, precision, .. }, fit) = (self.options, &self.splits.fit.batch);
         let capacity = self.config.train.batch_size.min(fit.rows);
         self.evaluation = Plan::compile(stage.graph(inputs, Mode::Evaluation)?, PlanOptions::default())?;
         // The device has no room for the models of two stages.
         self.steps = Steps::Cpu;
-        let (learner, evaluation) = (&self.learner, &self.evaluation);
+        let (learner, evaluation) = (&mut self.learner, &self.evaluation);
         self.steps = Steps::new(*device, *precision, learner, evaluation, self.splits, capacity)?;
         Ok(())
     }
