@@ -68,6 +68,43 @@ fn slopes_are_learnt_and_scores_fused() {
 }
 
 #[test]
+fn gradients_of_layers_follow_their_rows() {
+    let of_gates = ["gate_combine_seen_dx", "self_scored_dx", "amplify_parts", "cross_vector", "sum_columns"];
+    let of_rows = ["row_sums", "softmax_dz", "row_normalise_dx", "transfer_mixture_d"];
+    for kernel in of_gates.into_iter().chain(of_rows) {
+        check(kernel);
+    }
+}
+
+#[test]
+fn layers_are_summed_over_rows() {
+    for kernel in ["pruned_share", "dice_sums", "layer_norm_sums", "stitch", "level_fusion_dnumbers"] {
+        check(kernel);
+    }
+}
+
+#[test]
+fn experts_are_gated_selected_and_bounded() {
+    for kernel in ["gate_groups", "hard_tanh", "select_experts", "product_logit"] {
+        check(kernel);
+    }
+}
+
+#[test]
+fn columns_are_normalised() {
+    for kernel in ["batch_moments", "normalise", "move_running"] {
+        check(kernel);
+    }
+}
+
+#[test]
+fn elements_are_added_and_weights_folded_turned_and_cast() {
+    for kernel in ["add", "multiply", "broadcast", "fill", "one_hot", "fold", "transpose", "to_bf16"] {
+        check(kernel);
+    }
+}
+
+#[test]
 fn samples_have_matrices_and_rows_are_taken_by_themselves() {
     check("row_");
     check("softmax");

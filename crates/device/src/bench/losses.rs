@@ -2,7 +2,7 @@
 
 use super::Size;
 use super::case::Case;
-use super::layers::{Layer, Made};
+use super::layer::{Layer, Made};
 use super::mmoe::Layers;
 use super::workbench::{Random, Workbench};
 use manygate_cuda::device::DeviceError;

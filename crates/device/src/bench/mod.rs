@@ -10,16 +10,22 @@
 
 mod case;
 mod ceilings;
+mod elementwise;
 mod embedding;
+mod gradients;
+mod layer;
 mod layers;
 mod loss_gradients;
 mod losses;
+mod mixtures;
 mod mmoe;
+mod norms;
 mod others;
 mod products;
 mod reference;
 mod scenarios;
 mod sequences;
+mod sums;
 mod timing;
 mod workbench;
 
@@ -149,6 +155,11 @@ pub fn cases(device: &Device, size: Size) -> std::result::Result<Vec<Case>, Devi
     cases.extend(products::cases(size));
     cases.extend(others::cases(size));
     cases.extend(layers::cases(size));
+    cases.extend(gradients::cases(size));
+    cases.extend(sums::cases(size));
+    cases.extend(mixtures::cases(size));
+    cases.extend(norms::cases(size));
+    cases.extend(elementwise::cases(size));
     cases.extend(scenarios::cases(size));
     cases.extend(sequences::cases(size));
     cases.extend(losses::cases(size));

@@ -242,22 +242,6 @@ fn sigmoid(x: f64) -> f64 {
     1.0 / (1.0 + (-x).exp())
 }
 
-fn vector_case(
-    kernel: &'static str,
-    size: (&'static str, u32),
-    bytes: f64,
-    prepare: impl Fn(&mut Workbench) -> Result<Prepared, DeviceError> + 'static,
-) -> Case {
-    Case {
-        kernel,
-        shape: Shape::new(&[size]),
-        precision: Precision::F32,
-        work: Work { bytes: bytes * f64::from(size.1), flops: 0.0 },
-        tolerance: tolerance(Precision::F32),
-        prepare: Box::new(prepare),
-    }
-}
-
 /// A step of Adam over all dense parameters: weight, two moments and gradient in, all but the gradient out.
 fn adam(parameters: u32) -> Case {
     const RATE: f32 = 1e-3;
@@ -274,7 +258,7 @@ fn adam(parameters: u32) -> Case {
         l2: 0.0,
         weight_decay: 0.0,
     };
-    vector_case("adam", ("parameters", parameters), 28.0, move |bench| {
+    Case::once("adam", &[("parameters", parameters)], 28.0 * f64::from(parameters), move |bench| {
         // As far as a step moves them: what moved is then as exact as what is there.
         let weights = bench.random_contiguous(1, parameters, Element::F32, RATE)?;
         let gradients = bench.random_contiguous(1, parameters, Element::F32, 1.0)?;
@@ -307,7 +291,7 @@ fn adam(parameters: u32) -> Case {
 fn bce(rows: u32) -> Case {
     const LABELS: Stream = Stream(1 << 16);
     let scale = 1.0 / rows as f32;
-    vector_case("bce_with_logits", ("rows", rows), 12.0, move |bench| {
+    Case::once("bce_with_logits", &[("rows", rows)], 12.0 * f64::from(rows), move |bench| {
         let label = |row: u32| LABELS.id(row.into(), 2) as f32;
         let logits = bench.random_contiguous(rows, 1, Element::F32, 4.0)?;
         let labels = bench.upload_f32((0..rows).map(label))?;

@@ -3,7 +3,7 @@
 
 use super::Size;
 use super::case::{Case, Prepared, Shape, Work};
-use super::layers::{Layer, Made};
+use super::layer::{Layer, Made, widths};
 use super::mmoe::{Layers, tolerance};
 use super::reference::{Error, dot, gate, sample};
 use super::workbench::Workbench;
@@ -18,7 +18,7 @@ use manygate_cuda::{DeviceMat, Element, Precision};
 
 /// Scenarios, or clusters.
 const SCENARIOS: u32 = 5;
-const TASKS: u32 = 3;
+pub(super) const TASKS: u32 = 3;
 const EPSILON: f32 = 1e-5;
 /// Columns of a sum that are compared.
 const COMPARED: u32 = 16;
@@ -26,15 +26,10 @@ const COMPARED: u32 = 16;
 /// All cases.
 pub(super) fn cases(size: Size) -> Vec<Case> {
     let [Layers { batch: rows, .. }, _] = Layers::all(size);
-    let (units, side) = match size {
-        Size::Full => (512, 64),
-        Size::Small => (20, 6),
-    };
-    let elements = [(Precision::F32, Element::F32), (Precision::Bf16, Element::Bf16)];
+    let [units, _, side] = widths(size);
     let (of_units, of_scenarios) =
         ([("units", units), ("width", 1)], [("scenarios", SCENARIOS), ("width", side)]);
-    let of_elements = elements.into_iter().flat_map(|(precision, element)| {
-        let layer = Layer { rows, precision, element };
+    let of_elements = Layer::both(rows).into_iter().flat_map(|layer| {
         [
             layer.case("scenario_affine", 2 * units, of_units, scaled),
             sums(layer, units),
@@ -51,7 +46,7 @@ pub(super) fn cases(size: Size) -> Vec<Case> {
 }
 
 /// Scenarios of rows in turn.
-fn in_turn(rows: u32, bench: &mut Workbench) -> Result<u64, DeviceError> {
+pub(super) fn in_turn(rows: u32, bench: &mut Workbench) -> Result<u64, DeviceError> {
     bench.upload_u32((0..rows).map(|row| row % SCENARIOS))
 }
 
@@ -103,7 +98,7 @@ fn sums(layer: Layer, units: u32) -> Case {
 }
 
 /// Levels whose shares are all a half.
-fn halves(layer: Layer, bench: &mut Workbench) -> Result<Fusion, DeviceError> {
+pub(super) fn halves(layer: Layer, bench: &mut Workbench) -> Result<Fusion, DeviceError> {
     let (scenario, numbers) = (in_turn(layer.rows, bench)?, bench.upload_f32([0.0; 4])?);
     Ok(Fusion { scenario, numbers, domains: SCENARIOS, tasks: TASKS })
 }
@@ -171,13 +166,13 @@ fn attended(layer: Layer, scenarios: u32, width: u32, bench: &mut Workbench) -> 
 }
 
 /// What a row is normalised with, and the values of γ and β: one and none.
-fn plain(units: u32, bench: &mut Workbench) -> Result<(Normal, u64), DeviceError> {
+pub(super) fn plain(units: u32, bench: &mut Workbench) -> Result<(Normal, u64), DeviceError> {
     let gamma = bench.upload_f32((0..units).map(|_| 1.0))?;
     Ok((Normal { groups: 1, epsilon: EPSILON, gamma }, bench.zeros(4 * u64::from(units))?))
 }
 
 /// A row normalised, and its deviation.
-fn normalised(x: &[f64]) -> (Vec<f64>, f64) {
+pub(super) fn normalised(x: &[f64]) -> (Vec<f64>, f64) {
     let mean = x.iter().sum::<f64>() / x.len() as f64;
     let variance = x.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / x.len() as f64;
     let deviation = (variance + f64::from(EPSILON)).sqrt();
