@@ -4,6 +4,7 @@ use super::Size;
 use super::case::{Case, Prepared, Work};
 use super::layer::{Layer, Made, compare_rows, widths};
 use super::layers::{EXPERTS, GATES};
+use super::losses::sigmoid;
 use super::mmoe::Layers;
 use super::reference::{Error, dot, sample};
 use super::workbench::{Random, Workbench};
@@ -151,10 +152,6 @@ fn left_of(gate: &[f64], row: u32, first: u32) -> Vec<f64> {
     let left: Vec<usize> = best.iter().copied().filter(|&e| is_left(e)).collect();
     let stay = if left.is_empty() { best } else { left };
     gate.iter().enumerate().map(|(e, &logit)| if stay.contains(&e) { logit } else { LEFT_OUT }).collect()
-}
-
-fn sigmoid(x: f64) -> f64 {
-    1.0 / (1.0 + (-x).exp())
 }
 
 fn both_happen(layer: Layer, events: u32, _: u32, bench: &mut Workbench) -> Result<Made, DeviceError> {
