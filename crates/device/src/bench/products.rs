@@ -102,14 +102,18 @@ impl Product {
         Case { work, prepare: Box::new(move |bench| Product::prepare_both(self, bench)), ..dx }
     }
 
-    /// The gradient of the biases of each scenario.
+    /// The gradient of the biases of each scenario, whose sums are f32 whatever they are of.
     fn bias_gradient(self) -> Case {
-        let Product { precision, batch, outputs, .. } = self;
-        let [dw, _, _] = self.cases(["column_sums_by_scenario", "", ""]);
+        let Product { precision, batch, scenarios, outputs, .. } = self;
         let bytes = stored(precision).bytes() as f64 * f64::from(batch) * f64::from(outputs);
-        let tolerance = tolerance(Precision::F32);
-        let prepare = Box::new(move |bench: &mut Workbench| Product::prepare_bias_gradient(self, bench));
-        Case { work: Work { bytes, flops: 0.0 }, tolerance, prepare, ..dw }
+        Case {
+            kernel: "column_sums_by_scenario",
+            shape: Shape::new(&[("batch", batch), ("scenarios", scenarios), ("outputs", outputs)]),
+            precision,
+            work: Work { bytes, flops: 0.0 },
+            tolerance: tolerance(Precision::F32),
+            prepare: Box::new(move |bench| Product::prepare_bias_gradient(self, bench)),
+        }
     }
 
     /// A matrix with `cols` columns for each group and a row a sample.
