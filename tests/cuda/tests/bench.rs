@@ -1,7 +1,9 @@
 //! The cases of `manygate bench kernels`, small: each runs, and its results are right.
 
+use manygate_cuda::{FAMILIES, Family};
 use manygate_cuda_tests::Gpu;
-use manygate_device::bench::{KernelBenchOptions, KernelSpeeds, Size, bench_kernels};
+use manygate_device::bench::{KernelBenchOptions, KernelSpeeds, Ready, Size, bench_kernels, cases};
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
@@ -52,6 +54,7 @@ fn banks_of_experts_run_and_learn() {
 #[test]
 fn products_multiply() {
     assert_eq!(check("linear").rows.len(), 30, "nine products and two at once in three precisions");
+    check("column_sums_by_scenario");
 }
 
 #[test]
@@ -61,8 +64,45 @@ fn gates_mix() {
 
 #[test]
 fn slopes_are_learnt_and_scores_fused() {
-    let losses = ["learner_loss", "weighted_loss", "risk", "order_penalty"];
+    let losses = ["learner_loss", "weighted_loss", "risk", "order_penalty", "mixture_likelihood"];
     for kernel in ["dice", "pruning_dr", "self_scored", "fuse_scores"].into_iter().chain(losses) {
+        check(kernel);
+    }
+}
+
+#[test]
+fn gradients_of_layers_follow_their_rows() {
+    let of_gates = ["gate_combine_seen_dx", "self_scored_dx", "amplify_parts", "cross_vector", "sum_columns"];
+    let of_rows = ["row_sums", "softmax_dz", "row_normalise_dx", "transfer_mixture_d"];
+    for kernel in of_gates.into_iter().chain(of_rows) {
+        check(kernel);
+    }
+}
+
+#[test]
+fn layers_are_summed_over_rows() {
+    for kernel in ["pruned_share", "dice_sums", "layer_norm_sums", "stitch", "level_fusion_dnumbers"] {
+        check(kernel);
+    }
+}
+
+#[test]
+fn experts_are_gated_selected_and_bounded() {
+    for kernel in ["gate_groups", "hard_tanh", "select_experts", "product_logit"] {
+        check(kernel);
+    }
+}
+
+#[test]
+fn columns_are_normalised() {
+    for kernel in ["batch_moments", "normalise", "move_running"] {
+        check(kernel);
+    }
+}
+
+#[test]
+fn elements_are_added_and_weights_folded_turned_and_cast() {
+    for kernel in ["add", "multiply", "broadcast", "fill", "one_hot", "fold", "transpose", "to_bf16"] {
         check(kernel);
     }
 }
@@ -76,26 +116,42 @@ fn samples_have_matrices_and_rows_are_taken_by_themselves() {
 
 #[test]
 fn rows_have_something_by_scenario_and_cluster() {
-    for kernel in ["scenario_", "level_fusion", "layer_norm", "order_rows", "gather_rows", "scatter_rows"] {
+    for kernel in
+        ["scenario_", "level_fusion", "layer_norm", "route", "order_rows", "gather_rows", "scatter_rows"]
+    {
         check(kernel);
     }
+    check("centers");
 }
 
 #[test]
 fn lists_are_pooled_compared_and_attended_to() {
-    for kernel in ["sequence_pool", "compare", "attend", "self_attention"] {
+    let attention = ["attend", "self_attention"];
+    for kernel in ["sequence_", "weighted_pool", "compare", "position_"].into_iter().chain(attention) {
         check(kernel);
     }
 }
 
 #[test]
-fn adam_moves() {
+fn tables_are_read_summed_and_moved_by_sums() {
+    for kernel in ["gather", "scale_bag_gradient", "coalesce", "update_rows_by_sums"] {
+        check(kernel);
+    }
+}
+
+#[test]
+fn adam_moves_and_gradients_are_clipped() {
     check("adam");
+    check("clip_factor");
 }
 
 #[test]
 fn losses_are_summed() {
-    check("bce");
+    for kernel in
+        ["bce", "cross_entropy", "mean_square", "range_penalty", "losses_finite", "gradient_conflict"]
+    {
+        check(kernel);
+    }
 }
 
 #[test]
@@ -110,6 +166,23 @@ fn matrices_are_dropped_activated_and_summed() {
     check("dropout");
     check("activat");
     check("column_sums");
+}
+
+/// But for those that fill memory and find what a device does at the most, those that stand in for others on one
+/// architecture, and the sums of chunks, which so few rows are not divided into.
+#[test]
+fn every_kernel_has_a_case() {
+    let gpu = Gpu::new();
+    let mut launched = BTreeSet::new();
+    for case in cases(gpu.device(), Size::Small).expect("memory that is free") {
+        launched.extend(Ready::new(gpu.device(), &case, Size::Small).expect("small cases run").kernels);
+    }
+    let is_meant = |family: &&&Family| !family.name.starts_with("peak") && !family.name.contains("hopper");
+    for family in FAMILIES.iter().filter(is_meant) {
+        for kernel in family.kernels.iter().filter(|kernel| !kernel.starts_with("sum_partials")) {
+            assert!(launched.contains(&(family.name, kernel)), "{}: nothing times {kernel}", family.name);
+        }
+    }
 }
 
 #[test]

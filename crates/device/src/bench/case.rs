@@ -1,5 +1,6 @@
 //! One kernel on one shape in one precision.
 
+use super::mmoe::tolerance;
 use super::workbench::Workbench;
 use manygate_cuda::device::DeviceError;
 use manygate_cuda::{Launch, Precision};
@@ -77,6 +78,23 @@ impl Prepared {
 }
 
 impl Case {
+    /// Of what exists once, in f32, with so many bytes to move.
+    pub(super) fn once(
+        kernel: &'static str,
+        sizes: &[(&'static str, u32)],
+        bytes: f64,
+        prepare: impl Fn(&mut Workbench) -> Result<Prepared, DeviceError> + 'static,
+    ) -> Case {
+        Case {
+            kernel,
+            shape: Shape::new(sizes),
+            precision: Precision::F32,
+            work: Work { bytes, flops: 0.0 },
+            tolerance: tolerance(Precision::F32),
+            prepare: Box::new(prepare),
+        }
+    }
+
     /// The precision, as it is told.
     pub fn precision_name(&self) -> &'static str {
         match self.precision {

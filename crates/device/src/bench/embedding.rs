@@ -20,22 +20,22 @@ const DIMS: [u32; 2] = [64, 128];
 /// Fewest rows of a table for which memory is looked for.
 const FEWEST_ROWS: u32 = 1000;
 /// Values behind the weights of a row that moves: the state of row-wise Adagrad, and what keeps rows aligned to 16 bytes.
-const BEHIND: u32 = 4;
+pub(super) const BEHIND: u32 = 4;
 /// Largest weight. As far as a step moves it: what moved is then as exact as what is there.
-const WEIGHT: f32 = 0.01;
-const RATE: f32 = 0.01;
-const EPSILON: f32 = 1e-8;
+pub(super) const WEIGHT: f32 = 0.01;
+pub(super) const RATE: f32 = 0.01;
+pub(super) const EPSILON: f32 = 1e-8;
 /// Rows of the batch, or of a table, that are compared.
 const COMPARED: u32 = 32;
 
 /// Look-ups by bags of the same length, each table by its own.
 #[derive(Clone, Copy, Debug)]
-struct Bags {
-    batch: u32,
-    tables: u32,
-    rows: u32,
-    dim: u32,
-    bag: u32,
+pub(super) struct Bags {
+    pub(super) batch: u32,
+    pub(super) tables: u32,
+    pub(super) rows: u32,
+    pub(super) dim: u32,
+    pub(super) bag: u32,
 }
 
 /// All cases; tables have as many rows as fit `free` bytes.
@@ -48,7 +48,7 @@ pub(super) fn cases(size: Size, free: u64) -> Vec<Case> {
 }
 
 impl Bags {
-    fn new(size: Size, free: u64, dim: u32, bag: u32) -> Bags {
+    pub(super) fn new(size: Size, free: u64, dim: u32, bag: u32) -> Bags {
         let (batch, tables, mut rows) = match size {
             Size::Full => (65_536, 26, 1_000_000),
             Size::Small => (32, 3, 50),
@@ -69,12 +69,12 @@ impl Bags {
         Shape::new(&[("batch", batch), ("tables", tables), ("rows", rows), ("dim", dim), ("bag", bag)])
     }
 
-    fn lookups(&self) -> u32 {
+    pub(super) fn lookups(&self) -> u32 {
         self.batch * self.tables * self.bag
     }
 
     /// How many rows are looked up, each counted once: what is to be expected.
-    fn distinct_rows(&self) -> f64 {
+    pub(super) fn distinct_rows(&self) -> f64 {
         let (rows, lookups) = (f64::from(self.rows), f64::from(self.batch * self.bag));
         f64::from(self.tables) * rows * (1.0 - (1.0 - 1.0 / rows).powf(lookups))
     }
@@ -85,7 +85,7 @@ impl Bags {
         4.0 * (f64::from(self.lookups()) + f64::from(offsets))
     }
 
-    fn case(
+    pub(super) fn case(
         self,
         kernel: &'static str,
         bytes: f64,
@@ -166,10 +166,7 @@ impl Bags {
         let launches = sorting(&gradients, memory);
         let keys = gradients.sorted(memory).keys;
         Prepared::new(launches, move |bench| {
-            let mut expected: Vec<u32> = (0..self.tables)
-                .flat_map(|t| (0..self.batch * self.bag).map(move |i| (t, i)))
-                .map(|(t, i)| t * self.rows + ids.id(t, i / self.bag, i % self.bag))
-                .collect();
+            let mut expected: Vec<u32> = ids.keys().collect();
             expected.sort_unstable();
             let found: Vec<u32> = bench.download(keys, expected.len())?;
             let wrong = found.iter().zip(&expected).filter(|(found, expected)| found != expected).count();
@@ -221,13 +218,10 @@ impl Bags {
         }
         for (&id, gradient) in compared.iter().zip(&sums) {
             let row = t * self.rows + id;
-            // The unknown row stays.
-            let rate = if id == 0 { 0.0 } else { f64::from(RATE) };
-            let mean = gradient.iter().map(|g| g * g).sum::<f64>() / f64::from(self.dim);
-            let factor = -rate / (mean.sqrt() + f64::from(EPSILON));
             let (before, after) = (values.row(row), bench.row(values.mat, row)?);
             let moved: Vec<f64> = after.iter().zip(&before).map(|(after, before)| after - before).collect();
-            let expected: Vec<f64> = gradient.iter().map(|g| factor * g).collect();
+            // The unknown row stays.
+            let expected = if id == 0 { vec![0.0; gradient.len()] } else { first_move(gradient) };
             error.add_all(&moved, &expected);
         }
         Ok(())
@@ -239,13 +233,13 @@ impl Bags {
         bench.fill(mat, WEIGHT)
     }
 
-    fn table(&self, values: DeviceMat, t: u32) -> DeviceTable {
+    pub(super) fn table(&self, values: DeviceMat, t: u32) -> DeviceTable {
         let before = u64::from(t) * u64::from(self.rows) * u64::from(values.stride);
         let address = values.address + 4 * before;
         DeviceTable { address, rows: self.rows, dim: self.dim, stride: values.stride }
     }
 
-    fn gradients(
+    pub(super) fn gradients(
         &self,
         bench: &mut Workbench,
         ids: &Lists,
@@ -268,15 +262,22 @@ impl Bags {
     }
 }
 
+/// How a row moves at the first step, by the sum of its gradients.
+pub(super) fn first_move(gradient: &[f64]) -> Vec<f64> {
+    let mean = gradient.iter().map(|g| g * g).sum::<f64>() / gradient.len() as f64;
+    let factor = -f64::from(RATE) / (mean.sqrt() + f64::from(EPSILON));
+    gradient.iter().map(|g| factor * g).collect()
+}
+
 /// Makes the pairs of look-ups, and sorts them.
-fn sorting(gradients: &SparseGradients, memory: SparseMemory) -> Vec<Launch> {
+pub(super) fn sorting(gradients: &SparseGradients, memory: SparseMemory) -> Vec<Launch> {
     let made = [number_lookups(None, gradients, memory), make_keys(gradients, memory)];
     made.into_iter().chain(gradients.sort_lookups(memory)).collect()
 }
 
 /// The ids of all tables, `[tables, batch, bag]`.
 #[derive(Clone, Copy, Debug)]
-struct Lists {
+pub(super) struct Lists {
     bags: Bags,
     ids: u64,
     stream: Stream,
@@ -284,20 +285,27 @@ struct Lists {
 }
 
 impl Lists {
-    fn new(bags: Bags, bench: &mut Workbench) -> Result<Lists, DeviceError> {
+    pub(super) fn new(bags: Bags, bench: &mut Workbench) -> Result<Lists, DeviceError> {
         let (ids, stream) = bench.ids(bags.lookups().into(), bags.rows)?;
         let offsets = bench.upload_u32((0..=bags.batch).map(|row| row * bags.bag))?;
         Ok(Lists { bags, ids, stream, offsets })
     }
 
     /// Those of a table.
-    fn of_table(&self, t: u32) -> Ids {
+    pub(super) fn of_table(&self, t: u32) -> Ids {
         let ids = self.ids + 4 * self.first(t, 0);
         if self.bags.bag == 1 { Ids::Field { ids } } else { Ids::Bag { offsets: self.offsets, ids } }
     }
 
+    /// The keys of all look-ups, in their order.
+    pub(super) fn keys(&self) -> impl Iterator<Item = u32> {
+        let Lists { bags, .. } = *self;
+        let lookups = (0..bags.tables).flat_map(move |t| (0..bags.batch * bags.bag).map(move |i| (t, i)));
+        lookups.map(move |(t, i)| t * bags.rows + self.id(t, i / bags.bag, i % bags.bag))
+    }
+
     /// Id `k` of a row's list.
-    fn id(&self, t: u32, row: u32, k: u32) -> u32 {
+    pub(super) fn id(&self, t: u32, row: u32, k: u32) -> u32 {
         self.stream.id(self.first(t, row) + u64::from(k), self.bags.rows)
     }
 
@@ -306,7 +314,7 @@ impl Lists {
     }
 }
 
-fn add_to(sum: &mut [f64], row: &[f64]) {
+pub(super) fn add_to(sum: &mut [f64], row: &[f64]) {
     sum.iter_mut().zip(row).for_each(|(sum, value)| *sum += value);
 }
 

@@ -3,9 +3,10 @@
 //! probabilities of rows. Each on its own, a row of the output being one of the input.
 
 use super::Size;
-use super::case::{Case, Prepared, Shape, Work};
-use super::mmoe::{Layers, tolerance};
-use super::reference::{Error, dot, gate, sample};
+use super::case::Case;
+use super::layer::{Layer, Made, widths};
+use super::mmoe::Layers;
+use super::reference::{dot, gate};
 use super::workbench::{Random, Workbench};
 use manygate_cuda::activation::{Bend, BendGradients, dice, dice_backward};
 use manygate_cuda::amplitude::{Of, amplify, amplify_backward, pruning_dr};
@@ -17,38 +18,31 @@ use manygate_cuda::row::{row_normalise, softmax};
 use manygate_cuda::row_product::{Start, Vectors, row_outer, row_product};
 use manygate_cuda::stitch::{Weights, stitch};
 use manygate_cuda::transfer::{Experts, transfer_mixture};
-use manygate_cuda::{DeviceMat, Element, Launch, Precision};
+use manygate_cuda::{Element, Launch};
 use manygate_kernels::activation::Activation;
 use manygate_kernels::amplitude::{Amplitude, Pruning};
 use manygate_kernels::gate::Seen;
 
-/// Rows that are compared.
-const COMPARED: u32 = 16;
 /// Gates, each over two experts of its own and two that all see, as in PLE; and all experts.
-const GATES: u32 = 3;
-const EXPERTS: u32 = 2 * GATES + 2;
+pub(super) const GATES: u32 = 3;
+pub(super) const EXPERTS: u32 = 2 * GATES + 2;
 /// Networks that are stitched.
-const NETWORKS: u32 = 3;
+pub(super) const NETWORKS: u32 = 3;
 /// Classes of a softmax.
-const CLASSES: u32 = 10;
+pub(super) const CLASSES: u32 = 10;
 /// Scenarios whose experts are mixed.
-const SCENARIOS: u32 = 5;
+pub(super) const SCENARIOS: u32 = 5;
 /// Width of a field.
-const FIELD: u32 = 16;
+pub(super) const FIELD: u32 = 16;
 
 /// All cases.
 pub(super) fn cases(size: Size) -> Vec<Case> {
     let [Layers { batch: rows, width, .. }, _] = Layers::all(size);
-    let (units, fields, side) = match size {
-        Size::Full => (512, 26, 64),
-        Size::Small => (20, 5, 6),
-    };
-    let elements = [(Precision::F32, Element::F32), (Precision::Bf16, Element::Bf16)];
+    let [units, fields, side] = widths(size);
     let pairs = fields * (fields - 1) / 2;
     let (of_units, of_fields) = ([("units", units), ("width", 1)], [("fields", fields), ("width", FIELD)]);
     let (e, of_matrix, matrix) = (fields * FIELD, [("out", side), ("in", side)], side * side + 2 * side);
-    let of_elements = elements.into_iter().flat_map(|(precision, element)| {
-        let layer = Layer { rows, precision, element };
+    let of_elements = Layer::both(rows).into_iter().flat_map(|layer| {
         [
             layer.case(
                 "gate_combine_seen",
@@ -89,77 +83,24 @@ pub(super) fn cases(size: Size) -> Vec<Case> {
     of_elements.collect()
 }
 
-/// What the cases have in common.
-#[derive(Clone, Copy)]
-pub(super) struct Layer {
-    pub(super) rows: u32,
-    pub(super) precision: Precision,
-    pub(super) element: Element,
-}
-
-/// The launch of a case, what it writes, and what is to be found in a row of that.
-pub(super) struct Made {
-    pub(super) launch: Launch,
-    pub(super) found: DeviceMat,
-    pub(super) expected: Box<dyn Fn(u32) -> Vec<f64>>,
-}
-
-/// Makes a case of so many parts of so many columns.
-pub(super) type Make = fn(Layer, u32, u32, &mut Workbench) -> Result<Made, DeviceError>;
-
-impl Layer {
-    /// A case with `values` of a row read or written.
-    pub(super) fn case(
-        self,
-        kernel: &'static str,
-        values: u32,
-        sizes: [(&'static str, u32); 2],
-        make: Make,
-    ) -> Case {
-        let [(_, parts), (_, width)] = sizes;
-        let mut shape = vec![("rows", self.rows)];
-        shape.extend(sizes.into_iter().filter(|&(name, size)| (name, size) != ("width", 1)));
-        Case {
-            kernel,
-            shape: Shape::new(&shape),
-            precision: self.precision,
-            work: Work {
-                bytes: f64::from(self.rows) * f64::from(values) * self.element.bytes() as f64,
-                flops: 0.0,
-            },
-            tolerance: tolerance(self.precision),
-            prepare: Box::new(move |bench| {
-                let Made { launch, found, expected } = make(self, parts, width, bench)?;
-                Prepared::new(vec![launch], move |bench| {
-                    let mut error = Error::default();
-                    for row in sample(self.rows, COMPARED) {
-                        error.add_all(&bench.row(found, row)?, &expected(row));
-                    }
-                    Ok(error.relative())
-                })
-            }),
-        }
-    }
-
-    pub(super) fn random(self, bench: &mut Workbench, cols: u32) -> Result<Random, DeviceError> {
-        bench.random(self.rows, cols, self.element, 1.0)
-    }
-
-    pub(super) fn mat(self, bench: &mut Workbench, cols: u32) -> Result<DeviceMat, DeviceError> {
-        bench.mat(self.rows, cols, self.element)
-    }
-}
-
-fn seen(layer: Layer, experts: u32, width: u32, bench: &mut Workbench) -> Result<Made, DeviceError> {
+/// Which experts each gate sees, on the device and here.
+pub(super) fn seen_by_gates(
+    experts: u32,
+    bench: &mut Workbench,
+) -> Result<(DeviceSeen, Vec<Vec<usize>>), DeviceError> {
     let of_gate = |gate: usize| vec![2 * gate, 2 * gate + 1, experts as usize - 2, experts as usize - 1];
     let gates: Vec<Vec<usize>> = (0..GATES as usize).map(of_gate).collect();
     let Ok(list) = Seen::new(experts as usize, &gates) else { unreachable!("every expert is seen") };
     let table = bench.upload(&seen_to_bytes(&list))?;
+    Ok((DeviceSeen::new(&list, table), gates))
+}
+
+fn seen(layer: Layer, experts: u32, width: u32, bench: &mut Workbench) -> Result<Made, DeviceError> {
+    let (list, gates) = seen_by_gates(experts, bench)?;
     let (logits, bank) = (layer.random(bench, 4 * GATES)?, layer.random(bench, experts * width)?);
     let weights = bench.mat(layer.rows, 4 * GATES, Element::F32)?;
     let found = layer.mat(bench, GATES * width)?;
-    let launch =
-        gate_combine_seen(DeviceSeen::new(&list, table), logits.mat, [bank.mat, bank.mat], weights, found);
+    let launch = gate_combine_seen(list, logits.mat, [bank.mat, bank.mat], weights, found);
     let expected = move |row| {
         let (logits, bank) = (logits.row(row), bank.row(row));
         let mixed = |(logits, seen): (&[f64], &Vec<usize>)| {
@@ -172,7 +113,7 @@ fn seen(layer: Layer, experts: u32, width: u32, bench: &mut Workbench) -> Result
 }
 
 /// What amplitudes are of the numbers that gates give, and the derivative.
-fn amplitude(r: f64) -> (f64, f64) {
+pub(super) fn amplitude(r: f64) -> (f64, f64) {
     let share = 1.0 / (1.0 + (-r).exp());
     (2.0 * share, 2.0 * share * (1.0 - share))
 }
@@ -199,7 +140,7 @@ fn amplitudes_backward(layer: Layer, units: u32, _: u32, bench: &mut Workbench) 
 }
 
 /// What is half pruned.
-const PRUNING: Pruning = Pruning { scale: 2.0, steepness: 1.0, threshold: 1.0 };
+pub(super) const PRUNING: Pruning = Pruning { scale: 2.0, steepness: 1.0, threshold: 1.0 };
 
 fn pruned(layer: Layer, units: u32, _: u32, bench: &mut Workbench) -> Result<Made, DeviceError> {
     let (r, found) = (layer.random(bench, units)?, layer.mat(bench, units)?);
@@ -214,7 +155,7 @@ fn pruned(layer: Layer, units: u32, _: u32, bench: &mut Workbench) -> Result<Mad
 }
 
 /// Means of 0, variances of 1.
-fn bend(units: u32, bench: &mut Workbench) -> Result<(Bend, Random), DeviceError> {
+pub(super) fn bend(units: u32, bench: &mut Workbench) -> Result<(Bend, Random), DeviceError> {
     let slopes = bench.random(1, units, Element::F32, 1.0)?;
     let moments = bench.upload_f32((0..2 * units).map(|i| if i < units { 0.0 } else { 1.0 }))?;
     Ok((Bend { moments: Some((moments, 0.0)), slopes: slopes.mat.address }, slopes))
@@ -286,7 +227,7 @@ fn crossed(layer: Layer, units: u32, _: u32, bench: &mut Workbench) -> Result<Ma
 }
 
 /// Sums over the fields of a row, column by column.
-fn sums_of_fields(e: &[f64], width: u32) -> Vec<f64> {
+pub(super) fn sums_of_fields(e: &[f64], width: u32) -> Vec<f64> {
     (0..width as usize).map(|col| e.iter().skip(col).step_by(width as usize).sum()).collect()
 }
 

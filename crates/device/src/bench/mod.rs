@@ -10,16 +10,24 @@
 
 mod case;
 mod ceilings;
+mod elementwise;
 mod embedding;
+mod gradients;
+mod layer;
 mod layers;
 mod loss_gradients;
 mod losses;
+mod mixtures;
 mod mmoe;
+mod norms;
 mod others;
 mod products;
 mod reference;
+mod row_losses;
 mod scenarios;
 mod sequences;
+mod sums;
+mod tables;
 mod timing;
 mod workbench;
 
@@ -29,6 +37,7 @@ pub use ceilings::Ceilings;
 use crate::memory::failed;
 use case::Prepared;
 use manygate_core::{Error, Result};
+use manygate_cuda::Launch;
 use manygate_cuda::device::{Device, DeviceError};
 use serde::Serialize;
 use std::rc::Rc;
@@ -144,15 +153,23 @@ pub enum Progress<'a> {
 /// # Errors
 /// When the device does not say what is free.
 pub fn cases(device: &Device, size: Size) -> std::result::Result<Vec<Case>, DeviceError> {
-    let mut cases = embedding::cases(size, device.free_memory()?);
+    let free = device.free_memory()?;
+    let mut cases = embedding::cases(size, free);
     cases.extend(mmoe::cases(size));
     cases.extend(products::cases(size));
     cases.extend(others::cases(size));
     cases.extend(layers::cases(size));
+    cases.extend(gradients::cases(size));
+    cases.extend(sums::cases(size));
+    cases.extend(mixtures::cases(size));
+    cases.extend(norms::cases(size));
+    cases.extend(elementwise::cases(size));
     cases.extend(scenarios::cases(size));
     cases.extend(sequences::cases(size));
     cases.extend(losses::cases(size));
+    cases.extend(row_losses::cases(size));
     cases.extend(loss_gradients::cases(size));
+    cases.extend(tables::cases(size, free));
     Ok(cases)
 }
 
@@ -160,6 +177,8 @@ pub fn cases(device: &Device, size: Size) -> std::result::Result<Vec<Case>, Devi
 pub struct Ready {
     replays: Replays,
     size: Size,
+    /// What is launched: family and name of each kernel.
+    pub kernels: Vec<(&'static str, &'static str)>,
     /// Largest error on a sample, as a share of the largest value there.
     pub relative_error: f64,
 }
@@ -176,7 +195,10 @@ impl Ready {
         let relative_error = check(&bench)?;
         let bench = Rc::new(bench);
         let replays = Replays::new(&bench, size, &|stream| bench.put(stream, &launches))?;
-        Ok(Ready { replays, size, relative_error })
+        let does_something = |launch: &&Launch| !launch.grid.contains(&0);
+        let names = |launch: &Launch| (launch.family.name, launch.kernel);
+        let kernels = launches.iter().filter(does_something).map(names).collect();
+        Ok(Ready { replays, size, kernels, relative_error })
     }
 
     /// Seconds of a run: the median of several measurements, each long enough, after a warm-up.

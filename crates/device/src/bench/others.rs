@@ -2,6 +2,7 @@
 
 use super::Size;
 use super::case::{Case, Prepared, Shape, Work};
+use super::losses::sigmoid;
 use super::mmoe::{Layers, tolerance};
 use super::reference::{Error, gate, gate_dx, sample};
 use super::workbench::Workbench;
@@ -9,7 +10,7 @@ use manygate_cuda::activation::{activate_to, activation_dx_to};
 use manygate_cuda::device::DeviceError;
 use manygate_cuda::gate::{gate_combine, gate_combine_dx};
 use manygate_cuda::loss::{LossSum, bce_with_logits, partials_of};
-use manygate_cuda::optim::{Clipping, Parameters, Piece, Step, optimise};
+use manygate_cuda::optim::{Clipping, Parameters, Piece, Step, clip_factor, optimise, sum_squares};
 use manygate_cuda::peak::Stream;
 use manygate_cuda::random::dropout;
 use manygate_cuda::{DeviceMat, Element, Precision, gemm};
@@ -43,7 +44,7 @@ pub(super) fn cases(size: Size) -> Vec<Case> {
             .into_iter()
             .chain([matrix.column_sums()])
     });
-    [adam(parameters), bce(labelled)].into_iter().chain(of_elements).collect()
+    [adam(parameters), clipping(parameters), bce(labelled)].into_iter().chain(of_elements).collect()
 }
 
 /// Gates over the bank of `mmoe.rs`, whose values and logits are `element`.
@@ -238,26 +239,6 @@ impl Matrix {
     }
 }
 
-fn sigmoid(x: f64) -> f64 {
-    1.0 / (1.0 + (-x).exp())
-}
-
-fn vector_case(
-    kernel: &'static str,
-    size: (&'static str, u32),
-    bytes: f64,
-    prepare: impl Fn(&mut Workbench) -> Result<Prepared, DeviceError> + 'static,
-) -> Case {
-    Case {
-        kernel,
-        shape: Shape::new(&[size]),
-        precision: Precision::F32,
-        work: Work { bytes: bytes * f64::from(size.1), flops: 0.0 },
-        tolerance: tolerance(Precision::F32),
-        prepare: Box::new(prepare),
-    }
-}
-
 /// A step of Adam over all dense parameters: weight, two moments and gradient in, all but the gradient out.
 fn adam(parameters: u32) -> Case {
     const RATE: f32 = 1e-3;
@@ -274,7 +255,7 @@ fn adam(parameters: u32) -> Case {
         l2: 0.0,
         weight_decay: 0.0,
     };
-    vector_case("adam", ("parameters", parameters), 28.0, move |bench| {
+    Case::once("adam", &[("parameters", parameters)], 28.0 * f64::from(parameters), move |bench| {
         // As far as a step moves them: what moved is then as exact as what is there.
         let weights = bench.random_contiguous(1, parameters, Element::F32, RATE)?;
         let gradients = bench.random_contiguous(1, parameters, Element::F32, 1.0)?;
@@ -285,10 +266,9 @@ fn adam(parameters: u32) -> Case {
             first: bench.zeros(bytes)?,
             second: bench.zeros(bytes)?,
         };
-        let pieces: Vec<u8> = Piece::cut(0..parameters.into(), 0).flat_map(Piece::to_bytes).collect();
-        let (count, groups) =
-            ((pieces.len() / Piece::BYTES) as u32, bench.upload(&Step::Adam(step).to_bytes())?);
-        let launch = optimise(None, bench.upload(&pieces)?, count, groups, Clipping::NONE, addresses);
+        let (pieces, count) = pieces(parameters, bench)?;
+        let groups = bench.upload(&Step::Adam(step).to_bytes())?;
+        let launch = optimise(None, pieces, count, groups, Clipping::NONE, addresses);
         Prepared::new(vec![launch], move |bench| {
             let found: Vec<f32> = bench.download(addresses.weights, parameters as usize)?;
             let mut error = Error::default();
@@ -303,11 +283,37 @@ fn adam(parameters: u32) -> Case {
     })
 }
 
+/// All parameters in pieces of one group: their address, and how many they are.
+fn pieces(parameters: u32, bench: &mut Workbench) -> Result<(u64, u32), DeviceError> {
+    let bytes: Vec<u8> = Piece::cut(0..parameters.into(), 0).flat_map(Piece::to_bytes).collect();
+    Ok((bench.upload(&bytes)?, (bytes.len() / Piece::BYTES) as u32))
+}
+
+/// What makes the gradient of all dense parameters no longer than 1.
+fn clipping(parameters: u32) -> Case {
+    let bytes = 4.0 * f64::from(parameters);
+    Case::once("clip_factor", &[("parameters", parameters)], bytes, move |bench| {
+        let gradients = bench.random_contiguous(1, parameters, Element::F32, 1.0)?;
+        let (pieces, count) = pieces(parameters, bench)?;
+        let (partials, factor) = (bench.allocate(8 * u64::from(count))?, bench.allocate(4)?);
+        let launches = vec![
+            sum_squares(pieces, count, gradients.mat.address, partials),
+            clip_factor(partials, count, 1.0, factor, bench.upload_u32([1])?),
+        ];
+        Prepared::new(launches, move |bench| {
+            let squares: f64 = (0..parameters).map(|i| f64::from(gradients.at(0, i)).powi(2)).sum();
+            let mut error = Error::default();
+            error.add(bench.download::<f32>(factor, 1)?[0], squares.sqrt().recip());
+            Ok(error.relative())
+        })
+    })
+}
+
 /// The sum of binary cross-entropies and its gradient: logit and label in, gradient out.
 fn bce(rows: u32) -> Case {
     const LABELS: Stream = Stream(1 << 16);
     let scale = 1.0 / rows as f32;
-    vector_case("bce_with_logits", ("rows", rows), 12.0, move |bench| {
+    Case::once("bce_with_logits", &[("rows", rows)], 12.0 * f64::from(rows), move |bench| {
         let label = |row: u32| LABELS.id(row.into(), 2) as f32;
         let logits = bench.random_contiguous(rows, 1, Element::F32, 4.0)?;
         let labels = bench.upload_f32((0..rows).map(label))?;

@@ -8,8 +8,8 @@ use super::workbench::{Random, Workbench};
 use manygate_cuda::device::DeviceError;
 use manygate_cuda::gemm::{self, Heads};
 use manygate_cuda::gemm_by_scenario::{
-    self, linear_by_scenario, linear_dw_by_scenario, linear_dw_by_scenario_scratch, linear_dx_by_scenario,
-    scenario_starts,
+    self, column_sums_by_scenario, linear_by_scenario, linear_dw_by_scenario, linear_dw_by_scenario_scratch,
+    linear_dx_by_scenario, scenario_starts,
 };
 use manygate_cuda::gemm_gradients::{InputGradient, WeightGradient, grouped_linear_gradients};
 use manygate_cuda::{DeviceMat, Element, Precision};
@@ -57,6 +57,8 @@ pub(super) fn cases(size: Size) -> Vec<Case> {
         .into_iter()
         .flatten()
         .chain([second.both()])
+        // Biases have gradients of one precision: what they are summed of is f32 or bf16.
+        .chain((precision != Precision::Tf32).then(|| by_scenario.bias_gradient()))
     };
     PRECISIONS.into_iter().rev().flat_map(of).collect()
 }
@@ -98,6 +100,20 @@ impl Product {
         let bytes = size * (rows * f64::from(2 * inputs + outputs) + weight) + 4.0 * weight;
         let work = Work { bytes, flops: 2.0 * dx.work.flops };
         Case { work, prepare: Box::new(move |bench| Product::prepare_both(self, bench)), ..dx }
+    }
+
+    /// The gradient of the biases of each scenario, whose sums are f32 whatever they are of.
+    fn bias_gradient(self) -> Case {
+        let Product { precision, batch, scenarios, outputs, .. } = self;
+        let bytes = stored(precision).bytes() as f64 * f64::from(batch) * f64::from(outputs);
+        Case {
+            kernel: "column_sums_by_scenario",
+            shape: Shape::new(&[("batch", batch), ("scenarios", scenarios), ("outputs", outputs)]),
+            precision,
+            work: Work { bytes, flops: 0.0 },
+            tolerance: tolerance(Precision::F32),
+            prepare: Box::new(move |bench| Product::prepare_bias_gradient(self, bench)),
+        }
     }
 
     /// A matrix with `cols` columns for each group and a row a sample.
@@ -202,6 +218,21 @@ impl Product {
             let col = unit / outputs * inputs + input;
             let rows = self.first_row(scenario)..self.first_row(scenario + 1);
             rows.map(|row| product(dy.at(row, unit), x.at(row, col))).sum::<f64>()
+        })
+    }
+
+    fn prepare_bias_gradient(self, bench: &mut Workbench) -> Result<Prepared, DeviceError> {
+        let Product { batch, scenarios, inputs, outputs, .. } = self;
+        let (dy, layers) = (self.rows(bench, outputs)?, self.by_scenario(bench)?);
+        let db = bench.mat_with(scenarios, outputs, outputs, Element::F32)?;
+        let scratch = linear_dw_by_scenario_scratch(batch, inputs, outputs, layers);
+        let scratch = bench.allocate(4 * scratch as u64)?;
+        let gradient = gemm::BiasGradient { dy: dy.mat, accumulate: false, to: db.address };
+        Prepared::new(column_sums_by_scenario(layers, gradient, scratch), move |bench| {
+            compare(bench, db, &|scenario, col| {
+                let rows = self.first_row(scenario)..self.first_row(scenario + 1);
+                rows.map(|row| f64::from(dy.at(row, col))).sum()
+            })
         })
     }
 

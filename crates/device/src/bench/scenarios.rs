@@ -3,11 +3,14 @@
 
 use super::Size;
 use super::case::{Case, Prepared, Shape, Work};
-use super::layers::{Layer, Made};
+use super::layer::{Layer, Made, compare_rows, widths};
 use super::mmoe::{Layers, tolerance};
 use super::reference::{Error, dot, gate, sample};
-use super::workbench::Workbench;
-use manygate_cuda::cluster::{Order, gather_rows, order_rows, scatter_rows};
+use super::workbench::{Random, Workbench};
+use manygate_cuda::cluster::{
+    Moving, Order, gather_rows, keep_centers, move_centers, move_centers_backward, order_rows, route,
+    scatter_rows,
+};
 use manygate_cuda::device::DeviceError;
 use manygate_cuda::layer_norm::{Normal, layer_norm, layer_norm_backward};
 use manygate_cuda::scenario::{
@@ -18,23 +21,21 @@ use manygate_cuda::{DeviceMat, Element, Precision};
 
 /// Scenarios, or clusters.
 const SCENARIOS: u32 = 5;
-const TASKS: u32 = 3;
+pub(super) const TASKS: u32 = 3;
 const EPSILON: f32 = 1e-5;
+/// Share of old centres, and the shortest length that new ones are divided by.
+const BETA: f32 = 0.9;
+const SHORTEST: f32 = 1e-12;
 /// Columns of a sum that are compared.
 const COMPARED: u32 = 16;
 
 /// All cases.
 pub(super) fn cases(size: Size) -> Vec<Case> {
     let [Layers { batch: rows, .. }, _] = Layers::all(size);
-    let (units, side) = match size {
-        Size::Full => (512, 64),
-        Size::Small => (20, 6),
-    };
-    let elements = [(Precision::F32, Element::F32), (Precision::Bf16, Element::Bf16)];
+    let [units, _, side] = widths(size);
     let (of_units, of_scenarios) =
         ([("units", units), ("width", 1)], [("scenarios", SCENARIOS), ("width", side)]);
-    let of_elements = elements.into_iter().flat_map(|(precision, element)| {
-        let layer = Layer { rows, precision, element };
+    let of_elements = Layer::both(rows).into_iter().flat_map(|layer| {
         [
             layer.case("scenario_affine", 2 * units, of_units, scaled),
             sums(layer, units),
@@ -43,15 +44,18 @@ pub(super) fn cases(size: Size) -> Vec<Case> {
             layer.case("scenario_attention", (SCENARIOS + 2) * side, of_scenarios, attended),
             layer.case("layer_norm", 2 * units, of_units, normal),
             layer.case("layer_norm_dx", 3 * units, of_units, normal_backward),
+            layer.case("route", SCENARIOS + 1, [("clusters", SCENARIOS), ("width", 1)], routed),
             layer.case("gather_rows", 2 * units, of_units, gathered),
             layer.case("scatter_rows", 2 * units, of_units, scattered),
         ]
     });
-    of_elements.chain([order(rows)]).collect()
+    let centers = Centers { units };
+    let once = [order(rows), centers.moved(), centers.moved_backward(), centers.kept()];
+    of_elements.chain(once).collect()
 }
 
 /// Scenarios of rows in turn.
-fn in_turn(rows: u32, bench: &mut Workbench) -> Result<u64, DeviceError> {
+pub(super) fn in_turn(rows: u32, bench: &mut Workbench) -> Result<u64, DeviceError> {
     bench.upload_u32((0..rows).map(|row| row % SCENARIOS))
 }
 
@@ -103,7 +107,7 @@ fn sums(layer: Layer, units: u32) -> Case {
 }
 
 /// Levels whose shares are all a half.
-fn halves(layer: Layer, bench: &mut Workbench) -> Result<Fusion, DeviceError> {
+pub(super) fn halves(layer: Layer, bench: &mut Workbench) -> Result<Fusion, DeviceError> {
     let (scenario, numbers) = (in_turn(layer.rows, bench)?, bench.upload_f32([0.0; 4])?);
     Ok(Fusion { scenario, numbers, domains: SCENARIOS, tasks: TASKS })
 }
@@ -171,13 +175,13 @@ fn attended(layer: Layer, scenarios: u32, width: u32, bench: &mut Workbench) -> 
 }
 
 /// What a row is normalised with, and the values of γ and β: one and none.
-fn plain(units: u32, bench: &mut Workbench) -> Result<(Normal, u64), DeviceError> {
+pub(super) fn plain(units: u32, bench: &mut Workbench) -> Result<(Normal, u64), DeviceError> {
     let gamma = bench.upload_f32((0..units).map(|_| 1.0))?;
     Ok((Normal { groups: 1, epsilon: EPSILON, gamma }, bench.zeros(4 * u64::from(units))?))
 }
 
 /// A row normalised, and its deviation.
-fn normalised(x: &[f64]) -> (Vec<f64>, f64) {
+pub(super) fn normalised(x: &[f64]) -> (Vec<f64>, f64) {
     let mean = x.iter().sum::<f64>() / x.len() as f64;
     let variance = x.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / x.len() as f64;
     let deviation = (variance + f64::from(EPSILON)).sqrt();
@@ -205,6 +209,17 @@ fn normal_backward(layer: Layer, units: u32, _: u32, bench: &mut Workbench) -> R
         dy.iter().zip(&normal).map(|(d, n)| (d - mean / units - n * along / units) / deviation).collect()
     };
     Ok(Made { launch, found, expected: Box::new(expected) })
+}
+
+/// The first of the largest.
+fn routed(layer: Layer, clusters: u32, _: u32, bench: &mut Workbench) -> Result<Made, DeviceError> {
+    let (z, found) = (layer.random(bench, clusters)?, layer.mat(bench, 1)?);
+    let expected = move |row| {
+        let z = z.row(row);
+        let largest = z.iter().copied().fold(f64::MIN, f64::max);
+        vec![z.iter().take_while(|&&z| z < largest).count() as f64]
+    };
+    Ok(Made { launch: route(z.mat, found), found, expected: Box::new(expected) })
 }
 
 /// Where a row stands by clusters in turn: those of the first before those of the second.
@@ -258,4 +273,90 @@ fn gathered(layer: Layer, units: u32, _: u32, bench: &mut Workbench) -> Result<M
     let launch = gather_rows(in_order(layer, bench)?, x.mat, found);
     let row_at = move |at| (0..rows).find(|&row| place(row, rows) == at).unwrap_or(0);
     Ok(Made { launch, found, expected: Box::new(move |at| x.row(row_at(at))) })
+}
+
+/// Centres of clusters.
+#[derive(Clone, Copy)]
+struct Centers {
+    units: u32,
+}
+
+impl Centers {
+    /// A case that reads or writes as many matrices of centres.
+    fn case(
+        self,
+        kernel: &'static str,
+        matrices: f64,
+        prepare: fn(Centers, &mut Workbench) -> Result<Prepared, DeviceError>,
+    ) -> Case {
+        let sizes = [("clusters", SCENARIOS), ("units", self.units)];
+        let bytes = 4.0 * matrices * f64::from(SCENARIOS) * f64::from(self.units);
+        Case::once(kernel, &sizes, bytes, move |bench| prepare(self, bench))
+    }
+
+    fn random(self, bench: &mut Workbench) -> Result<Random, DeviceError> {
+        bench.random_contiguous(SCENARIOS, self.units, Element::F32, 1.0)
+    }
+
+    fn mat(self, bench: &mut Workbench) -> Result<DeviceMat, DeviceError> {
+        bench.mat_with(SCENARIOS, self.units, self.units, Element::F32)
+    }
+
+    /// Where a centre is to go before it gets the length 1, and how long that is.
+    fn between(old: Random, pull: Random, cluster: u32) -> (Vec<f64>, f64) {
+        let beta = f64::from(BETA);
+        let both = old.row(cluster).into_iter().zip(pull.row(cluster));
+        let between: Vec<f64> = both.map(|(old, pull)| beta * old + (1.0 - beta) * pull).collect();
+        let length = dot(&between, &between).sqrt();
+        (between, length)
+    }
+
+    fn moved(self) -> Case {
+        self.case("move_centers", 3.0, |of, bench| {
+            let (old, pull, to) = (of.random(bench)?, of.random(bench)?, of.mat(bench)?);
+            let moving = Moving { beta: BETA, shortest: SHORTEST, old: old.mat, pull: pull.mat };
+            Prepared::new(vec![move_centers(moving, to)], move |bench| {
+                compare_rows(bench, to, &|cluster| {
+                    let (between, length) = Centers::between(old, pull, cluster);
+                    between.iter().map(|v| v / length).collect()
+                })
+            })
+        })
+    }
+
+    /// Of the old centres and of what pulls them. The formula holds for any result.
+    fn moved_backward(self) -> Case {
+        self.case("move_centers_backward", 6.0, |of, bench| {
+            let (old, pull) = (of.random(bench)?, of.random(bench)?);
+            let (unit, dy) = (of.random(bench)?, of.random(bench)?);
+            let (d_old, d_pull) = (of.mat(bench)?, of.mat(bench)?);
+            let moving = Moving { beta: BETA, shortest: SHORTEST, old: old.mat, pull: pull.mat };
+            let [to_old, to_pull] = [d_old, d_pull].map(|to| Some((to, false)));
+            let Some(launch) = move_centers_backward(moving, unit.mat, dy.mat, to_old, to_pull) else {
+                unreachable!("gradients are asked for")
+            };
+            Prepared::new(vec![launch], move |bench| {
+                let share = |share: f64, cluster| {
+                    let (unit, dy) = (unit.row(cluster), dy.row(cluster));
+                    let (along, (_, length)) = (dot(&unit, &dy), Centers::between(old, pull, cluster));
+                    let of_unit = dy.iter().zip(&unit).map(|(d, unit)| share / length * (d - unit * along));
+                    of_unit.collect::<Vec<_>>()
+                };
+                let beta = f64::from(BETA);
+                let of_old = compare_rows(bench, d_old, &|cluster| share(beta, cluster))?;
+                Ok(of_old.max(compare_rows(bench, d_pull, &|cluster| share(1.0 - beta, cluster))?))
+            })
+        })
+    }
+
+    fn kept(self) -> Case {
+        let case = self.case("keep_centers", 2.0, |of, bench| {
+            let (centers, state) = (of.random(bench)?, of.mat(bench)?);
+            let launch = keep_centers(bench.upload_u32([1])?, centers.mat, state.address);
+            Prepared::new(vec![launch], move |bench| {
+                compare_rows(bench, state, &|cluster| centers.row(cluster))
+            })
+        });
+        Case { tolerance: 0.0, ..case }
+    }
 }
