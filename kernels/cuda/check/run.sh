@@ -62,7 +62,7 @@ done
 wait
 
 until=$((seconds * 75 / 100))
-part bench 120 bash -c '"$1" bench kernels --device cuda --seconds 90 --json >"$2"' - "$bin/manygate" "$out/bench.json"
+part bench 150 bash -c '"$1" bench kernels --device cuda --seconds 130 --json >"$2"' - "$bin/manygate" "$out/bench.json"
 if "$python" -c 'import torch' 2>/dev/null; then
     part torch 150 "$python" torch_reference.py "$out/torch.json"
 else
