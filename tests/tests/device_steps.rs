@@ -1,6 +1,6 @@
 //! Steps on a device against those of a learner on the CPU: losses, weights that a method gives them, and all that moves.
 
-use manygate_core::{Batch, Result, Serial, Stream};
+use manygate_core::{Batch, Error, Result, Serial, Stream};
 use manygate_cuda_tests::Gpu;
 use manygate_graph::{Graph, Mode, Plan, PlanOptions};
 use manygate_models::Inputs;
@@ -14,6 +14,9 @@ const ROWS: usize = 40;
 
 const MMOE: &str = "name = \"mmoe\"\nembedding_dim = 3\nexperts = 2\nexpert_units = [6, 5]\ntower_units = [4]\n\
                     activation = \"tanh\"";
+/// Whose training reads its state.
+const ADAPTDHM: &str =
+    "name = \"adaptdhm\"\nembedding_dim = 3\nunits = [6, 5]\nactivation = \"tanh\"\nbeta = 0.5";
 /// Every method moves by what the loss is, so that what differs shows.
 const SGD: &str = "[dense]\nmethod = \"sgd\"\nrate = 0.25\n[tables]\nmethod = \"sgd\"\nrate = 0.25";
 /// Methods that weigh gradients of losses.
@@ -99,6 +102,30 @@ impl<'a> Setting<'a> {
         let before = values(&self.learner());
         assert!(self.frozen.contains(&"*") || values(&here) != before, "{}: nothing moves", self.model);
     }
+
+    /// That the second step fails in the same way and moves nothing, when what is looked up is `scale` times as large.
+    fn fails_alike(&self, scale: f32) -> Error {
+        let (gpu, mut here, mut there) = (Gpu::new(), self.learner(), self.learner());
+        let mut steps = self.on_device(&gpu, &there);
+        let [first, second] = [&self.batches[0], &grown(&self.batches[1], scale)];
+        here.step(&Serial, first).unwrap();
+        step(&mut steps, &mut there, first).unwrap();
+        let before = values(&here);
+        let expected = here.step(&Serial, second).expect_err("a step that fails");
+        assert_eq!(values(&here), before);
+        let told = step(&mut steps, &mut there, second).expect_err("the same on the device");
+        assert_eq!(told.to_string(), expected.to_string());
+        steps.bring(&mut there).unwrap();
+        for ((name, found), (_, expected)) in values(&there).into_iter().zip(before) {
+            assert_close(&found, &expected, &name);
+        }
+        told
+    }
+}
+
+/// The same batch with numbers `scale` times as large.
+fn grown(batch: &Batch, scale: f32) -> Batch {
+    Batch { dense: batch.dense.iter().map(|v| scale * v).collect(), ..batch.clone() }
 }
 
 /// A step on a device, taken to its end.
@@ -217,6 +244,21 @@ fn gradients_are_clipped_before_anything_moves() {
                     Setting { optimizer, balance, frozen, ..Setting::new(MMOE) }.compare();
                 }
             }
+        }
+    }
+}
+
+#[test]
+fn a_gradient_that_is_not_finite_moves_nothing() {
+    // Centres are state; gradients are products of inputs and of what comes back to them, losses are not.
+    let model = &ADAPTDHM.replace("tanh", "relu");
+    for limit in ["clip_norm = 1.0", "clip_value = 1.0"] {
+        for balance in [None, Some(METHODS[0])] {
+            let optimizer = &format!("{limit}\nclip_tables = true\n{SGD}");
+            let mut setting = Setting { optimizer, balance, ..Setting::new(model) };
+            setting.inputs.tasks.iter_mut().for_each(|task| task.weight = 1e30);
+            let told = setting.fails_alike(1e17);
+            assert!(matches!(told, Error::NonFiniteGradient { step: 2, .. }), "{told}");
         }
     }
 }

@@ -402,8 +402,8 @@ impl DeviceModel {
         let at = buffers.step_memory(plan, memory, bucket, block);
         let by_loss = updates.as_ref().and_then(|updates| Some((updates, updates.by_loss()?)));
         if let (Part::Move, Some((updates, by_loss))) = (part, by_loss) {
-            let mut launches = plan.record_state(memory, go_on);
-            launches.extend(updates.combine(by_loss, &at, &mut upload)?);
+            let mut launches = updates.combine(by_loss, &at, &mut upload)?;
+            launches.extend(plan.record_state(memory, go_on));
             return Ok(launches);
         }
         let own = match part {
@@ -425,11 +425,12 @@ impl DeviceModel {
             launches.extend(updates.keep(by_loss, run, &at, &mut upload)?);
             return Ok(launches);
         }
-        if self.moves_state {
-            launches.extend(plan.record_state(memory, go_on));
-        }
         if let Some(updates) = updates {
             launches.extend(updates.launches(&at, &mut upload)?);
+        }
+        // Behind them: a gradient that is not finite lets nothing move.
+        if self.moves_state {
+            launches.extend(plan.record_state(memory, go_on));
         }
         Ok(launches)
     }
