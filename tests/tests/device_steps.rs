@@ -9,14 +9,14 @@ use manygate_train::balance::Balance;
 use manygate_train::device_steps::DeviceSteps;
 use manygate_train::{Learner, PrecisionChoice};
 
-/// Most rows of a batch.
+/// Rows of a batch.
 const ROWS: usize = 40;
 
 const MMOE: &str = "name = \"mmoe\"\nembedding_dim = 3\nexperts = 2\nexpert_units = [6, 5]\ntower_units = [4]\n\
                     activation = \"tanh\"";
 /// Whose training reads its state.
 const ADAPTDHM: &str =
-    "name = \"adaptdhm\"\nembedding_dim = 3\nunits = [6, 5]\nactivation = \"tanh\"\nbeta = 0.5";
+    "name = \"adaptdhm\"\nembedding_dim = 3\nunits = [6, 5]\nactivation = \"tanh\"\nbeta = 0.1";
 /// Every method moves by what the loss is, so that what differs shows.
 const SGD: &str = "[dense]\nmethod = \"sgd\"\nrate = 0.25\n[tables]\nmethod = \"sgd\"\nrate = 0.25";
 /// Methods that weigh gradients of losses.
@@ -47,6 +47,11 @@ impl<'a> Setting<'a> {
         }
     }
 
+    /// Most rows of a batch.
+    fn rows(&self) -> usize {
+        self.batches.iter().map(|batch| batch.rows).max().unwrap_or(0)
+    }
+
     fn graph(&self, mode: Mode) -> Graph {
         let (_, architecture) = manygate_models::from_table(&self.model.parse().unwrap()).unwrap();
         manygate_models::build(architecture.as_ref(), &self.inputs, mode).unwrap()
@@ -58,7 +63,7 @@ impl<'a> Setting<'a> {
         let options = PlanOptions { frozen, ..PlanOptions::default() };
         let optimizer = self.optimizer.parse().unwrap();
         let graph = || self.graph(Mode::Training);
-        let mut learner = Learner::new(graph(), options, &optimizer, 3, &Serial, ROWS).unwrap();
+        let mut learner = Learner::new(graph(), options, &optimizer, 3, &Serial, self.rows()).unwrap();
         let (dense, rows) = (Stream::new(10, 0, 0), Stream::new(9, 0, 0));
         learner.params.values.iter_mut().zip(0..).for_each(|(v, i)| *v += 0.1 * dense.normal(i, 0));
         for (t, table) in learner.tables.0.iter_mut().enumerate() {
@@ -78,7 +83,7 @@ impl<'a> Setting<'a> {
         let evaluation = Plan::compile(self.graph(Mode::Evaluation), PlanOptions::default()).unwrap();
         let ordinal = gpu.device().description().ordinal;
         let data = [&self.batches[0], &self.batches[0]];
-        DeviceSteps::new(ordinal, PrecisionChoice::F32, learner, &evaluation, data, ROWS).unwrap()
+        DeviceSteps::new(ordinal, PrecisionChoice::F32, learner, &evaluation, data, self.rows()).unwrap()
     }
 
     /// Compares each step.
@@ -167,7 +172,8 @@ fn gradients_of_losses_are_weighed_along_lists_and_scenarios() {
                      target = \"item\"\nattention_head_dim = 2\nunits = [5]\nposition = true\nactivation = \"tanh\"";
     let star = "name = \"star\"\nembedding_dim = 3\nunits = [5]\nscenario_dim = 2\nepsilon = 0.1\n\
                 activation = \"tanh\"";
-    for model in [MMOE, attention, star] {
+    let own = "name = \"single_scenario\"\nembedding_dim = 3\nbottom_units = [5]\ntower_units = [4]";
+    for model in [MMOE, attention, star, own] {
         for method in METHODS {
             Setting { balance: Some(method), ..Setting::new(model) }.compare();
         }
@@ -260,5 +266,66 @@ fn a_gradient_that_is_not_finite_moves_nothing() {
             let told = setting.fails_alike(1e17);
             assert!(matches!(told, Error::NonFiniteGradient { step: 2, .. }), "{told}");
         }
+    }
+}
+
+#[test]
+fn a_second_look_finds_the_state_as_the_step_did() {
+    let keys = "method = \"famo\"\nrate = 2";
+    Setting { balance: Some(keys), ..Setting::new(ADAPTDHM) }.compare();
+}
+
+/// Rows that so many look-ups name that several blocks sum them, in tables of several widths.
+#[test]
+fn gradients_of_frequent_rows_are_weighed() {
+    let wide = MMOE.replace("embedding_dim = 3", "embedding_dim = 4");
+    let mut inputs = inputs(MMOE);
+    inputs.tables[1].dim = Some(8);
+    let optimizer = &format!("clip_norm = 0.05\nclip_tables = true\n{SGD}");
+    let batches = vec![batch(700), batch(300)];
+    for (model, balance) in [(MMOE, Some(METHODS[0])), (&wide, Some(METHODS[2])), (&wide, None)] {
+        let setting = Setting { balance, batches: batches.clone(), ..Setting::new(model) };
+        Setting { optimizer, inputs: inputs.clone(), ..setting }.compare();
+    }
+}
+
+#[test]
+fn state_of_rows_moves_with_weighed_gradients() {
+    for method in ["adam", "adagrad", "rowwise_adagrad", "ftrl"] {
+        let epsilon = if method == "ftrl" { "beta = 1.0" } else { "epsilon = 0.1" };
+        let dense = if method == "ftrl" || method == "rowwise_adagrad" { "adagrad" } else { method };
+        let optimizer = &format!(
+            "clip_norm = 0.5\nclip_tables = true\n[dense]\nmethod = \"{dense}\"\nepsilon = 0.1\n\
+             [tables]\nmethod = \"{method}\"\n{epsilon}\nevery = 2"
+        );
+        let batches = [ROWS, 9, ROWS, ROWS].map(batch).to_vec();
+        for balance in [None, Some(METHODS[1])] {
+            Setting { optimizer, balance, batches: batches.clone(), ..Setting::new(MMOE) }.compare();
+        }
+    }
+}
+
+/// On the same device, with the same bits: moments, rows with their state, and what methods have learnt come along.
+#[test]
+fn steps_go_on_from_what_was_brought() {
+    let optimizer = "clip_value = 0.1\nclip_tables = true";
+    for (model, method) in [
+        (ADAPTDHM, "method = \"pcgrad\""),
+        (ADAPTDHM, "method = \"famo\""),
+        (ADAPTDHM, "method = \"uncertainty\""),
+        (MMOE, "method = \"gradnorm\""),
+    ] {
+        let setting = Setting { balance: Some(method), optimizer, ..Setting::new(model) };
+        let (gpu, mut whole, mut parts) = (Gpu::new(), setting.learner(), setting.learner());
+        let mut steps = setting.on_device(&gpu, &whole);
+        for batch in &setting.batches {
+            step(&mut steps, &mut whole, batch).unwrap();
+            let mut part = setting.on_device(&gpu, &parts);
+            step(&mut part, &mut parts, batch).unwrap();
+            part.bring(&mut parts).unwrap();
+        }
+        steps.bring(&mut whole).unwrap();
+        assert_eq!(values(&parts), values(&whole), "{method}");
+        assert_eq!(parts.balancer().unwrap().state(), whole.balancer().unwrap().state(), "{method}");
     }
 }

@@ -65,7 +65,11 @@ impl DeviceSteps {
         let by_loss = balancer.and_then(|balancer| balancer.by_loss(&learner.plan));
         let optimizers = Optimizers { pieces, groups, clip: learner.device_clip(), by_loss };
         let precision = precision.on_device();
-        let model = DeviceModel::new(&device, plan, capacity.clone(), precision, &tables, Some(optimizers))?;
+        let mut model =
+            DeviceModel::new(&device, plan, capacity.clone(), precision, &tables, Some(optimizers))?;
+        if balancer.is_some_and(Balancer::looks_again) {
+            model = model.with_state_apart();
+        }
         let losses_alone = balancer.and_then(Balancer::losses_alone);
         let looks = losses_alone.map(|plan| model.sharing(plan.for_device(rows)?, capacity, precision));
         Ok(DeviceSteps {
