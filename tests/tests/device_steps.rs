@@ -114,8 +114,8 @@ impl<'a> Setting<'a> {
         assert!(self.frozen.contains(&"*") || values(&here) != before, "{}: nothing moves", self.model);
     }
 
-    /// That the second step fails in the same way and moves nothing, when what is looked up is `scale` times as large.
-    fn fails_alike(&self, scale: f32) -> Error {
+    /// That the second step fails and moves nothing, here and there, when numbers are `scale` times as large: the errors.
+    fn fail(&self, scale: f32) -> [Error; 2] {
         let (gpu, mut here, mut there) = (Gpu::new(), self.learner(), self.learner());
         let mut steps = self.on_device(&gpu, &there);
         let [first, second] = [&self.batches[0], &grown(&self.batches[1], scale)];
@@ -125,12 +125,11 @@ impl<'a> Setting<'a> {
         let expected = here.step(&Serial, second).expect_err("a step that fails");
         assert_eq!(values(&here), before);
         let told = step(&mut steps, &mut there, second).expect_err("the same on the device");
-        assert_eq!(told.to_string(), expected.to_string());
         steps.bring(&mut there).unwrap();
         for ((name, found), (_, expected)) in values(&there).into_iter().zip(before) {
             assert_close(&found, &expected, F32, &name);
         }
-        told
+        [expected, told]
     }
 }
 
@@ -192,6 +191,22 @@ fn a_loss_without_rows_weighs_nothing() {
         // Sales count where there was a click.
         let batches = vec![batch(ROWS), without(0, batch(9)), without(0, batch(ROWS)), batch(9)];
         Setting { balance: Some(method), batches, ..Setting::new(MMOE) }.compare();
+    }
+}
+
+#[test]
+fn losses_that_share_nothing_are_weighed() {
+    let own = "name = \"single_task\"\nembedding_dim = 3\nbottom_units = [5]\ntower_units = [4]";
+    for method in &METHODS[..2] {
+        Setting { balance: Some(method), ..Setting::new(own) }.compare();
+    }
+}
+
+/// A step has one state, however many runs.
+#[test]
+fn losses_are_weighed_with_the_state_of_the_step() {
+    for method in &METHODS[..2] {
+        Setting { balance: Some(method), ..Setting::new(ADAPTDHM) }.compare();
     }
 }
 
@@ -269,7 +284,22 @@ fn a_gradient_that_is_not_finite_moves_nothing() {
             let optimizer = &format!("{limit}\nclip_tables = true\n{SGD}");
             let mut setting = Setting { optimizer, balance, ..Setting::new(model) };
             setting.inputs.tasks.iter_mut().for_each(|task| task.weight = 1e30);
-            let told = setting.fails_alike(1e17);
+            let [expected, told] = setting.fail(1e17);
+            assert!(matches!(told, Error::NonFiniteGradient { step: 2, .. }), "{told}");
+            assert_eq!(told.to_string(), expected.to_string());
+        }
+    }
+}
+
+#[test]
+fn a_gradient_of_rows_that_is_not_finite_moves_nothing() {
+    let dcn = "name = \"dcn\"\nembedding_dim = 3\ncross_layers = 1\nstructure = \"cross_only\"";
+    for balance in [None, Some(METHODS[0])] {
+        let optimizer = &format!("clip_norm = 1.0\nclip_tables = true\n{SGD}");
+        let frozen = &["cross.*", "head.*"];
+        let mut setting = Setting { optimizer, balance, frozen, ..Setting::new(dcn) };
+        setting.inputs.tasks.iter_mut().for_each(|task| task.weight = 1e30);
+        for told in setting.fail(1e17) {
             assert!(matches!(told, Error::NonFiniteGradient { step: 2, .. }), "{told}");
         }
     }
