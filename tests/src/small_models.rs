@@ -1,4 +1,8 @@
-//! Small configurations of every architecture, with each of its options, for tests of whole models.
+//! Small configurations of every architecture, with each of its options, and what they read, for tests of whole models.
+
+use manygate_core::{Bag, Batch, Stream};
+use manygate_kernels::embedding::Pooling;
+use manygate_models::inputs::{self, Inputs, TaskKind};
 
 /// Whether a configuration's tasks are a chain of events, all binary and trained over all rows.
 pub fn is_chain(model: &str) -> bool {
@@ -284,4 +288,80 @@ fn interacting(model: &str) -> Vec<String> {
     let keys =
         |sizes: &&str| format!("name = \"{model}\"\nembedding_dim = 3\nactivation = \"tanh\"\n{sizes}");
     sizes.iter().map(keys).collect()
+}
+
+/// Rows of the largest table.
+pub const IDS: usize = 5;
+
+/// What a small configuration reads: fields, a list or two, numbers, scenarios and tasks.
+pub fn inputs(model: &str) -> Inputs {
+    let tasks = match model {
+        model if ["causalint", "deepfm"].iter().any(|name| model.contains(name)) => 1,
+        model if model.contains("mtms") || model.contains("escm2") => 2,
+        _ => 3,
+    };
+    // It trains all tasks over all rows.
+    let space = (!is_chain(model)).then_some(0);
+    // The second is that of the scenarios of the first.
+    let lists = if model.contains("history_scenarios") { 2 } else { 1 };
+    let list = |name: &str, table| inputs::BagField {
+        name: name.into(),
+        table,
+        pooling: Pooling::Mean,
+        longest: Some(3),
+    };
+    let table = |name: &str| inputs::Table { name: name.into(), rows: IDS, dim: None };
+    let task = |name: &str, weight, space| inputs::Task { weight, space, ..inputs::Task::binary(name) };
+    Inputs {
+        tables: vec![table("user"), table("item"), inputs::Table { rows: 4, ..table("scenario") }],
+        fields: vec![
+            inputs::Field { name: "user".into(), table: 0 },
+            inputs::Field { name: "item".into(), table: 1 },
+        ],
+        bags: [list("history", 1), list("history_scenarios", 2)][..lists].to_vec(),
+        dense: 2,
+        dense_names: ["price", "weight"].map(str::to_owned).to_vec(),
+        scenarios: 3,
+        tasks: [task("click", 1.0, None), task("like", 0.5, None), task("buy", 2.0, space)][..tasks].to_vec(),
+    }
+}
+
+/// The same with tasks of every kind, where the model has three, one that is not served, and scenarios that count unlike.
+pub fn of_every_kind(model: &str) -> Inputs {
+    let mut inputs = inputs(model);
+    let kinds = [TaskKind::Binary, TaskKind::Regression, TaskKind::Poisson];
+    // A chain of events knows probabilities alone.
+    let several = inputs.tasks.len() == kinds.len() && !is_chain(model);
+    for (task, kind) in inputs.tasks.iter_mut().zip(kinds) {
+        task.scenario_weights = vec![2.0, 1.0, 0.5];
+        if several {
+            (task.kind, task.auxiliary) = (kind, kind == TaskKind::Regression);
+        }
+    }
+    inputs
+}
+
+/// A batch of such inputs: ids from the unknown one on, lists of none to three, no row of scenario 1.
+pub fn batch(rows: usize) -> Batch {
+    let stream = Stream::new(3, 0, 0);
+    let id = |r: usize, column: u64| stream.below(r as u64, column, IDS as u64) as u32;
+    let mut history = Bag { offsets: vec![0], ids: Vec::new() };
+    let mut scenarios = history.clone();
+    for r in 0..rows {
+        history.ids.extend((0..r % 4).map(|i| id(r, 3 + i as u64)));
+        history.offsets.push(history.ids.len() as u32);
+        scenarios.ids.extend((0..r % 4).map(|i| 1 + id(r, 8 + i as u64) % 3));
+        scenarios.offsets.push(scenarios.ids.len() as u32);
+    }
+    Batch {
+        rows,
+        ids: (0..2).map(|field| (0..rows).map(|r| id(r, field)).collect()).collect(),
+        bags: vec![history, scenarios],
+        dense: (0..rows * 2).map(|i| stream.normal(i as u64, 20)).collect(),
+        dense_width: 2,
+        scenario: (0..rows as u64).map(|r| stream.below(r, 40, 2) as u32 * 2).collect(),
+        labels: (0..3)
+            .map(|t| (0..rows).map(|r| stream.uniform(r as u64, 30 + t).round()).collect())
+            .collect(),
+    }
 }

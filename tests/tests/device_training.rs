@@ -282,6 +282,16 @@ fn gradients_of_losses_leave_the_state_of_one_step() {
     }
 }
 
+/// A stage has its own frozen tensors, factors of losses and optimisers, and begins with what the one before left.
+#[test]
+fn stages_follow_each_other_as_on_the_cpu() {
+    let mut config = config(2, "");
+    let first = "name = \"first\"\nsteps = 2\nfreeze = [\"embedding.*\"]\nlosses = { is_click = 0.5 }\n\
+                 [optimizer]\nclip_norm = 0.05\nclip_tables = true";
+    config.stage.insert(0, first.parse::<toml::Table>().expect("TOML").try_into().expect("a stage"));
+    compare(&balanced(config, "method = \"pcgrad\""), 4);
+}
+
 #[test]
 fn gradients_of_tables_are_clipped_as_on_the_cpu() {
     let descent = "method = \"sgd\"\nrate = 5";

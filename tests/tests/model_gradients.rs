@@ -1,90 +1,16 @@
 //! Losses, outputs and gradients of every architecture against the references of its ops, in f64.
 
-use manygate_core::{Bag, Batch, Executor, Pool, Serial, Stream};
+use manygate_core::{Executor, Pool, Serial, Stream};
 use manygate_embedding::{Table, Tables};
 use manygate_graph::check::PlanReference;
 use manygate_graph::{Arranged, Draws, Input, Mode, Parameters, Plan, PlanOptions, RowOrder, Workspace};
-use manygate_kernels::embedding::Pooling;
 use manygate_kernels::{Isa, Mat};
-use manygate_models::inputs::{self, Inputs, TaskKind};
+use manygate_models::inputs::{Inputs, TaskKind};
 use manygate_models::registry::MODELS;
 use manygate_tests::on_all_cores;
-use manygate_tests::small_models::{configurations, is_chain};
+use manygate_tests::small_models::{IDS, batch, configurations, inputs, of_every_kind};
 use std::ops::Range;
 use std::sync::Arc;
-
-const IDS: usize = 5;
-
-fn inputs(model: &str) -> Inputs {
-    let tasks = match model {
-        model if ["causalint", "deepfm"].iter().any(|name| model.contains(name)) => 1,
-        model if model.contains("mtms") || model.contains("escm2") => 2,
-        _ => 3,
-    };
-    // It trains all tasks over all rows.
-    let space = (!is_chain(model)).then_some(0);
-    // The second is that of the scenarios of the first.
-    let lists = if model.contains("history_scenarios") { 2 } else { 1 };
-    let list = |name: &str, table| inputs::BagField {
-        name: name.into(),
-        table,
-        pooling: Pooling::Mean,
-        longest: Some(3),
-    };
-    let table = |name: &str| inputs::Table { name: name.into(), rows: IDS, dim: None };
-    let task = |name: &str, weight, space| inputs::Task { weight, space, ..inputs::Task::binary(name) };
-    Inputs {
-        tables: vec![table("user"), table("item"), inputs::Table { rows: 4, ..table("scenario") }],
-        fields: vec![
-            inputs::Field { name: "user".into(), table: 0 },
-            inputs::Field { name: "item".into(), table: 1 },
-        ],
-        bags: [list("history", 1), list("history_scenarios", 2)][..lists].to_vec(),
-        dense: 2,
-        dense_names: ["price", "weight"].map(str::to_owned).to_vec(),
-        scenarios: 3,
-        tasks: [task("click", 1.0, None), task("like", 0.5, None), task("buy", 2.0, space)][..tasks].to_vec(),
-    }
-}
-
-/// The same with tasks of every kind, where the model has three, one that is not served, and scenarios that count unlike.
-fn of_every_kind(model: &str) -> Inputs {
-    let mut inputs = inputs(model);
-    let kinds = [TaskKind::Binary, TaskKind::Regression, TaskKind::Poisson];
-    // A chain of events knows probabilities alone.
-    let several = inputs.tasks.len() == kinds.len() && !is_chain(model);
-    for (task, kind) in inputs.tasks.iter_mut().zip(kinds) {
-        task.scenario_weights = vec![2.0, 1.0, 0.5];
-        if several {
-            (task.kind, task.auxiliary) = (kind, kind == TaskKind::Regression);
-        }
-    }
-    inputs
-}
-
-fn batch(rows: usize) -> Batch {
-    let stream = Stream::new(3, 0, 0);
-    let id = |r: usize, column: u64| stream.below(r as u64, column, IDS as u64) as u32;
-    let mut history = Bag { offsets: vec![0], ids: Vec::new() };
-    let mut scenarios = history.clone();
-    for r in 0..rows {
-        history.ids.extend((0..r % 4).map(|i| id(r, 3 + i as u64)));
-        history.offsets.push(history.ids.len() as u32);
-        scenarios.ids.extend((0..r % 4).map(|i| 1 + id(r, 8 + i as u64) % 3));
-        scenarios.offsets.push(scenarios.ids.len() as u32);
-    }
-    Batch {
-        rows,
-        ids: (0..2).map(|field| (0..rows).map(|r| id(r, field)).collect()).collect(),
-        bags: vec![history, scenarios],
-        dense: (0..rows * 2).map(|i| stream.normal(i as u64, 20)).collect(),
-        dense_width: 2,
-        scenario: (0..rows as u64).map(|r| stream.below(r, 40, 2) as u32 * 2).collect(),
-        labels: (0..3)
-            .map(|t| (0..rows).map(|r| stream.uniform(r as u64, 30 + t).round()).collect())
-            .collect(),
-    }
-}
 
 /// A compiled model, every value of it random.
 struct Model {

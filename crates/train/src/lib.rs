@@ -9,7 +9,7 @@ pub mod checkpoint;
 pub mod choice;
 pub mod config;
 #[cfg(feature = "cuda")]
-mod device_steps;
+pub mod device_steps;
 pub mod devices;
 pub mod evaluate;
 pub mod gates;

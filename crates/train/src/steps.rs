@@ -94,13 +94,13 @@ impl PrecisionChoice {
 
 /// A step whose losses are known.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Stepped {
+pub struct Stepped {
     /// Its number in the stage, from 1.
-    pub(crate) step: u64,
+    pub step: u64,
     /// Rows of its batch.
-    pub(crate) rows: usize,
+    pub rows: usize,
     /// By part of the loss, unweighted.
-    pub(crate) losses: Vec<f64>,
+    pub losses: Vec<f64>,
 }
 
 /// What takes the steps of a stage.
@@ -134,7 +134,8 @@ impl Steps {
             }
             #[cfg(feature = "cuda")]
             DeviceChoice::Cuda(ordinal) => {
-                let steps = DeviceSteps::new(ordinal, precision, learner, evaluation, splits, capacity)?;
+                let data = [&splits.fit.batch, &splits.valid.batch];
+                let steps = DeviceSteps::new(ordinal, precision, learner, evaluation, data, capacity)?;
                 Ok(Steps::Cuda(Box::new(steps)))
             }
             #[cfg(not(feature = "cuda"))]

@@ -29,12 +29,39 @@ pub(super) fn is_registered(method: &str) -> bool {
 
 type Outputs = BTreeMap<&'static str, Vec<f64>>;
 
-/// Checks a case.
+/// Who multiplies and weighs gradients `[T, P]`.
+pub trait Arithmetic {
+    /// Their inner products, `[T, T]`.
+    fn gram(&self, gradients: &[f64], losses: usize) -> Vec<f64>;
+
+    /// `Σ_t weights[t] g_t`.
+    fn combine(&self, gradients: &[f64], weights: &[f64]) -> Vec<f64>;
+}
+
+/// In f64, by plain loops.
+pub(super) struct OnHost;
+
+impl Arithmetic for OnHost {
+    fn gram(&self, gradients: &[f64], losses: usize) -> Vec<f64> {
+        let rows = || gradients.chunks_exact(gradients.len() / losses);
+        let product = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum();
+        rows().flat_map(|a| rows().map(move |b| product(a, b))).collect()
+    }
+
+    fn combine(&self, gradients: &[f64], weights: &[f64]) -> Vec<f64> {
+        let parameters = gradients.len() / weights.len();
+        let rows = || gradients.chunks_exact(parameters);
+        let column = |i: usize| rows().zip(weights).map(|(g, w)| w * g[i]).sum();
+        (0..parameters).map(column).collect()
+    }
+}
+
+/// Checks a case of a method, whose gradients `by` multiplies and weighs.
 ///
 /// # Errors
 /// What is wrong with it, or the first value of each tensor that differs.
-pub(super) fn check(case: &Case) -> Result<Checked, Vec<String>> {
-    let computed = compute(case).map_err(|message| vec![message])?;
+pub fn check(case: &Case, by: &dyn Arithmetic) -> Result<Checked, Vec<String>> {
+    let computed = compute(case, by).map_err(|message| vec![message])?;
     let (mut mismatches, mut worst) = (Vec::new(), Margin::default());
     for (full, tensor) in &case.tensors {
         let Some(name) = full.strip_prefix("out.") else { continue };
@@ -96,11 +123,11 @@ impl Computed {
     }
 }
 
-fn compute(case: &Case) -> Result<Computed, String> {
+fn compute(case: &Case, by: &dyn Arithmetic) -> Result<Computed, String> {
     let mut config = Config(case.config.clone());
     let method: String = config.required("method")?;
     let losses: usize = config.required("tasks")?;
-    let mut inputs = Inputs::new(case, losses)?;
+    let mut inputs = Inputs::new(case, losses, by)?;
     let (outputs, tolerance) = match &method[..] {
         "cagrad" => (cagrad(&mut config, &inputs)?, 1e-4),
         "famo" => (famo(&mut config, &mut inputs)?, 1e-5),
@@ -237,10 +264,11 @@ struct Inputs<'c> {
     /// `[T, P]`
     gradients: Vec<f64>,
     tensors: BTreeMap<&'c str, &'c Tensor>,
+    by: &'c dyn Arithmetic,
 }
 
 impl<'c> Inputs<'c> {
-    fn new(case: &'c Case, losses: usize) -> Result<Inputs<'c>, String> {
+    fn new(case: &'c Case, losses: usize, by: &'c dyn Arithmetic) -> Result<Inputs<'c>, String> {
         let mut tensors: BTreeMap<&str, &Tensor> = case.tensors.iter().map(|(n, t)| (&n[..], t)).collect();
         let grads = tensors.remove("input.grads").ok_or("input.grads is missing")?;
         let parameters = grads.shape.last().copied().unwrap_or(0);
@@ -248,7 +276,7 @@ impl<'c> Inputs<'c> {
         if losses == 0 || parameters == 0 {
             return Err(format!("there is nothing in input.grads {:?}", grads.shape));
         }
-        Ok(Inputs { losses, parameters, gradients, tensors })
+        Ok(Inputs { losses, parameters, gradients, tensors, by })
     }
 
     fn required(&mut self, name: &str) -> Result<&'c Tensor, String> {
@@ -277,19 +305,13 @@ impl<'c> Inputs<'c> {
         Ok(values.iter().map(|&b| b as usize).collect())
     }
 
-    fn rows(&self) -> impl Iterator<Item = &[f64]> {
-        self.gradients.chunks_exact(self.parameters)
-    }
-
     /// `Σ_t weights[t] g_t`
     fn combine(&self, weights: &[f64]) -> Vec<f64> {
-        let column = |i: usize| self.rows().zip(weights).map(|(g, w)| w * g[i]).sum();
-        (0..self.parameters).map(column).collect()
+        self.by.combine(&self.gradients, weights)
     }
 
     fn gram(&self) -> Vec<f64> {
-        let product = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum();
-        self.rows().flat_map(|a| self.rows().map(move |b| product(a, b))).collect()
+        self.by.gram(&self.gradients, self.losses)
     }
 
     /// The gradient that a whole step of `method` gives the shared parameters.
@@ -330,7 +352,7 @@ mod tests {
             case.config.insert("tasks".into(), 1.into());
             let grads = Tensor { shape: vec![1, 1], values: Values::F32(vec![1.0]) };
             case.tensors.insert("input.grads".into(), grads);
-            let told = check(&case).unwrap_err().join("; ");
+            let told = check(&case, &OnHost).unwrap_err().join("; ");
             assert!(!told.contains("no computation"), "{told}");
         }
     }

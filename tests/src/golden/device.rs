@@ -2,7 +2,7 @@
 
 use super::contents::Contents;
 use super::engine::{self, Computed, Named, all_tensors, losses_of};
-use super::translate::{Setup, Update};
+use super::translate::{ScheduledStage, Setup, Update};
 use manygate_core::Result;
 use manygate_cuda::Precision;
 use manygate_cuda::device::Device;
@@ -22,7 +22,10 @@ pub(crate) fn compute(
     let rows = contents.batch.rows;
     let options = PlanOptions { tile_rows: rows, lane_rows: rows, outputs: true, ..PlanOptions::default() };
     let training = engine::plan(setup, Mode::Training, options.clone())?;
-    let evaluation = engine::plan(setup, Mode::Evaluation, options)?;
+    let evaluation = engine::plan(setup, Mode::Evaluation, options.clone())?;
+    let of_stage =
+        |stage: &ScheduledStage| engine::plan(&setup.at_stage(&stage.stage), Mode::Training, options.clone());
+    let stages: Vec<Plan> = setup.schedule.iter().map(of_stage).collect::<std::result::Result<_, _>>()?;
     let compute = || {
         let mut computed = Computed::default();
         let mut order = RowOrder::default();
@@ -32,8 +35,12 @@ pub(crate) fn compute(
         let after = run.step(&mut computed)?;
         run.single_losses(&mut computed)?;
         if let Some(update) = setup.update {
-            run.descend(update, &mut computed.values)?;
+            let mut moved = contents.clone();
+            let loss = run.descend(update, &mut moved)?;
+            computed.values.insert("after_loss".into(), vec![loss]);
+            all_tensors(&moved, "after", &mut computed.values);
         }
+        follow_schedule(setup, stages, device, contents, order, &mut computed.values)?;
         let mut run = Run { contents, order, model: model(device, evaluation, contents)? };
         run.run(contents, &[])?;
         run.outputs("eval", &mut computed.values)?;
@@ -45,6 +52,32 @@ pub(crate) fn compute(
     };
     let computed: Result<Computed> = compute();
     computed.map_err(|e| e.to_string())
+}
+
+/// The stages of the case's schedule, by their plans, each on what the one before left.
+fn follow_schedule(
+    setup: &Setup,
+    stages: Vec<Plan>,
+    device: &Device,
+    contents: &Contents,
+    order: &RowOrder,
+    into: &mut Named,
+) -> Result<()> {
+    let mut moved = contents.clone();
+    for (number, (stage, plan)) in setup.schedule.iter().zip(stages).enumerate() {
+        if number > 0 {
+            let (_, architecture) = manygate_models::from_table(&setup.at_stage(&stage.stage).model)?;
+            architecture.begin_stage(&setup.inputs, &mut moved.params)?;
+        }
+        if number + 1 == setup.schedule.len() {
+            all_tensors(&moved, "warm", into);
+        }
+        let mut run = Run { contents, order, model: model(device, plan, contents)? };
+        let loss = run.descend(Update { lr: stage.lr, steps: stage.steps }, &mut moved)?;
+        into.insert(format!("after_loss.{}", stage.stage), vec![loss]);
+        all_tensors(&moved, &format!("after.{}", stage.stage), into);
+    }
+    Ok(())
 }
 
 fn model(device: &Device, plan: Plan, contents: &Contents) -> Result<DeviceModel> {
@@ -114,16 +147,15 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Steps of plain gradient descent, of parameters and tables.
-    fn descend(&mut self, update: Update, into: &mut Named) -> Result<()> {
-        let mut moved = self.contents.clone();
+    /// Steps of plain gradient descent, of the parameters and tables of `moved`. Gives the loss after them.
+    fn descend(&mut self, update: Update, moved: &mut Contents) -> Result<f64> {
         let seeds = vec![1.0; self.model.plan().losses().len()];
         let move_by = |values: &mut [f32], gradient: &[f64]| {
             let pairs = values.iter_mut().zip(gradient);
             pairs.for_each(|(v, g)| *v = (f64::from(*v) - update.lr * g) as f32);
         };
         for _ in 0..update.steps {
-            self.run(&moved, &seeds)?;
+            self.run(moved, &seeds)?;
             let own = self.gradients()?;
             for (block, range) in self.model.plan().layout().blocks() {
                 move_by(&mut moved.params.values[range], &own[&format!("grad.{}", block.name)]);
@@ -134,11 +166,9 @@ impl Run<'_> {
                 table.set_weights(&weights)?;
             }
         }
-        let parts = self.run(&moved, &seeds)?;
+        let parts = self.run(moved, &seeds)?;
         let parts = self.model.plan().losses().iter().zip(parts);
-        into.insert("after_loss".into(), vec![parts.map(|(p, loss)| f64::from(p.weight) * loss).sum()]);
-        all_tensors(&moved, "after", into);
-        Ok(())
+        Ok(parts.map(|(p, loss)| f64::from(p.weight) * loss).sum())
     }
 
     fn outputs(&self, kind: &str, into: &mut Named) -> Result<()> {

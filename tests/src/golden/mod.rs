@@ -13,16 +13,21 @@ mod device;
 mod engine;
 mod folder;
 mod translate;
+mod without_cases;
 
+pub use balance::{Arithmetic, check as check_method};
 pub use case::{Case, Tensor, Values};
 pub use compare::Margin;
 pub use engine::Variant;
 pub use folder::{Report, Summary, Verdict, WITHOUT_CASES, check_folder};
 
+use balance::OnHost;
 use compare::Tolerance;
 use contents::Contents;
 use engine::Computed;
+use manygate_core::Batch;
 use manygate_cuda::device::Device;
+use manygate_models::Inputs;
 use std::fmt;
 use translate::Setup;
 
@@ -45,7 +50,7 @@ const MOST_LISTED: usize = 5;
 /// What is wrong with the case, or the first values that differ: name, index, ours, theirs, what is allowed.
 pub fn check(case: &Case) -> Result<Checked, Vec<String>> {
     if case.config.contains_key("method") {
-        return balance::check(case);
+        return balance::check(case, &OnHost);
     }
     let setup = Setup::translate(&case.config).map_err(|message| vec![message])?;
     let contents = Contents::read(case, &setup)?;
@@ -101,11 +106,30 @@ impl Computation {
 pub fn check_on_device(case: &Case, device: &Device) -> Result<Checked, Vec<String>> {
     let setup = Setup::translate(&case.config).map_err(|message| vec![message])?;
     let contents = Contents::read(case, &setup)?;
+    let worst = judge_device(&setup, &contents, device)?;
+    checked(case, &contents, worst)
+}
+
+/// Checks what a CUDA device computes for the model of `keys`, which has no case, by what the CPU computes of `batch`.
+///
+/// # Errors
+/// As [`check_on_device`].
+pub fn check_small_on_device(
+    keys: &str,
+    inputs: Inputs,
+    batch: Batch,
+    device: &Device,
+) -> Result<Checked, Vec<String>> {
+    let (setup, contents) = without_cases::small(keys, inputs, batch).map_err(|message| vec![message])?;
+    let worst = judge_device(&setup, &contents, device)?;
+    Ok(Checked { tensors: contents.expected.len(), worst })
+}
+
+fn judge_device(setup: &Setup, contents: &Contents, device: &Device) -> Result<Margin, Vec<String>> {
     let tolerance = Tolerance::new(&contents.expected, setup.normalises);
     let computed =
-        self::device::compute(&setup, &contents, device).map_err(|e| vec![format!("on the device: {e}")])?;
-    let worst = judge(&tolerance, &contents, &"on the device", &computed)?;
-    checked(case, &contents, worst)
+        self::device::compute(setup, contents, device).map_err(|e| vec![format!("on the device: {e}")])?;
+    judge(&tolerance, contents, &"on the device", &computed)
 }
 
 fn judge(

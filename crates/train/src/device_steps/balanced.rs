@@ -7,7 +7,8 @@ use manygate_core::{Batch, Result};
 use manygate_device::{DeviceModel, Finished, LossWeights, StepConstants};
 use manygate_graph::Draws;
 
-/// Takes step number `step` of `model` on `batch`; `looks` tells the losses alone, where `balancer` asks for that.
+/// Takes step number `step` of `model` on `batch`; `looks` tells the losses alone, where `balancer` asks for that. Where it
+/// looks again, `model` has its state apart: what was seen before is seen again with the state as it was.
 pub(super) fn step(
     model: &mut DeviceModel,
     mut looks: Option<&mut DeviceModel>,
@@ -45,6 +46,8 @@ pub(super) fn step(
         looks.run(batch, balancer.factors(), draws, None)?;
         let after = last(looks, step)?;
         balancer.see_again(looks.plan(), &after.losses);
+        model.move_state(batch, draws)?;
+        last(model, step)?;
     }
     Ok(Stepped { step, rows: batch.rows, losses })
 }

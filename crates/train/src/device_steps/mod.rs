@@ -8,7 +8,6 @@ use crate::optim::first_non_finite;
 use crate::steps::{PrecisionChoice, Stepped};
 use manygate_core::{Batch, Error, Result};
 use manygate_cuda::device::Device;
-use manygate_data::Splits;
 use manygate_device::{DeviceModel, Finished, Optimizers, StepConstants, TableShape};
 use manygate_graph::device::Capacity;
 use manygate_graph::{Arranged, Draws, Plan, RowOrder};
@@ -18,7 +17,7 @@ use std::collections::VecDeque;
 /// A learner's model on a device. Once a step was taken the device has the newest weights, and the learner those that were
 /// [brought](DeviceSteps::bring) last.
 #[derive(Debug)]
-pub(crate) struct DeviceSteps {
+pub struct DeviceSteps {
     model: DeviceModel,
     evaluation: DevicePredictor,
     /// Tells the losses of a batch alone, where a method that weighs them asks for that.
@@ -40,21 +39,21 @@ enum Newest {
 }
 
 impl DeviceSteps {
-    /// For the stage that `learner` is in, with batches of at most `rows` of the rows that are fitted, and predictions of the
-    /// validation rows by `evaluation`.
+    /// For the stage that `learner` is in, with batches of at most `rows` of the rows of `fit`, and predictions of those of
+    /// `valid` by `evaluation`.
     ///
     /// # Errors
     /// When there is no such device, it cannot run the model, or its memory is too small.
-    pub(crate) fn new(
+    pub fn new(
         ordinal: usize,
         precision: PrecisionChoice,
         learner: &Learner,
         evaluation: &Plan,
-        splits: &Splits,
+        [fit, valid]: [&Batch; 2],
         rows: usize,
     ) -> Result<DeviceSteps> {
         let device = open(ordinal)?;
-        let (plan, capacity) = (learner.plan.for_device(rows)?, Capacity::of(&[&splits.fit.batch], rows));
+        let (plan, capacity) = (learner.plan.for_device(rows)?, Capacity::of(&[fit], rows));
         let tables: Vec<TableShape> = learner
             .tables
             .0
@@ -66,12 +65,16 @@ impl DeviceSteps {
         let by_loss = balancer.and_then(|balancer| balancer.by_loss(&learner.plan));
         let optimizers = Optimizers { pieces, groups, clip: learner.device_clip(), by_loss };
         let precision = precision.on_device();
-        let model = DeviceModel::new(&device, plan, capacity.clone(), precision, &tables, Some(optimizers))?;
+        let mut model =
+            DeviceModel::new(&device, plan, capacity.clone(), precision, &tables, Some(optimizers))?;
+        if balancer.is_some_and(Balancer::looks_again) {
+            model = model.with_state_apart();
+        }
         let losses_alone = balancer.and_then(Balancer::losses_alone);
         let looks = losses_alone.map(|plan| model.sharing(plan.for_device(rows)?, capacity, precision));
         Ok(DeviceSteps {
             looks: looks.transpose()?,
-            evaluation: DevicePredictor::sharing(&model, evaluation, &[&splits.valid.batch])?,
+            evaluation: DevicePredictor::sharing(&model, evaluation, &[valid])?,
             model,
             constants: StepConstants::default(),
             order: RowOrder::default(),
@@ -81,7 +84,10 @@ impl DeviceSteps {
     }
 
     /// Puts the learner's next step on the device; gives the one before, if the device had it.
-    pub(crate) fn step(&mut self, learner: &mut Learner, batch: &Batch) -> Result<Option<Stepped>> {
+    ///
+    /// # Errors
+    /// As [`Learner::step`], for the step that comes back; also when the device fails.
+    pub fn step(&mut self, learner: &mut Learner, batch: &Batch) -> Result<Option<Stepped>> {
         if self.newest == Newest::Learner {
             self.upload(learner)?;
         }
@@ -106,7 +112,10 @@ impl DeviceSteps {
     }
 
     /// Brings weights and optimiser state to the learner, where it lacks them.
-    pub(crate) fn bring(&mut self, learner: &mut Learner) -> Result<()> {
+    ///
+    /// # Errors
+    /// When the device failed.
+    pub fn bring(&mut self, learner: &mut Learner) -> Result<()> {
         if self.newest != Newest::Device {
             return Ok(());
         }
@@ -120,7 +129,10 @@ impl DeviceSteps {
     }
 
     /// What the evaluation plan predicts with the weights on the device, which has taken a step: `[output][row]`.
-    pub(crate) fn predict(&mut self, data: &Batch) -> Result<Vec<Vec<f32>>> {
+    ///
+    /// # Errors
+    /// When the data does not fit the model, a prediction is not finite, or the device fails.
+    pub fn predict(&mut self, data: &Batch) -> Result<Vec<Vec<f32>>> {
         self.evaluation.predict_all(data)
     }
 
@@ -134,8 +146,11 @@ impl DeviceSteps {
         Ok(())
     }
 
-    /// Waits for the oldest step under way.
-    pub(crate) fn finish(&mut self) -> Result<Option<Stepped>> {
+    /// Waits for the oldest step under way; [`None`] where there is none.
+    ///
+    /// # Errors
+    /// As [`Learner::step`].
+    pub fn finish(&mut self) -> Result<Option<Stepped>> {
         let (Some(finished), Some((step, rows))) = (self.model.finish()?, self.under_way.pop_front()) else {
             return Ok(None);
         };

@@ -122,12 +122,17 @@ impl Setup {
         let schedule = keys.optional("schedule")?.unwrap_or_default();
         match keys.0.keys().next() {
             Some(unknown) => Err(format!("config key `{unknown}` is not known")),
-            None => Ok(Setup { normalises: normalises(&model), model, inputs, rows, update, schedule }),
+            None => Ok(Setup { update, schedule, ..Setup::of_model(model, inputs, rows) }),
         }
     }
 }
 
 impl Setup {
+    /// That of a model that no case has.
+    pub(crate) fn of_model(model: toml::Table, inputs: Inputs, rows: usize) -> Setup {
+        Setup { normalises: normalises(&model), model, inputs, rows, update: None, schedule: Vec::new() }
+    }
+
     /// The setup of a stage of the schedule.
     pub(crate) fn at_stage(&self, stage: &str) -> Setup {
         let mut setup = self.clone();

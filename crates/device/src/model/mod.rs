@@ -1,5 +1,7 @@
 //! A plan with its memory on a device, and its runs.
 
+mod values;
+
 use crate::block::{SLOTS, Slot};
 use crate::by_loss::{ByLoss, LossWeights, flat_gradients};
 use crate::memory::{Buffers, Sizes, check_fits, check_fits_beside, failed};
@@ -9,9 +11,9 @@ use manygate_core::{Batch, Error, Result};
 use manygate_cuda::device::{Device, DeviceBuffer, DeviceError, Recorded, Stream};
 use manygate_cuda::elementwise::copy_columns;
 use manygate_cuda::loss::losses_finite;
-use manygate_cuda::{DeviceMat, Element, Launch, Precision};
+use manygate_cuda::{DeviceMat, Launch, Precision};
 use manygate_graph::device::{BatchLayout, Capacity, DeviceMemory};
-use manygate_graph::{Draws, Parameters, Plan, SparseSource};
+use manygate_graph::{Draws, Plan};
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::sync::Arc;
@@ -66,6 +68,8 @@ enum Part {
     Loss(usize),
     /// Moves everything by what weights make of these.
     Move,
+    /// Moves the state.
+    State,
 }
 
 impl DeviceModel {
@@ -145,6 +149,12 @@ impl DeviceModel {
         };
         model.check_outputs()?;
         Ok(model)
+    }
+
+    /// The same, whose runs leave the state as it is until [`move_state`](DeviceModel::move_state) is called.
+    #[must_use]
+    pub fn with_state_apart(self) -> DeviceModel {
+        DeviceModel { moves_state: false, ..self }
     }
 
     /// The plan.
@@ -232,11 +242,24 @@ impl DeviceModel {
         assert!(self.runs_of_losses() > 0, "losses have no gradients of their own");
         self.put(Part::Move, batch, |layout, plan, updates, block| {
             let (of_batch, of_step) = block.split_at_mut(layout.bytes() as usize);
-            layout.fill(plan, batch, &vec![0.0; plan.losses().len()], draws, of_batch)?;
+            layout.fill(plan, batch, &no_seeds(plan), draws, of_batch)?;
             if let Some(updates) = updates {
                 updates.fill(step, Some(weights), of_step);
             }
             Ok(())
+        })
+    }
+
+    /// Moves the state by what the run before, over this batch, saw.
+    ///
+    /// # Errors
+    /// As [`run`](DeviceModel::run).
+    ///
+    /// # Panics
+    /// As [`run`](DeviceModel::run).
+    pub fn move_state(&mut self, batch: &Batch, draws: Draws<'_>) -> Result<()> {
+        self.put(Part::State, batch, |layout, plan, _, block| {
+            layout.fill(plan, batch, &no_seeds(plan), draws, block)
         })
     }
 
@@ -288,105 +311,6 @@ impl DeviceModel {
         Ok(Some(Finished { losses: losses.to_vec(), moved, products, outputs: outputs.to_vec() }))
     }
 
-    /// Copies parameters and state to the device.
-    ///
-    /// # Errors
-    /// When the device fails.
-    pub fn upload(&mut self, params: &Parameters, state: &Parameters) -> Result<()> {
-        let Weights { params: to_params, state: to_state, .. } = &*self.weights;
-        let done = to_params.upload(&self.stream, 0, &params.values);
-        done.and_then(|()| to_state.upload(&self.stream, 0, &state.values)).map_err(failed)
-    }
-
-    /// Copies parameters and state of the last run back.
-    ///
-    /// # Errors
-    /// When the device failed.
-    pub fn download(&self, params: &mut Parameters, state: &mut Parameters) -> Result<()> {
-        let Weights { params: from_params, state: from_state, .. } = &*self.weights;
-        let done = from_params.download(&self.stream, 0, &mut params.values);
-        done.and_then(|()| from_state.download(&self.stream, 0, &mut state.values)).map_err(failed)
-    }
-
-    /// Copies moments, laid out as the parameters, to the device. A model without optimisers has none.
-    ///
-    /// # Errors
-    /// When the device fails.
-    pub fn upload_moments(&mut self, first: &[f32], second: &[f32]) -> Result<()> {
-        let [to_first, to_second] = &self.buffers.moments;
-        let done = to_first.upload(&self.stream, 0, first);
-        done.and_then(|()| to_second.upload(&self.stream, 0, second)).map_err(failed)
-    }
-
-    /// Copies the moments of the last run back.
-    ///
-    /// # Errors
-    /// When the device failed.
-    pub fn download_moments(&self, first: &mut [f32], second: &mut [f32]) -> Result<()> {
-        let [from_first, from_second] = &self.buffers.moments;
-        let done = from_first.download(&self.stream, 0, first);
-        done.and_then(|()| from_second.download(&self.stream, 0, second)).map_err(failed)
-    }
-
-    /// Copies all values of table `index` to the device, rows with their optimiser's state.
-    ///
-    /// # Errors
-    /// When the device fails.
-    pub fn upload_table(&mut self, index: usize, values: &[f32]) -> Result<()> {
-        let Weights { tables, shapes, .. } = &*self.weights;
-        shapes[index].upload(&self.stream, values, &tables[index]).map_err(failed)
-    }
-
-    /// Copies all values of table `index` back.
-    ///
-    /// # Errors
-    /// When the device failed.
-    pub fn download_table(&self, index: usize, values: &mut [f32]) -> Result<()> {
-        let Weights { tables, shapes, .. } = &*self.weights;
-        shapes[index].download(&self.stream, &tables[index], values).map_err(failed)
-    }
-
-    /// Gradients of the parameters from the last run; 0 for those that do not learn.
-    ///
-    /// # Errors
-    /// When the device failed.
-    pub fn gradients(&self) -> Result<Vec<f32>> {
-        let mut gradients = vec![0.0; self.buffers.gradients.len()];
-        self.buffers.gradients.download(&self.stream, 0, &mut gradients).map_err(failed)?;
-        Ok(gradients)
-    }
-
-    /// Gradient rows of a source of look-ups from the last run, of which there were `rows`: `[rows, dim]`.
-    ///
-    /// # Errors
-    /// When the device failed.
-    pub fn sparse_gradient(&self, source: &SparseSource, rows: usize) -> Result<Vec<f32>> {
-        self.read(
-            self.plan.device_sparse_gradient(&self.memory, &self.capacity, self.precision, source),
-            rows,
-        )
-    }
-
-    /// Output number `index` of the last run, over `rows` rows: `[rows, width]`.
-    ///
-    /// # Errors
-    /// When the device failed.
-    pub fn output(&self, index: usize, rows: usize) -> Result<Vec<f32>> {
-        self.read(self.plan.device_output(&self.memory, &self.capacity, index), rows)
-    }
-
-    fn read(&self, mat: DeviceMat, rows: usize) -> Result<Vec<f32>> {
-        let missing = || Error::graph("device", "a value that is not kept cannot be read back");
-        if mat.element != Element::F32 {
-            return Err(Error::graph("device", "a value stored as bf16 cannot be read back"));
-        }
-        let (buffer, from) = self.buffers.kept_at(mat.address).ok_or_else(missing)?;
-        let (stride, cols) = (mat.stride as usize, mat.cols as usize);
-        let mut values = vec![0.0; (rows * stride).min(buffer.len() - from)];
-        buffer.download(&self.stream, from, &mut values).map_err(failed)?;
-        Ok(values.chunks(stride.max(1)).take(rows).flat_map(|row| &row[..cols]).copied().collect())
-    }
-
     /// The launches of a run over a batch in `bucket`. All of them keep to the buffers of `self` and the weights: their
     /// matrices are places of the plan in memory made for it, and rows and ids that a batch has were checked against capacity
     /// and tables.
@@ -400,17 +324,20 @@ impl DeviceModel {
         let block = memory.batch.row_range + self.layout.bytes();
         let go_on = buffers.go_on(plan);
         let at = buffers.step_memory(plan, memory, bucket, block);
+        if part == Part::State {
+            return Ok(plan.record_state(memory, go_on));
+        }
         let by_loss = updates.as_ref().and_then(|updates| Some((updates, updates.by_loss()?)));
         if let (Part::Move, Some((updates, by_loss))) = (part, by_loss) {
-            let mut launches = plan.record_state(memory, go_on);
-            launches.extend(updates.combine(by_loss, &at, &mut upload)?);
+            let mut launches = updates.combine(by_loss, &at, &mut upload)?;
+            launches.extend(plan.record_state(memory, go_on));
             return Ok(launches);
         }
         let own = match part {
             Part::Loss(run) => {
                 DeviceMemory { gradients: flat_gradients(plan, at.by_run).of_loss(run), ..memory.clone() }
             }
-            Part::Whole | Part::Move => memory.clone(),
+            Part::Whole | Part::Move | Part::State => memory.clone(),
         };
         let mut launches = plan.record(&own, bucket, *precision, &mut upload)?.launches;
         if !plan.is_training() {
@@ -425,11 +352,12 @@ impl DeviceModel {
             launches.extend(updates.keep(by_loss, run, &at, &mut upload)?);
             return Ok(launches);
         }
-        if self.moves_state {
-            launches.extend(plan.record_state(memory, go_on));
-        }
         if let Some(updates) = updates {
             launches.extend(updates.launches(&at, &mut upload)?);
+        }
+        // Behind them: a gradient that is not finite lets nothing move.
+        if self.moves_state {
+            launches.extend(plan.record_state(memory, go_on));
         }
         Ok(launches)
     }
@@ -468,6 +396,11 @@ struct Runs {
     layout: BatchLayout,
     updates: Option<Updates>,
     moves_state: bool,
+}
+
+/// Factors of a run without losses.
+fn no_seeds(plan: &Plan) -> Vec<f32> {
+    vec![0.0; plan.losses().len()]
 }
 
 fn check_plan(plan: &Plan, capacity: &Capacity) -> Result<()> {
