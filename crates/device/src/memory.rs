@@ -71,7 +71,8 @@ impl Sizes {
     /// All of it. What differs from run to run lies there a few times.
     fn bytes(&self) -> u64 {
         let Sizes { gradients, moments, updates, arena, once, kept, outputs, .. } = self;
-        let for_updates = updates.by_run + updates.rows + updates.row_sums;
+        // Keys of rows, and their numbers for each bucket, which are half as large each.
+        let for_updates = updates.by_run + 3 * updates.rows + updates.row_sums;
         let values =
             gradients + 2 * moments + arena + once[0] + once[1] + kept.iter().sum::<usize>() + outputs;
         let values = values + for_updates;

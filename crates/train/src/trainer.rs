@@ -173,7 +173,8 @@ impl<'a> Run<'a> {
         let begin = |start: &StartFrom| start.begin(&mut learner, &stages, schema, &splits.valid.batch, exec);
         let beginning = start.map(begin).transpose()?;
         let evaluation = Plan::compile(stage.graph(&inputs, Mode::Evaluation)?, PlanOptions::default())?;
-        let steps = Steps::new(options.device, options.precision, &mut learner, &evaluation, splits, capacity)?;
+        let steps =
+            Steps::new(options.device, options.precision, &mut learner, &evaluation, splits, capacity)?;
         let mut batch = Batch::empty_like(fit);
         batch.reserve_for(fit, batch_size.min(fit.rows));
         let resumed_at = checkpoint.map(|c| c.progress.step);

@@ -26,7 +26,7 @@ git describe --always --dirty >"$bin/built-from"
 cargo build --release --locked -p manygate-cli
 cp target/release/manygate "$bin/"
 copy_tests "$bin/tests" -p manygate-cuda-tests
-copy_tests "$bin/tests" -p manygate-tests --test device_golden --test device_training \
+copy_tests "$bin/tests" -p manygate-tests --test device_golden --test device_steps --test device_training \
     --test device_evaluation
 # What tests read: MANYGATE_ROOT there.
 mkdir "$bin/root"

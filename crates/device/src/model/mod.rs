@@ -376,7 +376,7 @@ impl DeviceModel {
     /// Records launches, whose kernels are loaded before: a recording must not wait for the device.
     fn record(&self, launches: &[Launch]) -> std::result::Result<Recorded, DeviceError> {
         for launch in launches {
-            self.device.load(launch.family)?;
+            self.device.load_for(launch)?;
         }
         self.stream.record(|stream| {
             self.buffers.losses.fill_zeros(stream, 0..self.buffers.losses.len())?;

@@ -167,6 +167,15 @@ impl Device {
         self.shared.families.get(&self.shared, family).map(drop)
     }
 
+    /// Loads those of what this device runs for a launch, as the launch itself would.
+    ///
+    /// # Errors
+    /// As [`load`](Device::load).
+    pub fn load_for(&self, launch: &Launch) -> Result<(), DeviceError> {
+        let own = self.shared.own(launch);
+        if own.grid.contains(&0) { Ok(()) } else { self.load(own.family) }
+    }
+
     /// Waits until all streams are done.
     ///
     /// # Errors
