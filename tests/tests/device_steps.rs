@@ -36,6 +36,8 @@ struct Setting<'a> {
     frozen: &'a [&'a str],
     batches: Vec<Batch>,
     precision: PrecisionChoice,
+    /// Compute capability of the device.
+    capability: (u32, u32),
 }
 
 impl<'a> Setting<'a> {
@@ -49,6 +51,7 @@ impl<'a> Setting<'a> {
             frozen: &[],
             batches: [ROWS, 9, ROWS].map(batch).to_vec(),
             precision: PrecisionChoice::F32,
+            capability: (8, 0),
         }
     }
 
@@ -94,7 +97,8 @@ impl<'a> Setting<'a> {
     /// Compares each step.
     fn compare(&self) {
         let tolerance = if self.precision == PrecisionChoice::F32 { F32 } else { 0.05 };
-        let (gpu, mut here, mut there) = (Gpu::new(), self.learner(), self.learner());
+        let gpu = Gpu::of_capability(self.capability);
+        let (mut here, mut there) = (self.learner(), self.learner());
         let mut steps = self.on_device(&gpu, &there);
         for (number, batch) in self.batches.iter().enumerate() {
             let told = |what: &str| format!("{}\n{:?} step {}: {what}", self.model, self.balance, number + 1);
@@ -333,6 +337,15 @@ fn weighed_gradients_in_bf16_come_close() {
         let precision = PrecisionChoice::Bf16;
         Setting { balance: Some(balance), precision, ..Setting::new(MMOE) }.compare();
     }
+}
+
+/// Large batches of wide experts, whose second layers have both gradients in one launch on Hopper.
+#[test]
+fn gradients_at_once_come_close() {
+    let wide = MMOE.replace("experts = 2\nexpert_units = [6, 5]", "experts = 5\nexpert_units = [136, 72]");
+    let wide = wide.replace("tanh", "relu");
+    let (precision, capability) = (PrecisionChoice::Bf16, (9, 0));
+    Setting { batches: vec![batch(4096); 2], precision, capability, ..Setting::new(&wide) }.compare();
 }
 
 #[test]
