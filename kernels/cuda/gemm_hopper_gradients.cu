@@ -7,8 +7,8 @@
 //
 // A block takes every `gridDim.y`-th piece of 64 rows, for a group of layers. As in product_hopper_wide.cuh, warps that
 // only copy fill stages, each with a piece of x, in two halves of 128 columns, and one of dy. Two warpgroups multiply, a
-// half of the columns each: dx of the piece, from which it is 64 rows away, and the sums of dw, which stay in registers
-// until the last piece. dx takes the place of x, which nobody else reads, to leave in whole lines.
+// half of the columns each: dx of the piece, and the sums of dw, which stay in registers until the last piece. dx takes the
+// place of x, whose half nobody else reads, to leave in whole lines.
 #include "gemm.cuh"
 #include "product_hopper_wide.cuh"
 #include "tile_share.cuh"
